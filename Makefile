@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists what can be done here.
+
+VERSION  := 0.1.0
+HOSTARCH := $(shell go env GOARCH 2>/dev/null || uname -m | sed 's/x86_64/amd64/;s/aarch64/arm64/')
+OTHER    := $(if $(filter amd64,$(HOSTARCH)),arm64,amd64)
+GOFLAGS_BUILD := -trimpath -buildvcs=false
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+GO_SRC   := $(shell find runtime layer provider -name '*.go' -not -name '*_test.go' 2>/dev/null) \
+            $(wildcard layer/*.sh layer/*.tmpl layer/bootstrap*) go.mod go.sum
+C_SRC    := $(wildcard lib/*.c lib/*.h lib/*.S lib/exports.map) lib/Makefile
+
+# Lambda's architectures; both layers are built on either machine.
+ARCHES   := amd64 arm64
+LAYERS   := $(ARCHES:%=bin/boxer-layer-%.zip)
+
+export CGO_ENABLED := 0
+export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build demo test test-c test-go test-race-light bench lint docs clean fuzz
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## install what building and testing need, and say why
+	@tools/deps.sh build test
+
+build: bin/boxer bin/libboxer.so $(LAYERS) bin/terraform-provider-boxer ## fill bin/: boxer, libboxer.so, both layers, the provider
+
+bin/stage-%/boxer: $(GO_SRC)
+	@mkdir -p $(@D)
+	GOOS=linux GOARCH=$* go build $(GOFLAGS_BUILD) -ldflags '$(LDFLAGS)' -o $@ ./runtime/cmd/boxer
+
+bin/stage-%/libboxer.so: $(C_SRC)
+	@mkdir -p $(@D)
+	$(MAKE) -s -C lib ARCH=$* OUT=$(CURDIR)/$@
+
+bin/boxer: bin/stage-$(HOSTARCH)/boxer
+	cp $< $@.new && mv $@.new $@
+
+bin/libboxer.so: bin/stage-$(HOSTARCH)/libboxer.so
+	cp $< $@.new && mv $@.new $@
+
+bin/boxer-layer-%.zip: bin/stage-%/boxer bin/stage-%/libboxer.so
+	go run ./layer/cmd/layer -boxer bin/stage-$*/boxer -library bin/stage-$*/libboxer.so -out $@
+
+.PRECIOUS: bin/stage-%/boxer bin/stage-%/libboxer.so
+
+bin/terraform-provider-boxer: $(LAYERS) $(GO_SRC)
+	cp $(LAYERS) provider/layers/
+	go build $(GOFLAGS_BUILD) -tags embed_layers -ldflags '$(LDFLAGS)' -o $@ ./provider/cmd/terraform-provider-boxer
+
+demo: ## run the quickstart from nothing to nothing and show what happened
+	@tools/deps.sh build demo
+	@$(MAKE) --no-print-directory build
+	@examples/quickstart/demo.sh
+
+test: deps build test-c test-go ## every test: C, Go, end to end, provider
+
+test-c:
+	$(MAKE) -C lib test
+	$(MAKE) -C lib format-check
+
+# The race detector needs cgo; only test binaries are built with it.
+test-go:
+	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin go test -race -timeout 25m ./...
+	go vet ./...
+
+bench: deps build ## measure ratios against native in one run: a table and bench/bench.json
+	@mkdir -p bench
+	bin/boxer version
+	BOXER_BIN=$(CURDIR)/bin BOXER_BENCH_OUT=$(CURDIR)/bench/bench.json go test -count=1 -timeout 20m -run '^TestBench$$' -v ./runtime/bench
+
+lint: ## golangci-lint, gofmt, vet, clang-format
+	@tools/deps.sh lint
+	$(MAKE) -C lib format-check
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
+	go vet ./...
+	tools/bin/golangci-lint run ./...
+
+docs: ## regenerate the provider's reference pages
+	@tools/deps.sh docs
+	tools/docs.sh
+
+clean: ## remove everything that was built
+	rm -rf bin bench lib/build tools/bin provider/layers/*.zip

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"net/netip"
+	"time"
+)
+
+// States of a member.
+const (
+	StateStarting = "starting" // joined; the guest does not run yet (or waits at its barrier)
+	StateRunning  = "running"  // the guest runs and is ready
+	StateExited   = "exited"   // the guest ended and is not restarted
+	StateFailed   = "failed"   // the guest could not be started
+	StateLost     = "lost"     // no sign of life, lease not yet over
+	StateLeft     = "left"     // gone for good (left or dead): only seen in deltas
+)
+
+// NAT kinds as seen when joining.
+const (
+	NATNone   = "none"   // the seed saw the declared underlay address
+	NATBehind = "behind" // the seed saw another one: cannot be dialled
+)
+
+// States of a guest.
+const (
+	GuestWaiting = "waiting" // start barrier not met
+	GuestRunning = "running"
+	GuestExited  = "exited"
+	GuestFailed  = "failed" // could not be started: see Guest.Error
+)
+
+// Guest is what a member says of the program it runs.
+type Guest struct {
+	State    string `json:"state"`
+	PID      int    `json:"pid,omitempty"`
+	ExitCode *int   `json:"exit_code,omitempty"`
+	Restarts int    `json:"restarts"`
+	Error    string `json:"error,omitempty"`
+}
+
+// Member is one node as every other node knows it (INTERFACES, "nodes --json").
+type Member struct {
+	ID              uint32         `json:"id"`
+	Name            string         `json:"name"`
+	Service         string         `json:"service"`
+	Slot            string         `json:"slot"`
+	Kind            string         `json:"kind"`
+	State           string         `json:"state"`
+	OverlayAddress  netip.Addr     `json:"overlay_address"`
+	UnderlayAddress netip.AddrPort `json:"underlay_address"` // where its overlay port can be dialled, if NAT is "none"
+	Site            string         `json:"site"`
+	NAT             string         `json:"nat"`
+	Version         string         `json:"version"`
+	Since           time.Time      `json:"since"`
+	Guest           Guest          `json:"guest"`
+	Listeners       []uint16       `json:"listeners,omitempty"` // ports of the guest, ascending; a hint
+	LaunchID        string         `json:"launch_id,omitempty"` // LaunchID(token): tells one launch of a slot from the next
+}
+
+// Path counts the connections one node made to another over one transport.
+type Path struct {
+	From      uint32 `json:"from"`
+	To        uint32 `json:"to"`
+	Transport string `json:"transport"` // native, direct, punch, relay
+	Count     uint64 `json:"count"`
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config is the one document that configures a node: the launch event
+// of a function and the /etc/boxer/node.json of a VM (INTERFACES, "the launch
+// event", version 1).
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+)
+
+// Version is the document version this build writes and accepts.
+const Version = 1
+
+// Kinds of node.
+const (
+	KindVM        = "vm"
+	KindFunction  = "function"
+	KindContainer = "container"
+	KindClient    = "client"
+	KindSeed      = "seed"
+)
+
+// Restart policies of a guest.
+const (
+	RestartNo        = "no"
+	RestartOnFailure = "on-failure"
+	RestartAlways    = "always"
+)
+
+// What a node can dial by itself.
+const (
+	ReachAny   = "any"   // every underlay address of the network
+	ReachSeeds = "seeds" // only the seed endpoints it was given (a laptop)
+)
+
+// Defaults of the network (INTERFACES, "Identity").
+const (
+	DefaultCIDR = "100.80.0.0/16"
+	DefaultPort = 7717
+)
+
+// WaitNodes is the key of WaitFor that counts all nodes (seeds excepted)
+// instead of the holders of one service.
+const WaitNodes = "nodes"
+
+// Publish makes a port of the guest reachable from outside the overlay. The
+// listener is opened outside and handed in, in the order of this list, by the
+// systemd socket-activation convention (LISTEN_FDS, descriptors from 3 up).
+type Publish struct {
+	Port        int    `json:"port"`
+	HostPort    int    `json:"host_port"`
+	HostAddress string `json:"host_address,omitempty"` // default 127.0.0.1
+}
+
+// Node configures one node. Unknown fields of the document are ignored.
+type Node struct {
+	Version       int               `json:"version"`
+	Network       string            `json:"network"`
+	Kind          string            `json:"kind"`
+	SeedEndpoints []string          `json:"seed_endpoints,omitempty"` // host:port
+	SecretRef     string            `json:"secret_ref"`               // file:/path, a 0600 file
+	LaunchToken   string            `json:"launch_token,omitempty"`   // one use, bound to the slot
+	Name          string            `json:"name,omitempty"`           // resource name; default: the slot
+	Slot          string            `json:"slot"`
+	Service       string            `json:"service,omitempty"` // default: the name
+	Argv          []string          `json:"argv,omitempty"`
+	Env           map[string]string `json:"env,omitempty"`
+	WorkingDir    string            `json:"working_dir,omitempty"`
+	WaitFor       map[string]int    `json:"wait_for,omitempty"` // service -> count, or nodes -> n
+	Restart       string            `json:"restart,omitempty"`  // default no
+	Publish       []Publish         `json:"publish,omitempty"`
+
+	// DeadlineMarginMS is how long before the platform's deadline a function
+	// node begins to drain, in milliseconds (default 5000).
+	DeadlineMarginMS int `json:"deadline_margin_ms,omitempty"`
+
+	Site            string `json:"site,omitempty"`             // nodes of one site reach each other natively; empty: behind NAT
+	UnderlayAddress string `json:"underlay_address,omitempty"` // IPv4 of the node; empty: found by asking the kernel
+	Port            int    `json:"port,omitempty"`             // overlay port, default 7717
+	Reach           string `json:"reach,omitempty"`            // any (default) or seeds
+	CIDR            string `json:"cidr,omitempty"`             // seeds only: the overlay CIDR
+	StateDir        string `json:"state_dir,omitempty"`        // seeds: what must survive a restart; others: run files
+}
+
+// nameRule: a DNS label, so that every name can be looked up (RFC 1123 2.1).
+var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// nodeIDName is the canonical name of a node, which no slot may take.
+var nodeIDName = regexp.MustCompile(`^node-[0-9]+$`)
+
+// CheckName reports why name cannot be the name of a network, slot or service.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("the name is empty")
+	case !nameRule.MatchString(name):
+		return fmt.Errorf("name %q: use 1 to 63 lower-case letters, digits and dashes, with a letter or digit at both ends", name)
+	case nodeIDName.MatchString(name):
+		return fmt.Errorf("name %q: node-<number> is the canonical name of a node; choose another", name)
+	case name == "localhost" || name == WaitNodes:
+		return fmt.Errorf("name %q is reserved; choose another", name)
+	}
+	return nil
+}
+
+// Parse reads a document, fills in defaults and checks it.
+func Parse(data []byte) (Node, error) {
+	var head struct {
+		Version *int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return Node{}, fmt.Errorf("node configuration: not JSON: %w", err)
+	}
+	if head.Version == nil || *head.Version != Version {
+		got := "none"
+		if head.Version != nil {
+			got = fmt.Sprint(*head.Version)
+		}
+		return Node{}, fmt.Errorf("node configuration: version %s is not supported (this build reads version %d): use the same Boxer release on both sides", got, Version)
+	}
+	var n Node
+	if err := json.Unmarshal(data, &n); err != nil {
+		return Node{}, fmt.Errorf("node configuration: %w", err)
+	}
+	n.fillDefaults()
+	if err := n.Check(); err != nil {
+		return Node{}, fmt.Errorf("node configuration: %w", err)
+	}
+	return n, nil
+}
+
+// Load reads the document at path.
+func Load(path string) (Node, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Node{}, fmt.Errorf("node configuration: %w", err)
+	}
+	return Parse(data)
+}
+
+// New returns n with its version and defaults filled in, checked.
+func New(n Node) (Node, error) {
+	n.Version = Version
+	n.fillDefaults()
+	return n, n.Check()
+}
+
+func (n *Node) fillDefaults() {
+	if n.Name == "" {
+		n.Name = n.Slot
+	}
+	if n.Service == "" {
+		n.Service = n.Name
+	}
+	if n.Restart == "" {
+		n.Restart = RestartNo
+	}
+	if n.Port == 0 {
+		n.Port = DefaultPort
+	}
+	if n.Reach == "" {
+		n.Reach = ReachAny
+	}
+	if n.CIDR == "" && n.Kind == KindSeed {
+		n.CIDR = DefaultCIDR
+	}
+	if n.DeadlineMarginMS == 0 {
+		n.DeadlineMarginMS = 5000
+	}
+}
+
+// Check reports the first thing wrong with the document.
+func (n *Node) Check() error {
+	for what, name := range map[string]string{"network": n.Network, "slot": n.Slot, "name": n.Name, "service": n.Service} {
+		if err := CheckName(name); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	switch n.Kind {
+	case KindVM, KindFunction, KindContainer, KindClient:
+		if len(n.Argv) == 0 || n.Argv[0] == "" {
+			return errors.New("argv: no command to run")
+		}
+		if len(n.SeedEndpoints) == 0 {
+			return errors.New("seed_endpoints: none given")
+		}
+	case KindSeed:
+		prefix, err := netip.ParsePrefix(n.CIDR)
+		if err != nil || !prefix.Addr().Is4() || prefix != prefix.Masked() || prefix.Bits() > 28 || prefix.Bits() < 8 {
+			return fmt.Errorf("cidr %q: want an IPv4 network between /8 and /28, such as %s", n.CIDR, DefaultCIDR)
+		}
+	default:
+		return fmt.Errorf("kind %q: want vm, function, container, client or seed", n.Kind)
+	}
+	if !strings.HasPrefix(n.SecretRef, "file:") {
+		return fmt.Errorf("secret_ref %q: want file:/path of a file with mode 0600", n.SecretRef)
+	}
+	switch n.Restart {
+	case RestartNo, RestartOnFailure, RestartAlways:
+	default:
+		return fmt.Errorf("restart %q: want no, on-failure or always", n.Restart)
+	}
+	switch n.Reach {
+	case ReachAny, ReachSeeds:
+	default:
+		return fmt.Errorf("reach %q: want any or seeds", n.Reach)
+	}
+	if n.Port < 1 || n.Port > 65535 {
+		return fmt.Errorf("port %d: want 1 to 65535", n.Port)
+	}
+	if n.UnderlayAddress != "" {
+		if a, err := netip.ParseAddr(n.UnderlayAddress); err != nil || !a.Is4() {
+			return fmt.Errorf("underlay_address %q: want an IPv4 address", n.UnderlayAddress)
+		}
+	}
+	for name, count := range n.WaitFor {
+		if name != WaitNodes {
+			if err := CheckName(name); err != nil {
+				return fmt.Errorf("wait_for: %w", err)
+			}
+		}
+		if count < 1 {
+			return fmt.Errorf("wait_for: %s = %d: want 1 or more", name, count)
+		}
+	}
+	for _, p := range n.Publish {
+		if p.Port < 1 || p.Port > 65535 || p.HostPort < 0 || p.HostPort > 65535 {
+			return fmt.Errorf("publish %d to host port %d: want ports from 1 to 65535", p.Port, p.HostPort)
+		}
+	}
+	return nil
+}
+
+// Secret reads what SecretRef points to. The file must not be readable by
+// others; surrounding white space is dropped; at least 16 bytes.
+func (n *Node) Secret() ([]byte, error) {
+	path := strings.TrimPrefix(n.SecretRef, "file:")
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("network secret: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("network secret %s: mode %04o lets others read it; run chmod 600 on it", path, info.Mode().Perm())
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("network secret: %w", err)
+	}
+	secret := []byte(strings.TrimSpace(string(data)))
+	if len(secret) < 16 {
+		return nil, fmt.Errorf("network secret %s: %d bytes are too few; want 16 or more", path, len(secret))
+	}
+	return secret, nil
+}

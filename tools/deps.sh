@@ -1,0 +1,106 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Installs what the named purposes need (build, test, demo, lint, docs), and says
+# what and why. Does nothing when everything is there.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf 'deps: %s\n' "$*"; }
+need=''
+want() { # want PACKAGE PROBE WHY
+    if ! eval "$2" >/dev/null 2>&1; then
+        say "$1 is missing: needed $3"
+        need="$need $1"
+    fi
+}
+
+# The provider and terraform both run without these; tests and builds do not.
+for purpose in "$@"; do
+    case $purpose in
+    build)
+        want gcc 'command -v gcc' 'to build the process monitor'
+        want libc6-dev 'test -e /usr/include/stdio.h' 'to build the process monitor'
+        case $(uname -m) in
+        x86_64) want gcc-aarch64-linux-gnu 'command -v aarch64-linux-gnu-gcc' 'to cross-build the arm64 layer'
+            want libc6-dev-arm64-cross 'test -d /usr/aarch64-linux-gnu/include' 'to cross-build the arm64 layer' ;;
+        aarch64) want gcc-x86-64-linux-gnu 'command -v x86_64-linux-gnu-gcc' 'to cross-build the amd64 layer'
+            want libc6-dev-amd64-cross 'test -d /usr/x86_64-linux-gnu/include' 'to cross-build the amd64 layer' ;;
+        esac
+        want ca-certificates 'test -d /etc/ssl/certs' 'to fetch Go modules'
+        ;;
+    demo | test)
+        want redis-server 'command -v redis-server' 'as a guest of the quickstart'
+        want redis-tools 'command -v redis-cli' 'as a client in the tests'
+        want nginx-light 'command -v nginx' 'as a guest of the quickstart'
+        want python3-minimal 'test -x /usr/bin/python3' 'as a guest of the quickstart'
+        want curl 'command -v curl' 'to send requests'
+        want unzip 'command -v unzip' 'by the VM bootstrap script'
+        want iproute2 'command -v ip' 'to show that nothing is left'
+        if [ "$purpose" = test ]; then
+            want python3 'test -e /usr/lib/python3*/http/server.py -o -e /usr/lib/python3/dist-packages' 'as a guest (http.server)'
+            want memcached 'command -v memcached' 'as a guest in the tests'
+            want wrk 'command -v wrk' 'as a load generator in the tests'
+            want default-jdk-headless 'command -v javac' 'for the Java guest in the tests'
+            want musl-tools 'command -v musl-gcc' 'to test the monitor under musl'
+            want valgrind 'command -v valgrind' 'to test the monitor'
+            want clang-format 'command -v clang-format' 'to check the C style'
+            want binutils 'command -v readelf' 'to check the monitor'
+        fi
+        ;;
+    lint) want clang-format 'command -v clang-format' 'to check the C style' ;;
+    esac
+done
+
+if [ -n "$need" ]; then
+    command -v apt-get >/dev/null || { say "install these with your package manager, then run again:$need"; exit 1; }
+    sudo=''
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null && sudo -n true 2>/dev/null || { say "not root: ask for these packages to be installed, then run again:$need"; exit 1; }
+        sudo='sudo -n'
+    fi
+    say "installing:$need"
+    # Servers installed here must not be started as services of this machine.
+    policy=/usr/sbin/policy-rc.d
+    made=''
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null && $sudo chmod 755 $policy && made=1
+    fi
+    status=0
+    {
+        $sudo apt-get -qq update &&
+            DEBIAN_FRONTEND=noninteractive $sudo apt-get -qq -y install --no-install-recommends $need >/dev/null
+    } || status=$?
+    [ -z "$made" ] || $sudo rm -f $policy
+    [ $status = 0 ] || { say "the installation failed (exit $status)"; exit $status; }
+fi
+
+go_wanted=$(awk '$1 == "go" {print $2}' go.mod)
+if ! command -v go >/dev/null && ! [ -x /usr/local/go/bin/go ]; then
+    say "Go $go_wanted or newer is missing: needed to build everything; install it from https://go.dev/dl and run again"
+    exit 1
+fi
+
+for purpose in "$@"; do
+    case $purpose in
+    demo | test)
+        if ! command -v terraform >/dev/null && ! command -v tofu >/dev/null && ! [ -x tools/bin/tofu ]; then
+            say "neither terraform nor tofu is installed: building OpenTofu from its Go module, once (some minutes)"
+            mkdir -p tools/bin
+            (cd tools/tofu && CGO_ENABLED=0 go build -trimpath -o ../bin/tofu github.com/opentofu/opentofu/cmd/tofu)
+        fi
+        ;;
+    lint)
+        if ! [ -x tools/bin/golangci-lint ] || [ tools/go.sum -nt tools/bin/golangci-lint ]; then
+            say "building golangci-lint from its Go module, once (some minutes)"
+            mkdir -p tools/bin
+            (cd tools && CGO_ENABLED=0 go build -trimpath -o bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+        fi
+        ;;
+    docs)
+        if ! [ -x tools/bin/tfplugindocs ]; then
+            mkdir -p tools/bin
+            (cd tools && CGO_ENABLED=0 go build -trimpath -o bin/tfplugindocs github.com/hashicorp/terraform-plugin-docs/cmd/tfplugindocs)
+        fi
+        ;;
+    esac
+done
