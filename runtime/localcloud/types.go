@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package localcloud is the embedded platform: VM hosts and function sandboxes
+// as Linux namespaces of this machine, on a private routed network, kept by one
+// daemon per overlay network. A Store is the directory that holds the networks
+// of a user; a Client talks to the daemon of one network.
+package localcloud
+
+import (
+	"errors"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+// Sentinel errors; test with errors.Is.
+var (
+	ErrExists   = errors.New("exists already")
+	ErrNotFound = errors.New("not found")
+	// ErrOtherMachine: the state was made on another machine.
+	ErrOtherMachine = errors.New("made on another machine")
+)
+
+// Runtime says what the local platform runs.
+type Runtime struct {
+	Boxer  string            // the boxer executable; empty: the one inside the layer
+	Layers map[string]string // architecture (amd64, arm64) -> path of the layer zip
+}
+
+// NetworkSpec asks for a network.
+type NetworkSpec struct {
+	Name   string
+	CIDR   string // default config.DefaultCIDR
+	Port   int    // overlay port, default config.DefaultPort
+	Secret []byte // nil: generated
+}
+
+// NetworkInfo is what the state directory knows of a network.
+type NetworkInfo struct {
+	Name         string    `json:"name"`
+	CIDR         string    `json:"cidr"`
+	Port         int       `json:"port"`          // overlay port
+	SeedEndpoint string    `json:"seed_endpoint"` // of the seed, for clients on this machine
+	SecretFile   string    `json:"secret_file"`   // path, mode 0600
+	MachineID    string    `json:"machine_id"`
+	Runtime      string    `json:"runtime"` // SHA-256 of the layer zip it was made with
+	Created      time.Time `json:"created"`
+	Directory    string    `json:"directory"`
+	Alive        bool      `json:"alive"` // its daemon runs
+	PID          int       `json:"pid"`   // of the daemon, 0 when it does not run
+}
+
+// States of a host.
+const (
+	HostStarting = "starting" // being set up
+	HostRunning  = "running"  // set up; its bootstrap script runs
+	HostExited   = "exited"   // gone: its init ended or was killed
+)
+
+// HostSpec asks for a VM host. Config.Publish is opened on this machine;
+// secret, seeds, site and underlay address of Config are filled in.
+type HostSpec struct {
+	Config    config.Node `json:"config"`
+	SourceDir string      `json:"source_dir,omitempty"` // copied, seen at /var/task; empty: none
+}
+
+// Host is one VM host.
+type Host struct {
+	Slot            string    `json:"slot"`
+	Kind            string    `json:"kind"`
+	State           string    `json:"state"`
+	PID             int       `json:"pid"`         // of its init, as the daemon sees it
+	MachinePID      int       `json:"machine_pid"` // of its init, as this machine sees it; 0 when gone
+	UnderlayAddress string    `json:"underlay_address"`
+	LaunchID        string    `json:"launch_id"`
+	Error           string    `json:"error,omitempty"` // why it ended
+	Started         time.Time `json:"started"`
+}
+
+// FunctionSpec asks for a function; MemoryMB and TimeoutS default to 1769 and 900.
+type FunctionSpec struct {
+	Name      string `json:"name"`
+	SourceDir string `json:"source_dir,omitempty"`
+	MemoryMB  int    `json:"memory_mb"`
+	TimeoutS  int    `json:"timeout_s"`
+}
+
+// Function is one function.
+type Function struct {
+	Name       string    `json:"name"`
+	ARN        string    `json:"arn"`
+	MemoryMB   int       `json:"memory_mb"`
+	TimeoutS   int       `json:"timeout_s"`
+	CodeSHA256 string    `json:"code_sha256"`
+	Running    int       `json:"running"` // invocations under way
+	Created    time.Time `json:"created"`
+}
+
+// States of an invocation.
+const (
+	InvocationRunning   = "running"
+	InvocationSucceeded = "succeeded"
+	InvocationFailed    = "failed"
+)
+
+// Invocation is one event and the sandbox that handles it.
+type Invocation struct {
+	RequestID  string    `json:"request_id"`
+	Function   string    `json:"function"`
+	Slot       string    `json:"slot"`
+	LaunchID   string    `json:"launch_id"`
+	State      string    `json:"state"`
+	Error      string    `json:"error,omitempty"`
+	PID        int       `json:"pid"`         // of the sandbox's init, as the daemon sees it
+	MachinePID int       `json:"machine_pid"` // as this machine sees it; 0 when gone
+	NATAddress string    `json:"nat_address"` // what the sandbox's connections come from
+	Started    time.Time `json:"started"`
+	Ended      time.Time `json:"ended,omitzero"`
+}
