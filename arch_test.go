@@ -34,17 +34,18 @@ var allowed = map[string][]string{
 	"runtime/transport":  {"runtime/cluster"},
 	"runtime/localcloud": {"runtime/config", "runtime/cluster", "layer"},
 	// what wires them
+	"runtime/launch": {"runtime/config", "runtime/cluster", "runtime/localcloud"},
 	"runtime/node":   {"runtime/config", "runtime/cluster", "runtime/table", "runtime/ipc", "runtime/process", "runtime/socket", "runtime/transport"},
 	"runtime/lambda": {"runtime/config", "runtime/node"},
 	// programs and what they show
-	"provider":                              {"runtime/config", "runtime/cluster", "runtime/localcloud", "layer", "provider/layers"},
+	"provider":                              {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud", "layer", "provider/layers"},
 	"provider/layers":                       nil,
 	"provider/cmd/terraform-provider-boxer": {"provider"},
 	"layer/cmd/layer":                       {"layer"},
-	"runtime/cmd/boxer":                     {"runtime/config", "runtime/cluster", "runtime/localcloud", "runtime/node", "runtime/lambda"},
+	"runtime/cmd/boxer":                     {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud", "runtime/node", "runtime/lambda"},
 	// tests of the whole
-	"runtime/e2e":   {"runtime/config", "runtime/cluster", "runtime/localcloud"},
-	"runtime/bench": {"runtime/config", "runtime/cluster", "runtime/localcloud"},
+	"runtime/e2e":   {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud"},
+	"runtime/bench": {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud"},
 }
 
 type listed struct {
