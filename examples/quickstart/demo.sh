@@ -23,18 +23,23 @@ export TF_DATA_DIR="$work/terraform" CHECKPOINT_DISABLE=1 TF_IN_AUTOMATION=1
 mirror=$work/mirror
 plugin=$mirror/$host/boxer-overlay/boxer/$version/linux_$arch
 
-# Network namespaces that processes of ours live in, besides this one. Several
-# processes of one namespace count once.
-namespaces() {
-    for pid in $(ours); do readlink "/proc/$pid/ns/net" 2>/dev/null; done | sort -u | grep -vcF "$(readlink /proc/self/ns/net)" || true
-}
-# Processes whose command line names the demo's directory, this script excepted.
+# All network namespaces that processes live in, as far as this user may see.
+all_namespaces() { readlink /proc/[0-9]*/ns/net 2>/dev/null | sort -u; }
+all_namespaces >"$work/namespaces"
+# Those that were not there when the demo began.
+namespaces() { all_namespaces | grep -vxFc -f "$work/namespaces" || true; }
+# Processes of the demo: in one of those, or naming its directory; this script excepted.
 ours() {
     for dir in /proc/[0-9]*; do
         pid=${dir#/proc/}
-        [ "$pid" != $$ ] && tr '\0' '\n' <"$dir/cmdline" 2>/dev/null | grep -qF "$work" && echo "$pid"
+        [ "$pid" != $$ ] || continue
+        ns=$(readlink "$dir/ns/net" 2>/dev/null) || ns=
+        if [ -n "$ns" ] && ! grep -qxF "$ns" "$work/namespaces"; then
+            echo "$pid"
+        elif tr '\0' '\n' 2>/dev/null <"$dir/cmdline" | grep -qF "$work"; then
+            echo "$pid"
+        fi
     done
-    true
 }
 cleanup() {
     status=$?
