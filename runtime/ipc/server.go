@@ -9,8 +9,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
+	"sync"
+	"syscall"
+	"time"
 )
 
 // Tokens are what monitor and supervisor prove to each other.
@@ -39,8 +43,64 @@ func Listen(name string) (*net.UnixListener, error) {
 	return ln, nil
 }
 
+// Limits of a server: connections at a time, and how long one may take for
+// each of its steps.
+const (
+	maxConns    = 1024
+	stepTimeout = 10 * time.Second
+)
+
 // Serve answers process monitors until ctx ends; it closes ln and returns when
 // every connection is done. It returns nil after ctx ended.
 func Serve(ctx context.Context, ln *net.UnixListener, tokens Tokens, h Handler) error {
-	panic("not yet")
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer ln.Close()
+	defer context.AfterFunc(ctx, func() { ln.Close() })()
+
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	slots := make(chan struct{}, maxConns)
+	for {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		conn, err := accept(ctx, ln)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("serve process monitors: %w", err)
+		}
+		running.Go(func() {
+			defer func() { <-slots }()
+			defer conn.Close()
+			// Ends reads and writes at once, also those that come later.
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			s := session{conn: conn, tokens: tokens, h: h}
+			s.run(ctx)
+		})
+	}
+}
+
+// accept waits out a shortage of descriptors or memory.
+func accept(ctx context.Context, ln *net.UnixListener) (*net.UnixConn, error) {
+	for {
+		conn, err := ln.AcceptUnix()
+		if err == nil || ctx.Err() != nil {
+			return conn, err
+		}
+		if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) &&
+			!errors.Is(err, syscall.ENOBUFS) && !errors.Is(err, syscall.ENOMEM) && !errors.Is(err, syscall.ECONNABORTED) {
+			return nil, err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package table
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+var compareAddrs = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+var comparePrefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// golden is what lib/test/golden/README says of table.bin.
+func golden() Snapshot {
+	a := func(n int) netip.Addr { return addr(fmt.Sprintf("100.80.0.%d", n)) }
+	u := func(n int) netip.Addr { return addr(fmt.Sprintf("100.64.1.%d", n)) }
+	return Snapshot{
+		CIDR: netip.MustParsePrefix("100.80.0.0/16"), ID: 3, Name: "front", Network: "shop",
+		Overlay: a(3), Underlay: u(3), Port: 7717,
+		Members: []Member{
+			{a(5), u(5), 5, 7717, TransportDirect},
+			{a(2), u(2), 2, 7717, TransportNative},
+			{a(4), netip.Addr{}, 4, 7717, TransportHold},
+			{a(3), u(3), 3, 7717, TransportNative},
+		},
+		Names: map[string][]netip.Addr{
+			"Front": {a(3)}, "logic": {a(4), a(5)}, "logic-0": {a(4)}, "logic-1": {a(5)}, "store": {a(2)},
+			"node-2": {a(2)}, "node-3": {a(3)}, "node-4": {a(4)}, "node-5": {a(5)},
+		},
+	}
+}
+
+func open(t *testing.T) (*Writer, *Reader) {
+	t.Helper()
+	w, err := NewWriter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	r, err := NewReader(w.File())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return w, r
+}
+
+func TestGoldenBytes(t *testing.T) {
+	want, err := os.ReadFile("../../lib/test/golden/table.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, r := open(t)
+	used, err := encode(w.draft, golden())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store(used, 123456789)
+	end := addrOff + used.addrs*addrSize
+	if end != len(want) {
+		t.Fatalf("used prefix is %d bytes, golden file has %d", end, len(want))
+	}
+	for i := range want {
+		if r.mem[i] != want[i] {
+			t.Fatalf("byte %d is %#02x, golden file has %#02x", i, r.mem[i], want[i])
+		}
+	}
+}
+
+func TestReadBack(t *testing.T) {
+	w, r := open(t)
+	if err := w.Publish(golden()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := golden()
+	m := want.Members
+	want.Members = []Member{m[1], m[3], m[2], m[0]}
+	want.Names["front"] = want.Names["Front"]
+	delete(want.Names, "Front")
+	if diff := cmp.Diff(want, got, compareAddrs, comparePrefixes); diff != "" {
+		t.Error(diff)
+	}
+	index, err := natives(r.mem)
+	if err != nil || len(index) != 2 || index[0] != [2]netip.Addr{addr("100.64.1.2"), addr("100.80.0.2")} {
+		t.Errorf("native index %v, %v", index, err)
+	}
+	// A smaller table leaves nothing of the larger one in sight.
+	want.Members, want.Names = want.Members[:1], map[string][]netip.Addr{"only": {addr("100.80.0.2")}}
+	if err := w.Publish(want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = r.Read(); err != nil || len(got.Members) != 1 || len(got.Names) != 1 {
+		t.Errorf("after shrinking: %+v, %v", got, err)
+	}
+}
+
+func TestOneUnderlayTranslatesOnce(t *testing.T) {
+	w, r := open(t)
+	s := golden()
+	s.Members[0].Underlay, s.Members[0].Transport = addr("100.64.1.2"), TransportNative
+	if err := w.Publish(s); err != nil {
+		t.Fatal(err)
+	}
+	index, err := natives(r.mem)
+	if err != nil || len(index) != 2 || index[0][1] != addr("100.80.0.2") {
+		t.Errorf("native index %v, %v", index, err)
+	}
+}
+
+func TestSealed(t *testing.T) {
+	w, _ := open(t)
+	fd := int(w.File().Fd())
+	if _, err := unix.Mmap(fd, 0, Size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); !errors.Is(err, unix.EPERM) {
+		t.Errorf("a second writable mapping: %v, want EPERM", err)
+	}
+	if _, err := unix.Pwrite(fd, []byte{1}, 0); !errors.Is(err, unix.EPERM) {
+		t.Errorf("write: %v, want EPERM", err)
+	}
+	for _, size := range []int64{0, 2 * Size} {
+		if err := unix.Ftruncate(fd, size); !errors.Is(err, unix.EPERM) {
+			t.Errorf("resize to %d: %v, want EPERM", size, err)
+		}
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE); !errors.Is(err, unix.EPERM) {
+		t.Errorf("another seal: %v, want EPERM", err)
+	}
+	if err := w.Publish(golden()); err != nil {
+		t.Errorf("the writer's own mapping: %v", err)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	many := func(n int) []Member {
+		list := make([]Member, n)
+		for i := range list {
+			list[i] = Member{Overlay: netip.AddrFrom4([4]byte{100, 80, byte(i >> 8), byte(i)}), ID: uint32(i)}
+		}
+		return list
+	}
+	names := func(n, each int) map[string][]netip.Addr {
+		m := map[string][]netip.Addr{}
+		for i := range n {
+			m[fmt.Sprint("n", i)] = make([]netip.Addr, each)
+		}
+		return m
+	}
+	tests := []struct {
+		name   string
+		change func(*Snapshot)
+		want   string // in the error; empty: none
+	}{
+		{"most members", func(s *Snapshot) { s.Members = many(MaxMembers) }, ""},
+		{"members", func(s *Snapshot) { s.Members = many(MaxMembers + 1) }, "4097 members are too many"},
+		{"most names", func(s *Snapshot) { s.Names = names(MaxNames, 1) }, ""},
+		{"names", func(s *Snapshot) { s.Names = names(MaxNames+1, 1) }, "12289 names"},
+		{"addresses", func(s *Snapshot) { s.Names = names(2, MaxAddrs/2+1) }, "16386 addresses"},
+		{"longest name", func(s *Snapshot) { s.Name = strings.Repeat("x", 63) }, ""},
+		{"long name", func(s *Snapshot) { s.Name = strings.Repeat("x", 64) }, "own name"},
+		{"NUL", func(s *Snapshot) { s.Network = "a\x00b" }, "network name"},
+		{"IPv6", func(s *Snapshot) { s.Overlay = addr("fd00::1") }, "not an IPv4 address"},
+		{"twice", func(s *Snapshot) { s.Members[1].Overlay = s.Members[0].Overlay }, "held twice"},
+		{"no CIDR", func(s *Snapshot) { s.CIDR = netip.Prefix{} }, "CIDR"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			w, r := open(t)
+			if err := w.Publish(golden()); err != nil {
+				t.Fatal(err)
+			}
+			before := bytes.Clone(r.mem)
+			s := golden()
+			test.change(&s)
+			err := w.Publish(s)
+			if test.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q in it", err, test.want)
+			}
+			if !bytes.Equal(before, r.mem) {
+				t.Error("a refused snapshot changed the table")
+			}
+		})
+	}
+}
+
+func TestBeatAndClose(t *testing.T) {
+	w, r := open(t)
+	if err := w.Publish(golden()); err != nil {
+		t.Fatal(err)
+	}
+	first := r.Heartbeat()
+	w.Beat()
+	if second := r.Heartbeat(); first == 0 || second <= first {
+		t.Errorf("heartbeat %d after %d", second, first)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	w.Beat()
+	if err := w.Publish(golden()); err == nil {
+		t.Error("published after Close")
+	}
+	if err := w.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+	if _, err := r.Read(); err != nil {
+		t.Errorf("a reader outlives the writer: %v", err)
+	}
+}
+
+// A reader never sees parts of two snapshots.
+func TestConsistentWhileWriting(t *testing.T) {
+	w, r := open(t)
+	version := func(id uint32) Snapshot {
+		s := golden()
+		s.ID = id
+		for i := range s.Members {
+			s.Members[i].ID = id
+		}
+		return s
+	}
+	if err := w.Publish(version(0)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		for i := range uint32(300) {
+			if err := w.Publish(version(i)); err != nil {
+				done <- err
+				return
+			}
+		}
+		close(done)
+	}()
+	for reads := 0; ; reads++ {
+		s, err := r.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range s.Members {
+			if m.ID != s.ID {
+				t.Fatalf("torn read: own id %d beside member id %d", s.ID, m.ID)
+			}
+		}
+		select {
+		case err := <-done:
+			if err != nil || reads == 0 {
+				t.Fatal(reads, err)
+			}
+			return
+		default:
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	b := make([]byte, Size)
+	used, err := encode(b, golden())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b[:headerSize])
+	f.Add(b[:addrOff+used.addrs*addrSize])
+	f.Add([]byte{})
+	bad := bytes.Clone(b[:headerSize])
+	bad[offNameOff+3], bad[offNameCount] = 0xff, 0xff
+	f.Add(bad)
+	f.Fuzz(func(t *testing.T, in []byte) {
+		s, err := decode(in)
+		if err == nil && len(s.Members) > MaxMembers {
+			t.Errorf("%d members", len(s.Members))
+		}
+		if err != nil && !errors.Is(err, errDamaged) {
+			t.Error(err)
+		}
+	})
+}
