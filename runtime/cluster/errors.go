@@ -32,6 +32,8 @@ var (
 	ErrUnreachable = errors.New("unreachable")
 	// ErrClosed: the session has left or was closed.
 	ErrClosed = errors.New("the session with the network is closed")
+	// ErrReplaced: another process of the same launch has taken this node over.
+	ErrReplaced = errors.New("another process of the same launch has taken this node over")
 	// ErrDisconnected: the seed is out of reach at the moment.
 	ErrDisconnected = errors.New("no connection to a seed at the moment; it is being restored")
 )

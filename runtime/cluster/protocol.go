@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"encoding/json"
+	"net/netip"
+	"regexp"
+)
+
+// protocolVersion of the messages below. Members one version apart understand
+// each other: fields are only ever added.
+const protocolVersion = 1
+
+const (
+	methodJoin     = "join"
+	methodObserve  = "observe"
+	methodLeave    = "leave"
+	methodStatus   = "status"
+	methodReport   = "report_paths"
+	methodPaths    = "paths"
+	methodCall     = "call"
+	methodDelta    = "delta"
+	methodReplaced = "replaced"
+)
+
+// joinRequest opens a membership, or an observation (then without Hello).
+type joinRequest struct {
+	Protocol int    `json:"protocol"`
+	Network  string `json:"network"`
+	Hello    Hello  `json:"hello"`
+	Status   Status `json:"status"`
+	// Resume is the id this process already has. It is never given another:
+	// its guest knows itself by it.
+	Resume uint32 `json:"resume,omitempty"`
+}
+
+type joinReply struct {
+	Protocol int          `json:"protocol"`
+	Self     Member       `json:"self"`
+	CIDR     netip.Prefix `json:"cidr"`
+}
+
+// delta changes the receiver's member set. Begin and End bracket a full set,
+// which replaces the one before.
+type delta struct {
+	Begin   bool              `json:"begin,omitempty"`
+	End     bool              `json:"end,omitempty"`
+	Members []json.RawMessage `json:"members,omitempty"`
+	Left    []uint32          `json:"left,omitempty"`
+}
+
+// deltaChunk keeps a frame below its limit.
+const deltaChunk = 512
+
+type callRequest struct {
+	To        uint32          `json:"to,omitempty"`   // towards the seed
+	From      uint32          `json:"from,omitempty"` // from the seed
+	Method    string          `json:"method"`
+	Body      json.RawMessage `json:"body,omitempty"`
+	TimeoutMS int64           `json:"timeout_ms,omitempty"`
+}
+
+// nameRule: names end up in host tables, so a DNS label.
+var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+var nodeIDName = regexp.MustCompile(`^node-[0-9]+$`)
+
+func (r *joinRequest) check() error {
+	for what, name := range map[string]string{"slot": r.Hello.Slot, "name": r.Hello.Name, "service": r.Hello.Service} {
+		if !nameRule.MatchString(name) || nodeIDName.MatchString(name) || name == "localhost" {
+			return remoteErrorf(CodeBadRequest, "%s %q cannot be a name in the network: use 1 to 63 lower-case letters, digits and dashes", what, name)
+		}
+	}
+	if r.Hello.LaunchToken == "" || len(r.Hello.LaunchToken) > 256 {
+		return remoteErrorf(CodeBadRequest, "launch token of %d bytes: want 1 to 256", len(r.Hello.LaunchToken))
+	}
+	if len(r.Hello.Kind) > 32 || len(r.Hello.Site) > 128 || len(r.Hello.Version) > 128 {
+		return remoteErrorf(CodeBadRequest, "kind, site or version is too long")
+	}
+	return r.Status.check()
+}
+
+func (s *Status) check() error {
+	switch s.State {
+	case StateStarting, StateRunning, StateExited, StateFailed:
+	default:
+		return remoteErrorf(CodeBadRequest, "state %q cannot be announced", s.State)
+	}
+	if len(s.Listeners) > 4096 || len(s.Guest.Error) > 4096 {
+		return remoteErrorf(CodeBadRequest, "status too large")
+	}
+	return nil
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+const (
+	handshakeTimeout = 5 * time.Second
+	joinTimeout      = 10 * time.Second // from the handshake to join or observe
+	maxHandshakes    = 64               // at once; more wait
+)
+
+// SeedOptions of NewSeed. Zero durations mean the defaults.
+type SeedOptions struct {
+	Network   string
+	Secret    []byte
+	CIDR      netip.Prefix
+	StatePath string // file; empty: nothing is kept
+	Lease     time.Duration
+	Heartbeat time.Duration
+	Silence   time.Duration
+	Batch     time.Duration
+	Logger    zerolog.Logger
+}
+
+// Seed admits members and spreads the member set.
+type Seed struct {
+	o        SeedOptions
+	log      zerolog.Logger
+	identity *identity
+	failures *failureLimit
+	shaking  chan struct{} // handshakes under way
+	saver    *saver
+
+	mu      sync.Mutex
+	nextID  uint32
+	slots   map[string]*slot
+	members map[uint32]*record
+	links   map[*link]uint32 // joined (id) and observing (0) connections
+	changed map[uint32]bool  // members the next delta speaks of
+	flush   *time.Timer
+	paths   map[uint32][]Path
+	conns   map[net.Conn]bool
+	closed  bool
+	serving sync.WaitGroup
+}
+
+// record is a member as the seed keeps it.
+type record struct {
+	member  Member
+	status  Status // what it last said; member.State differs while it is lost
+	launch  string // hash of the launch token
+	link    *link  // nil while lost
+	lease   *time.Timer
+	encoded []byte // cached JSON of member
+}
+
+// NewSeed takes up the state at StatePath, if there is one.
+func NewSeed(o SeedOptions) (*Seed, error) {
+	setDefault(&o.Lease, DefaultLease)
+	setDefault(&o.Heartbeat, DefaultHeartbeat)
+	setDefault(&o.Silence, DefaultSilence)
+	setDefault(&o.Batch, DefaultBatch)
+	if !nameRule.MatchString(o.Network) {
+		return nil, fmt.Errorf("seed: network name %q is not valid", o.Network)
+	}
+	if !o.CIDR.IsValid() || !o.CIDR.Addr().Is4() || o.CIDR.Bits() > 30 {
+		return nil, fmt.Errorf("seed of network %q: CIDR %s: want an IPv4 network of /30 or larger", o.Network, o.CIDR)
+	}
+	o.CIDR = o.CIDR.Masked()
+	id, err := newIdentity(o.Network, o.Secret)
+	if err != nil {
+		return nil, fmt.Errorf("seed of network %q: %w", o.Network, err)
+	}
+	s := &Seed{
+		o: o, log: o.Logger, identity: id,
+		failures: newFailureLimit(), shaking: make(chan struct{}, maxHandshakes),
+		nextID: 1,
+		slots:  map[string]*slot{}, members: map[uint32]*record{},
+		links: map[*link]uint32{}, changed: map[uint32]bool{},
+		paths: map[uint32][]Path{}, conns: map[net.Conn]bool{},
+	}
+	s.saver = newSaver(o.StatePath, s.snapshot)
+	if err := s.restore(); err != nil {
+		return nil, fmt.Errorf("seed of network %q: %w", o.Network, err)
+	}
+	return s, nil
+}
+
+func setDefault(d *time.Duration, value time.Duration) {
+	if *d == 0 {
+		*d = value
+	}
+}
+
+// ServeConn serves one connection, on which TLS has not begun yet, until it ends.
+func (s *Seed) ServeConn(conn net.Conn) {
+	defer conn.Close()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.conns[conn] = true
+	s.serving.Add(1)
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.conns, conn)
+		s.mu.Unlock()
+		s.serving.Done()
+	}()
+
+	source := addrOf(conn.RemoteAddr())
+	secured, err := s.handshake(conn, source)
+	if err != nil {
+		return
+	}
+	l := newLink(secured, s.o.Heartbeat, s.o.Silence, func(l *link, m message) { s.handle(l, source, m) })
+	// Whoever knows the secret but never joins is not kept.
+	idle := time.AfterFunc(joinTimeout, func() {
+		s.mu.Lock()
+		_, joined := s.links[l]
+		s.mu.Unlock()
+		if !joined {
+			l.close(errors.New("neither joined nor observed"))
+		}
+	})
+	defer idle.Stop()
+	reason := l.run()
+	s.drop(l, reason)
+}
+
+func (s *Seed) handshake(conn net.Conn, source netip.Addr) (*tls.Conn, error) {
+	if s.failures.blocked(source) {
+		return nil, errors.New("too many failed handshakes")
+	}
+	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	select {
+	case s.shaking <- struct{}{}:
+		defer func() { <-s.shaking }()
+	case <-time.After(handshakeTimeout):
+		return nil, errors.New("too many handshakes at once")
+	}
+	secured := tls.Server(conn, s.identity.config())
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	if err := secured.HandshakeContext(ctx); err != nil {
+		s.failures.record(source)
+		s.log.Warn().Stringer("source", source).Err(err).Msg("refused a connection: the other side does not prove the network secret")
+		return nil, err
+	}
+	_ = conn.SetDeadline(time.Time{})
+	return secured, nil
+}
+
+// drop forgets a connection. Its member, if it did not leave, is lost.
+func (s *Seed) drop(l *link, reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id, ok := s.links[l]
+	if !ok {
+		return
+	}
+	delete(s.links, l)
+	if rec := s.members[id]; rec != nil && rec.link == l {
+		s.log.Warn().Uint32("node", id).Str("slot", rec.member.Slot).Err(reason).Msg("member lost")
+		s.lose(rec, s.o.Lease)
+	}
+}
+
+// lose marks rec lost until it comes back or the lease is over. Callers hold mu.
+func (s *Seed) lose(rec *record, lease time.Duration) {
+	id := rec.member.ID
+	rec.link = nil
+	rec.member.State = StateLost
+	s.touch(rec)
+	var timer *time.Timer
+	timer = time.AfterFunc(lease, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if rec.lease != timer || s.members[id] != rec || s.closed {
+			return // it came back meanwhile
+		}
+		s.log.Warn().Uint32("node", id).Str("slot", rec.member.Slot).Dur("lease", lease).Msg("member gone: its lease is over")
+		s.remove(rec, false)
+		s.saver.later()
+	})
+	rec.lease = timer
+}
+
+// remove ends a membership for good. Callers hold mu.
+func (s *Seed) remove(rec *record, spent bool) {
+	id := rec.member.ID
+	if rec.lease != nil {
+		rec.lease.Stop()
+	}
+	rec.link, rec.lease = nil, nil
+	delete(s.members, id)
+	if sl := s.slots[rec.member.Slot]; sl != nil && sl.ID == id {
+		sl.Left, sl.Spent = time.Now(), spent
+	}
+	s.mark(id)
+}
+
+// Close ends all connections and keeps the state.
+func (s *Seed) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	if s.flush != nil {
+		s.flush.Stop()
+	}
+	for _, rec := range s.members {
+		if rec.lease != nil {
+			rec.lease.Stop()
+		}
+	}
+	for conn := range s.conns {
+		_ = conn.Close()
+	}
+	s.mu.Unlock()
+	s.serving.Wait()
+	return s.saver.close()
+}
+
+func addrOf(a net.Addr) netip.Addr {
+	if a == nil {
+		return netip.Addr{}
+	}
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap()
+}

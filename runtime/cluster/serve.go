@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	maxCallTime  = 30 * time.Second
+	maxPathsOf   = 8192 // entries one node may report
+	maxReporters = 8192 // nodes whose counts are kept, left ones included
+)
+
+var (
+	errReplaced = errors.New("a newer connection of the same node took over")
+	errSilent   = errors.New("the node does not answer")
+)
+
+// handle serves one message. It runs on the connection's reader, so messages
+// of one member take effect in their order.
+func (s *Seed) handle(l *link, source netip.Addr, m message) {
+	switch m.Method {
+	case methodJoin, methodObserve:
+		if err := s.open(l, source, m); err != nil {
+			s.log.Info().Stringer("source", source).Err(err).Msg("join refused")
+			l.respond(m.ID, nil, err)
+		}
+		return
+	}
+	s.mu.Lock()
+	id, joined := s.links[l]
+	s.mu.Unlock()
+	switch {
+	case !joined:
+		l.respond(m.ID, nil, remoteErrorf(CodeBadRequest, "join or observe first"))
+	case m.Method == methodCall:
+		l.async(m, func() { s.route(l, id, m) })
+	case m.Method == methodPaths:
+		l.respond(m.ID, s.allPaths(), nil)
+	case id == 0:
+		l.respond(m.ID, nil, remoteErrorf(CodeBadRequest, "%s: an observer cannot", m.Method))
+	case m.Method == methodStatus:
+		s.status(id, l, m.Body)
+	case m.Method == methodReport:
+		s.report(id, m.Body)
+	case m.Method == methodLeave:
+		s.leave(id, l)
+		l.respond(m.ID, nil, nil)
+	default: // of a newer version
+		if m.ID != 0 {
+			l.respond(m.ID, nil, remoteErrorf(CodeBadRequest, "unknown request %q", m.Method))
+		}
+	}
+}
+
+// open admits a member or an observer.
+func (s *Seed) open(l *link, source netip.Addr, m message) error {
+	var r joinRequest
+	if err := json.Unmarshal(m.Body, &r); err != nil {
+		return remoteErrorf(CodeBadRequest, "%s: %v", m.Method, err)
+	}
+	if r.Protocol < protocolVersion-1 || r.Protocol > protocolVersion+1 || r.Protocol < 1 {
+		return remoteErrorf(CodeUnsupportedVersion, "protocol version %d: this seed speaks %d: use the same Boxer release on both sides", r.Protocol, protocolVersion)
+	}
+	if r.Network != s.o.Network {
+		return remoteErrorf(CodeUnknownNetwork, "unknown network %q: this seed serves another", r.Network)
+	}
+	if m.Method == methodObserve {
+		s.welcome(l, m.ID, Member{})
+		return nil
+	}
+	if err := r.check(); err != nil {
+		return err
+	}
+	rec, err := s.admit(l, source, r)
+	if err != nil {
+		return err
+	}
+	// An id or address that was told must outlive the seed.
+	if err := s.saver.now(); err != nil {
+		s.log.Error().Err(err).Msg("cannot admit")
+		s.mu.Lock()
+		if s.members[rec.member.ID] == rec {
+			s.remove(rec, false)
+		}
+		s.mu.Unlock()
+		return remoteErrorf(CodeRefused, "the seed cannot keep its state: %v", err)
+	}
+	s.mu.Lock()
+	self := rec.member
+	s.mu.Unlock()
+	s.welcome(l, m.ID, self)
+	s.log.Info().Uint32("node", self.ID).Str("slot", self.Slot).Str("kind", self.Kind).
+		Stringer("address", self.OverlayAddress).Str("nat", self.NAT).Msg("member joined")
+	return nil
+}
+
+func (s *Seed) status(id uint32, l *link, body json.RawMessage) {
+	var st Status
+	err := json.Unmarshal(body, &st)
+	if err == nil {
+		err = st.check()
+	}
+	if err != nil {
+		s.log.Warn().Uint32("node", id).Err(err).Msg("status not understood")
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rec := s.members[id]
+	if rec == nil || rec.link != l {
+		return
+	}
+	rec.status = st
+	rec.member.State, rec.member.Guest, rec.member.Listeners = st.State, st.Guest, st.Listeners
+	s.touch(rec)
+}
+
+func (s *Seed) report(id uint32, body json.RawMessage) {
+	var paths []Path
+	if err := json.Unmarshal(body, &paths); err != nil || len(paths) > maxPathsOf {
+		s.log.Warn().Uint32("node", id).Int("paths", len(paths)).Err(err).Msg("paths not understood")
+		return
+	}
+	for i := range paths {
+		paths[i].From = id
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paths[id] = paths
+	if len(s.paths) > maxReporters {
+		delete(s.paths, slices.Min(slices.Collect(maps.Keys(s.paths))))
+	}
+}
+
+func (s *Seed) allPaths() []Path {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := []Path{}
+	for _, id := range slices.Sorted(maps.Keys(s.paths)) {
+		all = append(all, s.paths[id]...)
+	}
+	return all
+}
+
+func (s *Seed) leave(id uint32, l *link) {
+	s.mu.Lock()
+	rec := s.members[id]
+	if rec == nil || rec.link != l {
+		s.mu.Unlock()
+		return
+	}
+	s.log.Info().Uint32("node", id).Str("slot", rec.member.Slot).Msg("member left")
+	// Clouds repeat the events that start functions; a launch that has ended stays ended.
+	s.remove(rec, rec.member.Kind == "function")
+	s.links[l] = 0
+	s.mu.Unlock()
+	if err := s.saver.now(); err != nil {
+		s.log.Error().Err(err).Msg("state not kept")
+	}
+}
+
+// route passes a member's request to another and its answer back.
+func (s *Seed) route(l *link, from uint32, m message) {
+	var r callRequest
+	if err := json.Unmarshal(m.Body, &r); err != nil {
+		l.respond(m.ID, nil, remoteErrorf(CodeBadRequest, "call: %v", err))
+		return
+	}
+	s.mu.Lock()
+	var target *link
+	if rec := s.members[r.To]; rec != nil {
+		target = rec.link
+	}
+	s.mu.Unlock()
+	if target == nil {
+		l.respond(m.ID, nil, remoteErrorf(CodeNoSuchNode, "node %d is not in the network", r.To))
+		return
+	}
+	timeout := maxCallTime
+	if asked := time.Duration(r.TimeoutMS) * time.Millisecond; asked > 0 && asked < timeout {
+		timeout = asked
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	var out json.RawMessage
+	err := target.call(ctx, methodCall, callRequest{From: from, Method: r.Method, Body: r.Body, TimeoutMS: timeout.Milliseconds()}, &out)
+	if errors.Is(err, ErrDisconnected) {
+		err = remoteErrorf(CodeNoSuchNode, "node %d lost its connection", r.To)
+	}
+	l.respond(m.ID, out, err)
+}

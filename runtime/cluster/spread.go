@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+)
+
+// touch announces a changed member. Callers hold mu.
+func (s *Seed) touch(rec *record) {
+	rec.encoded = nil
+	s.mark(rec.member.ID)
+}
+
+// mark puts a member, changed or gone, into the next delta. Callers hold mu.
+func (s *Seed) mark(id uint32) {
+	s.changed[id] = true
+	if s.flush == nil && !s.closed {
+		s.flush = time.AfterFunc(s.o.Batch, s.spread)
+	}
+}
+
+// spread sends what changed to everybody: encoded once, and at most once per
+// batch however many nodes join, so that a burst of N costs each member O(N).
+func (s *Seed) spread() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flush = nil
+	if s.closed {
+		return
+	}
+	ids := slices.Sorted(maps.Keys(s.changed))
+	clear(s.changed)
+	frames := s.encodeDeltas(ids, false)
+	for l := range s.links {
+		for _, frame := range frames {
+			_ = l.send(frame) // a dead link is dropped by its reader
+		}
+	}
+}
+
+// encodeDeltas describes the members with these ids as they are now. Callers hold mu.
+func (s *Seed) encodeDeltas(ids []uint32, full bool) [][]byte {
+	var frames [][]byte
+	for first := true; first || len(ids) > 0; first = false {
+		n := min(len(ids), deltaChunk)
+		d := delta{Begin: full && first, End: full && n == len(ids)}
+		for _, id := range ids[:n] {
+			if rec := s.members[id]; rec != nil {
+				d.Members = append(d.Members, rec.encode())
+			} else {
+				d.Left = append(d.Left, id)
+			}
+		}
+		ids = ids[n:]
+		if frame, ok := s.encodeDelta(d); ok {
+			frames = append(frames, frame)
+		}
+	}
+	return frames
+}
+
+func (s *Seed) encodeDelta(d delta) ([]byte, bool) {
+	body, err := json.Marshal(d)
+	if err == nil {
+		var frame []byte
+		if frame, err = encodeFrame(message{Method: methodDelta, Body: body}); err == nil {
+			return frame, true
+		}
+	}
+	s.log.Error().Err(err).Msg("membership change not sent")
+	return nil, false
+}
+
+func (r *record) encode() json.RawMessage {
+	if r.encoded == nil {
+		r.encoded, _ = json.Marshal(r.member) // plain data: cannot fail
+	}
+	return r.encoded
+}
+
+// welcome answers a join or observation and sends the full set. Doing both
+// under the lock puts them before every later delta.
+func (s *Seed) welcome(l *link, request uint64, self Member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.links[l] = self.ID
+	l.respond(request, joinReply{Protocol: protocolVersion, Self: self, CIDR: s.o.CIDR}, nil)
+	for _, frame := range s.encodeDeltas(slices.Sorted(maps.Keys(s.members)), true) {
+		_ = l.send(frame)
+	}
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+const stateVersion = 1
+
+// slot is a place in the network. It keeps its address from holder to holder.
+type slot struct {
+	Address netip.Addr `json:"address"`
+	ID      uint32     `json:"id"`     // of the last holder
+	Launch  string     `json:"launch"` // hash of its launch token
+	Spent   bool       `json:"spent,omitempty"`
+	Left    time.Time  `json:"left,omitzero"`
+}
+
+// seedState is what survives a restart of the seed.
+type seedState struct {
+	Version int              `json:"version"`
+	Network string           `json:"network"`
+	CIDR    netip.Prefix     `json:"cidr"`
+	NextID  uint32           `json:"next_id"`
+	Slots   map[string]*slot `json:"slots"`
+	Members []Member         `json:"members"`
+}
+
+// restore reads the state. Members it names count as lost until they
+// reconnect, so that a seed's restart takes no name from anybody.
+func (s *Seed) restore() error {
+	if s.o.StatePath == "" {
+		return nil
+	}
+	data, err := os.ReadFile(s.o.StatePath)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the seed's state: %w", err)
+	}
+	var st seedState
+	if err := json.Unmarshal(data, &st); err != nil {
+		return fmt.Errorf("the seed's state %s is damaged (%w): restore it, or remove it to begin a new network", s.o.StatePath, err)
+	}
+	if st.Version != stateVersion || st.Network != s.o.Network || st.CIDR != s.o.CIDR {
+		return fmt.Errorf("the seed's state %s is of network %q, %s, version %d; this seed is of network %q, %s, version %d: use another state directory",
+			s.o.StatePath, st.Network, st.CIDR, st.Version, s.o.Network, s.o.CIDR, stateVersion)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nextID = max(st.NextID, 1)
+	for name, sl := range st.Slots {
+		if sl != nil {
+			s.slots[name] = sl
+		}
+	}
+	for _, m := range st.Members {
+		sl := s.slots[m.Slot]
+		if sl == nil || sl.ID != m.ID {
+			continue
+		}
+		rec := &record{member: m, launch: sl.Launch, status: Status{State: StateStarting}}
+		s.members[m.ID] = rec
+		s.lose(rec, 2*s.o.Lease)
+	}
+	return nil
+}
+
+// snapshot encodes the state.
+func (s *Seed) snapshot() ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := seedState{Version: stateVersion, Network: s.o.Network, CIDR: s.o.CIDR, NextID: s.nextID, Slots: s.slots}
+	for _, rec := range s.members {
+		st.Members = append(st.Members, rec.member)
+	}
+	return json.Marshal(st)
+}
+
+// saver writes the state for all who wait for it, one write at a time.
+type saver struct {
+	path   string
+	encode func() ([]byte, error)
+
+	mu      sync.Mutex
+	waiting []chan error
+	busy    bool
+	idle    sync.WaitGroup
+}
+
+func newSaver(path string, encode func() ([]byte, error)) *saver {
+	return &saver{path: path, encode: encode}
+}
+
+// now returns when a write that began after the call is done.
+func (s *saver) now() error {
+	if s.path == "" {
+		return nil
+	}
+	done := make(chan error, 1)
+	s.enqueue(done)
+	return <-done
+}
+
+// later writes in the background; what it misses, the next write carries.
+func (s *saver) later() {
+	if s.path != "" {
+		s.enqueue(make(chan error, 1))
+	}
+}
+
+func (s *saver) enqueue(done chan error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = append(s.waiting, done)
+	if !s.busy {
+		s.busy = true
+		s.idle.Add(1)
+		go s.work()
+	}
+}
+
+func (s *saver) work() {
+	defer s.idle.Done()
+	for {
+		s.mu.Lock()
+		batch := s.waiting
+		s.waiting = nil
+		s.busy = len(batch) > 0
+		s.mu.Unlock()
+		if len(batch) == 0 {
+			return
+		}
+		err := s.write()
+		for _, done := range batch {
+			done <- err
+		}
+	}
+}
+
+func (s *saver) write() error {
+	data, err := s.encode()
+	if err == nil {
+		err = renameio.WriteFile(s.path, data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the seed's state: %w", err)
+	}
+	return nil
+}
+
+func (s *saver) close() error {
+	err := s.now()
+	s.idle.Wait()
+	return err
+}
