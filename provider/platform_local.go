@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/terraform-plugin-log/tflog"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/launch"
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
+)
+
+const (
+	// readyTimeout is how long a node may take from its launch to a running guest.
+	readyTimeout = 2 * time.Minute
+	// handOverTimeout is how long a slot's holder may take to be missed after it
+	// was stopped: the seed's silence limit and a little.
+	handOverTimeout = 8 * time.Second
+)
+
+// localPlatform runs everything on this machine. It opens its stores on first
+// use, so that planning neither unpacks a layer nor makes a directory.
+type localPlatform struct {
+	dir    string // "": the default
+	layers LayerSource
+
+	mu      sync.Mutex
+	reader  *localcloud.Store // cannot start anything
+	starter *localcloud.Store // knows the runtime
+}
+
+func newLocalPlatform(dir string, source LayerSource) *localPlatform {
+	return &localPlatform{dir: dir, layers: source}
+}
+
+// read opens the state directory to look things up.
+func (p *localPlatform) read() (*localcloud.Store, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reader != nil {
+		return p.reader, nil
+	}
+	store, err := p.open(localcloud.Runtime{})
+	if err != nil {
+		return nil, err
+	}
+	p.reader = store
+	return store, nil
+}
+
+// start opens the state directory with the runtime unpacked.
+func (p *localPlatform) start() (*localcloud.Store, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.starter != nil {
+		return p.starter, nil
+	}
+	store, err := p.open(localcloud.Runtime{})
+	if err != nil {
+		return nil, err
+	}
+	rt, err := unpackRuntime(store.Dir(), p.layers)
+	if err != nil {
+		return nil, err
+	}
+	store, err = p.open(rt)
+	if err != nil {
+		return nil, err
+	}
+	p.starter = store
+	return store, nil
+}
+
+func (p *localPlatform) open(rt localcloud.Runtime) (*localcloud.Store, error) {
+	dir := p.dir
+	if dir == "" {
+		var err error
+		if dir, err = localcloud.DefaultStateDir(); err != nil {
+			return nil, err
+		}
+	}
+	return localcloud.Open(dir, rt)
+}
+
+// connect returns a client that may start things; a dead daemon is restarted.
+func (p *localPlatform) connect(ctx context.Context, network string) (*localcloud.Client, error) {
+	store, err := p.start()
+	if err != nil {
+		return nil, err
+	}
+	client, err := store.Connect(ctx, network)
+	if errors.Is(err, localcloud.ErrNotFound) {
+		return nil, &explained{fmt.Errorf("network %q does not exist in %s", network, store.Dir()),
+			"Run terraform plan again: it will propose to create what is missing."}
+	}
+	return client, err
+}
+
+// look returns a client of a network whose daemon runs, else errGone: without
+// the daemon there are no hosts, and looking must not start one.
+func (p *localPlatform) look(ctx context.Context, network string) (*localcloud.Client, error) {
+	store, err := p.read()
+	if err != nil {
+		return nil, err
+	}
+	info, err := store.Network(network)
+	if errors.Is(err, localcloud.ErrNotFound) || err == nil && !info.Alive {
+		return nil, errGone
+	}
+	if err != nil {
+		return nil, err
+	}
+	return store.Connect(ctx, network)
+}
+
+func (p *localPlatform) MachineID() (string, error) {
+	store, err := p.read()
+	if err != nil {
+		return "", err
+	}
+	return store.MachineID()
+}
+
+func (p *localPlatform) CreateNetwork(ctx context.Context, spec networkSpec) (networkStatus, error) {
+	store, err := p.start()
+	if err != nil {
+		return networkStatus{}, err
+	}
+	info, err := store.CreateNetwork(ctx, localcloud.NetworkSpec{Name: spec.Name, CIDR: spec.CIDR, Port: spec.Port})
+	if errors.Is(err, localcloud.ErrExists) {
+		return networkStatus{}, &explained{
+			fmt.Errorf("network %q exists in %s and was created outside this configuration", spec.Name, store.Dir()),
+			fmt.Sprintf("Import is a later feature: delete it with \"boxer network delete %s\", or choose another name.", spec.Name)}
+	}
+	return statusOf(info), err
+}
+
+func (p *localPlatform) Network(_ context.Context, name string) (networkStatus, error) {
+	store, err := p.read()
+	if err != nil {
+		return networkStatus{}, err
+	}
+	info, err := store.Network(name)
+	if errors.Is(err, localcloud.ErrNotFound) {
+		return networkStatus{}, errGone
+	}
+	return statusOf(info), err
+}
+
+func statusOf(info localcloud.NetworkInfo) networkStatus {
+	return networkStatus{
+		CIDR: info.CIDR, Port: info.Port,
+		SeedEndpoints: []string{info.SeedEndpoint},
+		SecretRef:     "file:" + info.SecretFile,
+	}
+}
+
+func (p *localPlatform) DeleteNetwork(ctx context.Context, name string) error {
+	store, err := p.read()
+	if err != nil {
+		return err
+	}
+	if err := store.DeleteNetwork(ctx, name); err != nil && !errors.Is(err, localcloud.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+func (p *localPlatform) StartVM(ctx context.Context, spec nodeSpec) (launch.Want, error) {
+	client, err := p.connect(ctx, spec.Network)
+	if err != nil {
+		return launch.Want{}, err
+	}
+	defer client.Close()
+	want := launch.Want{Slot: spec.Name, Token: launch.Token()}
+	node, err := spec.node(want)
+	if err != nil {
+		return want, err
+	}
+	// What is left of a dead host must not stand in the way of its successor.
+	old, err := client.Host(ctx, spec.Name)
+	switch {
+	case errors.Is(err, localcloud.ErrNotFound):
+	case err != nil:
+		return want, err
+	case old.State != localcloud.HostExited:
+		return want, nameTaken(spec, "a host that runs since "+old.Started.Format(time.DateTime))
+	default:
+		if err := client.DeleteHost(ctx, spec.Name); err != nil {
+			return want, err
+		}
+	}
+	if err := slotFree(ctx, client, spec, want.Slot); err != nil {
+		return want, err
+	}
+	_, err = launcher(ctx, client).VM(ctx, node, spec.SourceDir)
+	if errors.Is(err, localcloud.ErrExists) {
+		return want, nameTaken(spec, "another host")
+	}
+	return want, err
+}
+
+func nameTaken(spec nodeSpec, holder string) error {
+	return &explained{
+		fmt.Errorf("name %q is taken in network %q by %s, created outside this configuration", spec.Name, spec.Network, holder),
+		fmt.Sprintf("Stop it with \"boxer stop --network %s %s\", or choose another name.", spec.Network, spec.Name)}
+}
+
+// slotFree waits until no live member holds the slot: one that was just stopped
+// may still be counted for a moment. It also proves that the seed answers
+// before anything is made.
+func slotFree(ctx context.Context, client *localcloud.Client, spec nodeSpec, slot string) error {
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+	defer cancel()
+	session, err := launch.Observe(ctx, client.Info())
+	if err != nil {
+		return seedProblem(spec.Network, err)
+	}
+	defer session.Close()
+	for {
+		holder, held := liveHolder(session.Members(), slot)
+		if !held {
+			return nil
+		}
+		select {
+		case <-session.Changed():
+		case <-ctx.Done():
+			taken := spec
+			taken.Name = slot
+			return nameTaken(taken, fmt.Sprintf("node %d (%s, running since %s)", holder.ID, holder.Kind, holder.Since.Format(time.DateTime)))
+		}
+	}
+}
+
+func liveHolder(members []cluster.Member, slot string) (cluster.Member, bool) {
+	for _, m := range members {
+		if m.Slot == slot && m.State != cluster.StateLost && m.State != cluster.StateLeft {
+			return m, true
+		}
+	}
+	return cluster.Member{}, false
+}
+
+func seedProblem(network string, err error) error {
+	if errors.Is(err, cluster.ErrWrongSecret) {
+		return &explained{err, fmt.Sprintf("The secret file of network %q was changed after the network was made: restore it, or "+
+			"destroy the network and apply again.", network)}
+	}
+	return &explained{fmt.Errorf("the seed of network %q does not answer: %w", network, err),
+		fmt.Sprintf("Nodes cannot join without it. Look at \"boxer logs --network %s seed-0\"; destroying the network and "+
+			"applying again makes a new seed.", network)}
+}
+
+// VM fails with errGone when the host is not there or dead.
+func (p *localPlatform) VM(ctx context.Context, network, name string) (string, error) {
+	client, err := p.look(ctx, network)
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+	host, err := client.Host(ctx, name)
+	if errors.Is(err, localcloud.ErrNotFound) || err == nil && host.State == localcloud.HostExited {
+		return "", errGone
+	}
+	return host.LaunchID, err
+}
+
+func (p *localPlatform) DeleteVM(ctx context.Context, network, name string) error {
+	return p.remove(ctx, network, func(c *localcloud.Client) error { return c.DeleteHost(ctx, name) })
+}
+
+// remove runs one deletion; a network that is gone has nothing to delete.
+func (p *localPlatform) remove(ctx context.Context, network string, deletion func(*localcloud.Client) error) error {
+	store, err := p.start()
+	if err != nil {
+		return err
+	}
+	client, err := store.Connect(ctx, network)
+	if errors.Is(err, localcloud.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := deletion(client); err != nil && !errors.Is(err, localcloud.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+func (p *localPlatform) CreateFunction(ctx context.Context, spec nodeSpec) error {
+	client, err := p.connect(ctx, spec.Network)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	_, err = client.CreateFunction(ctx, localcloud.FunctionSpec{
+		Name: spec.Name, SourceDir: spec.SourceDir, MemoryMB: spec.MemoryMB, TimeoutS: spec.TimeoutS,
+	})
+	if errors.Is(err, localcloud.ErrExists) {
+		return nameTaken(spec, "another function")
+	}
+	return err
+}
+
+func (p *localPlatform) StartReplica(ctx context.Context, spec nodeSpec, slot string) (launch.Want, error) {
+	want := launch.Want{Slot: slot, Token: launch.Token(), Function: spec.Name}
+	client, err := p.connect(ctx, spec.Network)
+	if err != nil {
+		return want, err
+	}
+	defer client.Close()
+	node, err := spec.node(want)
+	if err != nil {
+		return want, err
+	}
+	if err := slotFree(ctx, client, spec, slot); err != nil {
+		return want, err
+	}
+	return want, launcher(ctx, client).Function(ctx, spec.Name, node)
+}
+
+func (p *localPlatform) StopReplica(ctx context.Context, network, name, slot string) error {
+	return p.remove(ctx, network, func(c *localcloud.Client) error { return c.StopInvocation(ctx, name, slot) })
+}
+
+// RunningReplicas fails with errGone when the function is not there.
+func (p *localPlatform) RunningReplicas(ctx context.Context, network, name string) ([]string, error) {
+	client, err := p.look(ctx, network)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	if _, err := client.Function(ctx, name); err != nil {
+		if errors.Is(err, localcloud.ErrNotFound) {
+			err = errGone
+		}
+		return nil, err
+	}
+	invocations, err := client.Invocations(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	var slots []string
+	for _, invocation := range invocations {
+		if invocation.State == localcloud.InvocationRunning {
+			slots = append(slots, invocation.Slot)
+		}
+	}
+	return slots, nil
+}
+
+func (p *localPlatform) DeleteFunction(ctx context.Context, network, name string) error {
+	return p.remove(ctx, network, func(c *localcloud.Client) error { return c.DeleteFunction(ctx, name) })
+}
+
+func (p *localPlatform) Await(ctx context.Context, network string, launches []launch.Want) ([]cluster.Member, error) {
+	client, err := p.connect(ctx, network)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	members, err := launcher(ctx, client).Wait(ctx, launches)
+	var failure *launch.Failure
+	if err != nil && !errors.As(err, &failure) {
+		return nil, seedProblem(network, err)
+	}
+	return members, err
+}
+
+func launcher(ctx context.Context, client *localcloud.Client) *launch.Launcher {
+	return &launch.Launcher{
+		Network: client.Info(), Client: client,
+		Progress: func(waited time.Duration, missing []string) {
+			tflog.Info(ctx, "waiting for guests to run", map[string]any{"waited": waited.String(), "missing": strings.Join(missing, ", ")})
+		},
+	}
+}
+
+// node is the document that configures one slot of the spec.
+func (s nodeSpec) node(want launch.Want) (config.Node, error) {
+	if len(s.Command) == 0 {
+		return config.Node{}, errors.New("no command to run")
+	}
+	return config.Node{
+		Version: config.Version, Network: s.Network, Kind: s.Kind,
+		Name: s.Name, Service: s.Service, Slot: want.Slot, LaunchToken: want.Token,
+		Argv: s.Command, WaitFor: s.WaitFor, Publish: s.Publish,
+	}, nil
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package provider is the Terraform plugin: it turns boxer_network,
+// boxer_vm_node and boxer_function_node into hosts, functions and supervisors
+// of a platform, and tells Terraform the truth about them.
+//
+// A resource knows only the platform interface (platform.go). What it does is
+// the same everywhere: plan offline, create, wait until the guests run, and
+// undo what was made if they do not.
+package provider
+
+import (
+	"context"
+	"os"
+
+	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
+	"github.com/hashicorp/terraform-plugin-framework/datasource"
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	fwprovider "github.com/hashicorp/terraform-plugin-framework/provider"
+	"github.com/hashicorp/terraform-plugin-framework/provider/schema"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
+
+	"github.com/boxer-overlay/boxer/provider/layers"
+)
+
+// Environment variables that stand in for the provider block.
+const (
+	envPlatform = "BOXER_PLATFORM"
+	envStateDir = "BOXER_STATE_DIR"
+)
+
+// LayerSource returns the layer zip of an architecture (amd64, arm64).
+type LayerSource func(arch string) ([]byte, error)
+
+// Option changes what New builds.
+type Option func(*boxerProvider)
+
+// WithLayers takes the layer from elsewhere than the binary itself.
+func WithLayers(source LayerSource) Option {
+	return func(p *boxerProvider) { p.layers = source }
+}
+
+type boxerProvider struct {
+	version string
+	layers  LayerSource
+}
+
+// New returns the constructor that a plugin server asks for.
+func New(version string, options ...Option) func() fwprovider.Provider {
+	return func() fwprovider.Provider {
+		p := &boxerProvider{version: version, layers: layers.Zip}
+		for _, option := range options {
+			option(p)
+		}
+		return p
+	}
+}
+
+func (p *boxerProvider) Metadata(_ context.Context, _ fwprovider.MetadataRequest, resp *fwprovider.MetadataResponse) {
+	resp.TypeName = "boxer"
+	resp.Version = p.version
+}
+
+type providerModel struct {
+	Platform types.String `tfsdk:"platform"`
+	Local    types.Object `tfsdk:"local"`
+}
+
+type localModel struct {
+	StateDir  types.String `tfsdk:"state_dir"`
+	Isolation types.String `tfsdk:"isolation"`
+}
+
+func (p *boxerProvider) Schema(_ context.Context, _ fwprovider.SchemaRequest, resp *fwprovider.SchemaResponse) {
+	resp.Schema = schema.Schema{
+		MarkdownDescription: "Boxer puts virtual machines and serverless functions on one overlay network, where unmodified " +
+			"programs reach each other by name. The provider is self-contained: with `platform = \"local\"` it runs the whole " +
+			"network on this machine, without a cloud account.",
+		Attributes: map[string]schema.Attribute{
+			"platform": schema.StringAttribute{
+				Optional: true,
+				MarkdownDescription: "Where nodes run. This version has `local` (the default): hosts and function sandboxes are Linux " +
+					"namespaces of this machine. May also be set by the environment variable `BOXER_PLATFORM`.",
+				Validators: []validator.String{stringvalidator.OneOf("local", "aws")},
+			},
+			"local": schema.SingleNestedAttribute{
+				Optional:            true,
+				MarkdownDescription: "Settings of the local platform.",
+				Attributes: map[string]schema.Attribute{
+					"state_dir": schema.StringAttribute{
+						Optional: true,
+						MarkdownDescription: "Directory that holds local networks: secrets, logs, files of hosts. Default: `BOXER_STATE_DIR`, " +
+							"else `$XDG_STATE_HOME/boxer`, else `~/.local/state/boxer`.",
+						Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
+					},
+					"isolation": schema.StringAttribute{
+						Optional: true,
+						MarkdownDescription: "How nodes are kept apart: `auto` (the default) or `namespaces`. In this version both mean " +
+							"Linux namespaces; `auto` is free to choose another way where namespaces are denied, once there is one.",
+						Validators: []validator.String{stringvalidator.OneOf("auto", "namespaces")},
+					},
+				},
+			},
+		},
+	}
+}
+
+func (p *boxerProvider) Configure(ctx context.Context, req fwprovider.ConfigureRequest, resp *fwprovider.ConfigureResponse) {
+	var data providerModel
+	resp.Diagnostics.Append(req.Config.Get(ctx, &data)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	checkPlatform(data.Platform, &resp.Diagnostics)
+	dir := stateDir(ctx, data.Local, &resp.Diagnostics)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	resp.ResourceData = platform(newLocalPlatform(dir, p.layers))
+}
+
+// checkPlatform refuses what this version does not run on.
+func checkPlatform(configured types.String, diags *diag.Diagnostics) {
+	name, from := configured.ValueString(), "platform"
+	if configured.IsUnknown() {
+		diags.AddAttributeError(path.Root("platform"), "Platform not known while planning",
+			"The platform depends on a value that is known only after apply. Write it out, or set "+envPlatform+".")
+		return
+	}
+	if configured.IsNull() {
+		name, from = os.Getenv(envPlatform), envPlatform
+	}
+	if name == "" || name == "local" {
+		return
+	}
+	diags.AddAttributeError(path.Root("platform"), "Platform not available",
+		from+" is \""+name+"\", but this version of the provider only has the local platform. "+
+			"Set platform = \"local\" (or unset "+envPlatform+") to run the network on this machine.")
+}
+
+// stateDir returns the configured state directory, "" for the default.
+func stateDir(ctx context.Context, local types.Object, diags *diag.Diagnostics) string {
+	at := path.Root("local")
+	if local.IsNull() {
+		return os.Getenv(envStateDir)
+	}
+	var data localModel
+	if !local.IsUnknown() {
+		diags.Append(local.As(ctx, &data, basetypes.ObjectAsOptions{})...)
+		at = at.AtName("state_dir")
+	}
+	if local.IsUnknown() || data.StateDir.IsUnknown() {
+		diags.AddAttributeError(at, "State directory not known while planning",
+			"The state directory depends on a value that is known only after apply. Write it out, or set "+envStateDir+".")
+		return ""
+	}
+	if dir := data.StateDir.ValueString(); dir != "" {
+		return dir
+	}
+	return os.Getenv(envStateDir)
+}
+
+func (p *boxerProvider) Resources(context.Context) []func() resource.Resource {
+	return []func() resource.Resource{newNetworkResource, newVMNodeResource, newFunctionNodeResource}
+}
+
+func (p *boxerProvider) DataSources(context.Context) []func() datasource.DataSource { return nil }
+
+// platformOf unpacks what Configure handed to a resource; nil while Terraform
+// only validates.
+func platformOf(data any, diags *diag.Diagnostics) platform {
+	if data == nil {
+		return nil
+	}
+	p, ok := data.(platform)
+	if !ok {
+		diags.AddError("Unexpected provider data", "This is a bug of the provider: its resources were configured by something else.")
+	}
+	return p
+}
