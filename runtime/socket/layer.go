@@ -5,16 +5,20 @@
 // wait in queues, the signal connections that make the kernel wake the guest
 // for these, and both addresses of every connection that the kernel shows
 // differently.
+//
+//	Deliver -> queue of a port -> signal connection -> guest's kernel listener
+//	guest's accept -> ipc ACCEPT with the signal's source -> head of the queue
 package socket
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net/netip"
-	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
-	"github.com/boxer-overlay/boxer/runtime/ipc"
 	"github.com/rs/zerolog"
 )
 
@@ -27,10 +31,10 @@ type Options struct {
 	// a guest that outlived the supervisor before this one. Listeners of this
 	// process are left alone. Off on a machine shared with other programs.
 	Adopt bool
-	// Exclude are ports that no guest's listener is taken up on (the overlay
+	// Exclude are ports that no existing listener is taken up on (the overlay
 	// port).
 	Exclude []uint16
-	// Sweep is the time between looks at the kernel's list of sockets; default
+	// Sweep is the time between looks at the kernel's listeners; default
 	// 250 ms.
 	Sweep time.Duration
 	// QueueWait bounds how long Deliver waits while a queue is full; default
@@ -40,64 +44,120 @@ type Options struct {
 }
 
 // ErrRefused says that nobody listens. It wraps ECONNREFUSED.
-var ErrRefused = errors.New("nobody listens")
+var ErrRefused = fmt.Errorf("nobody listens: %w", syscall.ECONNREFUSED)
+
+// ErrFull says that a queue stayed full: the guest does not accept.
+var ErrFull = fmt.Errorf("the guest does not accept its connections: %w", syscall.EAGAIN)
 
 // Layer is the socket layer of one node. It answers the socket half of
 // ipc.Handler: Listen, Accept and Address.
-type Layer struct{}
+type Layer struct {
+	o       Options
+	ctx     context.Context // of every signal connection
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	changed chan struct{}
+	sources atomic.Uint32 // counts through the reserved addresses of signals
+	netns   uint64        // SO_NETNS_COOKIE of this process, or 0
 
-// New makes a Layer; Run makes it work.
-func New(o Options) *Layer { panic("not yet") }
+	sweeping sync.Mutex // one look at the kernel's listeners at a time
+
+	mu        sync.Mutex
+	underlay  netip.Addr
+	closed    bool
+	listeners map[uint64]*listener // by cookie
+	births    uint64               // numbers the listeners
+	ports     []uint16             // as last announced
+	queues    map[uint16]*queue    // by port: a node has one overlay address
+	signals   map[netip.AddrPort]*signal
+	waiting   int // in Deliver
+	blind     bool
+
+	book book
+}
+
+// New makes a Layer; Run makes it sweep.
+func New(o Options) *Layer {
+	if o.Sweep == 0 {
+		o.Sweep = 250 * time.Millisecond
+	}
+	if o.QueueWait == 0 {
+		o.QueueWait = 10 * time.Second
+	}
+	l := &Layer{
+		o:         o,
+		underlay:  o.Underlay.Unmap(),
+		changed:   make(chan struct{}, 1),
+		listeners: map[uint64]*listener{},
+		queues:    map[uint16]*queue{},
+		signals:   map[netip.AddrPort]*signal{},
+		netns:     ownNetns(),
+	}
+	l.book.entries = map[uint64]*entry{}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
+}
 
 // SetUnderlay replaces Options.Underlay (known only after joining).
-func (l *Layer) SetUnderlay(a netip.Addr) {}
+func (l *Layer) SetUnderlay(a netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.underlay = a.Unmap()
+	l.settle()
+}
 
 // Run adopts existing listeners if asked to and sweeps until ctx ends; then it
-// resets what is still queued.
-func (l *Layer) Run(ctx context.Context) error { panic("not yet") }
+// resets what is still queued and returns nil.
+func (l *Layer) Run(ctx context.Context) error {
+	defer l.shut()
+	if l.o.Adopt {
+		if err := l.adopt(); err != nil {
+			l.o.Logger.Warn().Err(err).Msg("listeners of a guest that ran before are not taken up")
+		}
+	}
+	tick := time.NewTicker(l.o.Sweep)
+	defer tick.Stop()
+	for turn := 0; ; turn++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		l.mu.Lock()
+		some := len(l.listeners) > 0
+		l.mu.Unlock()
+		if some {
+			l.sweep()
+		}
+		// Entries of the address book are harmless for a while, and the list of
+		// all connections can be long.
+		if turn%8 == 7 {
+			l.sweepBook()
+		}
+	}
+}
 
-// Deliver queues a connection for the guest's listener at local (an overlay
-// address) and returns. With a nil error the Layer owns file; else it stays
-// the caller's (to reset): ErrRefused when nobody listens on the port, another
-// error when the queue stayed full.
-func (l *Layer) Deliver(ctx context.Context, file *os.File, local, peer netip.AddrPort) error {
-	panic("not yet")
+// shut ends every signal and resets what is queued.
+func (l *Layer) shut() {
+	l.cancel()
+	l.mu.Lock()
+	l.closed = true
+	for _, q := range l.queues {
+		l.reset(q)
+	}
+	l.mu.Unlock()
+	l.running.Wait()
 }
 
 // Listening tells whether the guest has a listener on port that Deliver
 // reaches.
-func (l *Layer) Listening(port uint16) bool { panic("not yet") }
-
-// Listeners are the ports that Deliver reaches, ascending.
-func (l *Layer) Listeners() []uint16 { panic("not yet") }
+func (l *Layer) Listening(port uint16) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	backlog := l.backlog(port)
+	return backlog > 0
+}
 
 // Changed receives after Listeners has changed; changes are merged. It has
 // one reader.
-func (l *Layer) Changed() <-chan struct{} { panic("not yet") }
-
-// Remember notes what the guest should see for the socket with this cookie
-// until the socket is gone. A port of 0 stands for the kernel's. family is
-// AF_INET, AF_INET6 or 0.
-func (l *Layer) Remember(cookie uint64, local, peer netip.AddrPort, family uint16) {}
-
-// Connecting tells whether the kernel has a socket that waits in SYN_SENT from
-// local to peer. When the kernel cannot say, it says yes.
-func (l *Layer) Connecting(local, peer netip.AddrPort) bool { panic("not yet") }
-
-// NativePeers are the local and remote addresses of the connections, open or
-// in TIME_WAIT, that were made from this network namespace (their local port
-// has no listener).
-func (l *Layer) NativePeers() ([][2]netip.AddrPort, error) { panic("not yet") }
-
-// Listen implements ipc.Handler.
-func (l *Layer) Listen(ctx context.Context, r ipc.ListenRequest) error { panic("not yet") }
-
-// Accept implements ipc.Handler.
-func (l *Layer) Accept(ctx context.Context, r ipc.AcceptRequest) (ipc.Accepted, func(taken bool), error) {
-	panic("not yet")
-}
-
-// Address implements ipc.Handler.
-func (l *Layer) Address(ctx context.Context, cookie uint64) (ipc.Addresses, error) {
-	panic("not yet")
-}
+func (l *Layer) Changed() <-chan struct{} { return l.changed }

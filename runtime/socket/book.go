@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/ipc"
+	"golang.org/x/sys/unix"
+)
+
+// How long an entry is kept whose socket the kernel never listed: one that was
+// gone before the first look, and one of another network namespace (published
+// ports), which the kernel never lists here.
+const (
+	unseenAge  = 15 * time.Second
+	foreignAge = 10 * time.Minute
+	maxForeign = 1024
+)
+
+// book is what the guest should see of connections whose kernel addresses are
+// others, by SO_COOKIE.
+type book struct {
+	mu      sync.Mutex
+	entries map[uint64]*entry
+	foreign int
+}
+
+type entry struct {
+	ipc.Addresses
+	since   time.Time
+	foreign bool
+	seen    bool
+	missed  int
+}
+
+// Remember notes what the guest should see for the socket with this cookie
+// until the socket is gone. A port of 0 stands for the kernel's. family is
+// AF_INET, AF_INET6 or 0.
+func (l *Layer) Remember(cookie uint64, local, peer netip.AddrPort, family uint16) {
+	l.book.put(cookie, &entry{Addresses: ipc.Addresses{Local: local, Peer: peer, Family: family}})
+}
+
+// rememberFile notes it for a connection about to be handed over.
+func (l *Layer) rememberFile(f *os.File, a ipc.Addresses) {
+	netns := socketOption(f, unix.SO_NETNS_COOKIE)
+	l.book.put(socketOption(f, unix.SO_COOKIE), &entry{Addresses: a, foreign: netns != l.netns})
+}
+
+func (b *book) put(cookie uint64, e *entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if cookie == 0 || (e.foreign && b.foreign >= maxForeign) {
+		return
+	}
+	b.drop(cookie)
+	if e.foreign {
+		b.foreign++
+	}
+	e.since = time.Now()
+	b.entries[cookie] = e
+}
+
+func (b *book) drop(cookie uint64) {
+	if e := b.entries[cookie]; e != nil {
+		if e.foreign {
+			b.foreign--
+		}
+		delete(b.entries, cookie)
+	}
+}
+
+// Address implements ipc.Handler.
+func (l *Layer) Address(_ context.Context, cookie uint64) (ipc.Addresses, error) {
+	a, ok := l.book.get(cookie)
+	if ok && a.Local.Port() == 0 {
+		// Asked for the first time since the kernel chose the port.
+		l.sweepBook()
+		a, ok = l.book.get(cookie)
+	}
+	if !ok {
+		return ipc.Addresses{}, syscall.ENOENT
+	}
+	return a, nil
+}
+
+func (b *book) get(cookie uint64) (ipc.Addresses, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.entries[cookie]; e != nil {
+		return e.Addresses, true
+	}
+	return ipc.Addresses{}, false
+}
+
+// sweepBook forgets the connections that the kernel no longer has and fills in
+// ports that it chose.
+func (l *Layer) sweepBook() {
+	b := &l.book
+	b.mu.Lock()
+	some := len(b.entries) > 0
+	b.mu.Unlock()
+	if !some {
+		return
+	}
+	started := time.Now()
+	found, err := kernelSockets(maskAll)
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	here := make(map[uint64]bool, len(b.entries))
+	for _, s := range found {
+		if e := b.entries[s.cookie]; e != nil {
+			here[s.cookie] = true
+			e.seen, e.missed = true, 0
+			if e.Local.Port() == 0 {
+				e.Local = netip.AddrPortFrom(e.Local.Addr(), s.local.Port())
+			}
+		}
+	}
+	for cookie, e := range b.entries {
+		age := started.Sub(e.since)
+		switch {
+		case here[cookie]:
+		case e.foreign:
+			if age > foreignAge {
+				b.drop(cookie)
+			}
+		case !e.seen || err != nil:
+			if age > unseenAge && (err == nil || age > foreignAge) {
+				b.drop(cookie)
+			}
+		default:
+			// As with listeners: one look may miss a socket.
+			if e.missed++; e.missed >= 2 {
+				b.drop(cookie)
+			}
+		}
+	}
+}
+
+// Connecting tells whether the kernel has a socket that waits in SYN_SENT from
+// local to peer. When the kernel cannot say, it says yes.
+func (l *Layer) Connecting(local, peer netip.AddrPort) bool {
+	s, err := kernelSocketAt(unmapped(local), unmapped(peer))
+	if err != nil {
+		return !errors.Is(err, unix.ENOENT)
+	}
+	return s.state == stateSynSent
+}
+
+// NativePeers are the local and remote addresses of the connections, open or
+// in TIME_WAIT, that were made from this network namespace (their local port
+// has no listener).
+func (l *Layer) NativePeers() ([][2]netip.AddrPort, error) {
+	found, err := kernelSockets(maskConnected | maskListen)
+	if err != nil {
+		return nil, err
+	}
+	listens := map[uint16]bool{}
+	for _, s := range found {
+		if s.state == stateListen {
+			listens[s.local.Port()] = true
+		}
+	}
+	var made [][2]netip.AddrPort
+	for _, s := range found {
+		if s.state != stateListen && !listens[s.local.Port()] {
+			made = append(made, [2]netip.AddrPort{s.local, s.peer})
+		}
+	}
+	return made, nil
+}
+
+// ownNetns tells this process's network namespace from others.
+func ownNetns() (cookie uint64) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	cookie, _ = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	return cookie
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestSignalsReachEveryKindOfListener(t *testing.T) {
+	deferAccept := func(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 5) }
+	for _, test := range []struct {
+		name, address string
+		options       []func(int)
+	}{
+		{name: "wildcard", address: "0.0.0.0"},
+		{name: "specific", address: "127.0.0.1"},
+		{name: "wildcard v6", address: "::"},
+		{name: "mapped", address: "::ffff:127.0.0.1"},
+		{name: "mapped wildcard", address: "::ffff:0.0.0.0"},
+		{name: "deferred", address: "0.0.0.0", options: []func(int){deferAccept}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := start(t, nil)
+			g := listen(t, l, test.address, 0, 10, test.options...)
+			if !l.Listening(g.port) || !slices.Equal(l.Listeners(), []uint16{g.port}) {
+				t.Fatalf("listeners %v, want %d", l.Listeners(), g.port)
+			}
+			for range 3 {
+				g.serve(g.deliver())
+			}
+			if _, _, err := g.accept(); !errors.Is(err, unix.EAGAIN) {
+				t.Errorf("accept with nothing left: %v, want EAGAIN", err)
+			}
+		})
+	}
+}
+
+func TestNativeOnlyListenersAreNotReached(t *testing.T) {
+	l := start(t, nil)
+	v6only := func(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1) }
+	device := func(fd int) { unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "lo") }
+	for name, g := range map[string]*guest{
+		"IPV6_V6ONLY":   listen(t, l, "::", 0, 5, v6only),
+		"device":        listen(t, l, "0.0.0.0", 0, 5, device),
+		"other address": listen(t, l, "127.0.0.9", 0, 5),
+	} {
+		here, far := arrival(t)
+		err := l.Deliver(context.Background(), here, netip.AddrPortFrom(overlay, g.port), peer)
+		if !errors.Is(err, ErrRefused) || !errors.Is(err, syscall.ECONNREFUSED) || l.Listening(g.port) {
+			t.Errorf("%s: %v, want ErrRefused", name, err)
+		}
+		here.Close()
+		far.Close()
+	}
+}
+
+func TestClosedListenerIsNoticed(t *testing.T) {
+	l := start(t, nil)
+	g := listen(t, l, "0.0.0.0", 0, 5)
+	<-l.Changed()
+	g.close()
+	select {
+	case <-l.Changed():
+	case <-time.After(5 * time.Second):
+		t.Fatal("no change announced")
+	}
+	if l.Listening(g.port) {
+		t.Error("still listening")
+	}
+}
+
+func TestQueuedConnectionsAreResetWithTheirListener(t *testing.T) {
+	l := start(t, func(o *Options) { o.Sweep = time.Hour }) // found by the signal alone
+	g := listen(t, l, "0.0.0.0", 0, 5)
+	far := g.deliver()
+	if !g.wait(5 * time.Second) {
+		t.Fatal("not woken")
+	}
+	g.close()
+	if _, err := far.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("far end: %v, want ECONNRESET", err)
+	}
+}
+
+func TestNeverMoreSignalsThanTheBacklog(t *testing.T) {
+	l := start(t, func(o *Options) { o.QueueWait = 200 * time.Millisecond })
+	g := listen(t, l, "0.0.0.0", 0, 2)
+	fars := []*net.TCPConn{g.deliver(), g.deliver()}
+	here, _ := arrival(t)
+	local := netip.AddrPortFrom(overlay, g.port)
+	begin := time.Now()
+	if err := l.Deliver(context.Background(), here, local, peer); !errors.Is(err, ErrFull) {
+		t.Fatalf("third connection on a backlog of two: %v, want ErrFull", err)
+	}
+	if took := time.Since(begin); took < 150*time.Millisecond || took > 2*time.Second {
+		t.Errorf("waited %v", took)
+	}
+	// With room the same connection is taken.
+	done := make(chan error, 1)
+	go func() { done <- l.Deliver(context.Background(), here, local, peer) }()
+	time.Sleep(20 * time.Millisecond)
+	g.serve(fars[0])
+	must(t, <-done)
+	g.serve(fars[1])
+	if !g.wait(5 * time.Second) {
+		t.Fatal("not woken for the third")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	conn, _, err := g.accept()
+	must(t, err)
+	conn.Close()
+	g.deliver()
+	g.deliver()
+	here, _ = arrival(t)
+	defer here.Close()
+	if err := l.Deliver(ctx, here, local, peer); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestReuseportPairWithOneClosed(t *testing.T) {
+	l := start(t, nil)
+	share := func(fd int) { must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)) }
+	a := listen(t, l, "0.0.0.0", 0, 64, share)
+	b := listen(t, l, "0.0.0.0", a.port, 64, share)
+	fars := map[*net.TCPConn]bool{}
+	for range 20 {
+		fars[a.deliver()] = true
+	}
+	// The kernel spreads the signals over both; what waits at the closed one
+	// must reach the other.
+	eventually(t, "both listeners are woken", func() bool { return a.wait(0) && b.wait(0) })
+	a.close()
+	for range 20 {
+		if !b.wait(5 * time.Second) {
+			t.Fatal("a connection is lost")
+		}
+		conn, _, err := b.accept()
+		if errors.Is(err, errStale) {
+			t.Fatal("stale")
+		}
+		must(t, err)
+		conn.Close()
+	}
+	for far := range fars {
+		if _, err := far.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("far end: %v, want EOF", err)
+		}
+	}
+}
+
+func TestRefusedHandOverIsQueuedAgain(t *testing.T) {
+	l := start(t, nil)
+	g := listen(t, l, "0.0.0.0", 0, 5)
+	first, second := g.deliver(), g.deliver()
+	for range 3 {
+		if !g.wait(5 * time.Second) {
+			t.Fatal("not woken")
+		}
+		if _, _, err := g.acceptAnd(false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Still in order.
+	g.serve(first)
+	g.serve(second)
+}
+
+func TestStaleSignalAndGreedyStranger(t *testing.T) {
+	l := start(t, nil)
+	g := listen(t, l, "0.0.0.0", 0, 5)
+	// A signal of an earlier supervisor: nobody knows its token.
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 66, 9, 9)}}
+	old, err := d.Dial("tcp4", netip.AddrPortFrom(loopback, g.port).String())
+	must(t, err)
+	defer old.Close()
+	if !g.wait(5 * time.Second) {
+		t.Fatal("not woken")
+	}
+	if _, _, err := g.accept(); !errors.Is(err, errStale) {
+		t.Errorf("%v, want a stale signal", err)
+	}
+	// A program without a monitor throws signals away: the connection is
+	// reset in the end, not signalled for ever.
+	far := g.deliver()
+	stop := time.Now().Add(5 * time.Second)
+	seen := 0
+	for time.Now().Before(stop) && g.wait(500*time.Millisecond) {
+		fd, _, err := unix.Accept(g.fd)
+		if err == nil {
+			seen++
+			unix.Close(fd)
+		}
+	}
+	if _, err := far.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) || seen != maxLost+1 {
+		t.Errorf("after %d signals: %v, want ECONNRESET after %d", seen, err, maxLost+1)
+	}
+}
+
+func TestAdoptsListenersThatExist(t *testing.T) {
+	g := listen(t, nil, "0.0.0.0", 0, 5)
+	// A guest's listener is not this process's: here the file belongs to a
+	// child that inherited it.
+	back := holdInChild(t, g)
+	l := start(t, func(o *Options) { o.Adopt, o.Exclude = true, []uint16{1} })
+	g.l = l
+	eventually(t, "the listener is adopted", func() bool { return l.Listening(g.port) })
+	far := g.deliver()
+	g.fd = back()
+	g.serve(far)
+	own := listen(t, nil, "0.0.0.0", 0, 5)
+	must(t, l.adopt())
+	if l.Listening(own.port) {
+		t.Error("a listener of this very process was adopted")
+	}
+}
+
+func TestAddressBook(t *testing.T) {
+	l := start(t, nil)
+	here, far := arrival(t)
+	cookie := socketOption(far, unix.SO_COOKIE)
+	l.Remember(cookie, netip.AddrPortFrom(overlay, 0), peer, unix.AF_INET6)
+	a, err := l.Address(context.Background(), cookie)
+	must(t, err)
+	port := far.LocalAddr().(*net.TCPAddr).AddrPort().Port()
+	if a.Local != netip.AddrPortFrom(overlay, port) || a.Peer != peer || a.Family != unix.AF_INET6 {
+		t.Errorf("addresses %+v, want local port %d", a, port)
+	}
+	if _, err := l.Address(context.Background(), 1); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("unknown cookie: %v, want ENOENT", err)
+	}
+	resetFile(here)
+	far.Close()
+	eventually(t, "the entry is forgotten", func() bool {
+		l.sweepBook()
+		_, err := l.Address(context.Background(), cookie)
+		return errors.Is(err, syscall.ENOENT)
+	})
+}
+
+func TestNativePeersAndConnecting(t *testing.T) {
+	l := start(t, nil)
+	ln, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	defer ln.Close()
+	conn, err := net.DialTCP("tcp4", nil, ln.Addr().(*net.TCPAddr))
+	must(t, err)
+	defer conn.Close()
+	pair := [2]netip.AddrPort{conn.LocalAddr().(*net.TCPAddr).AddrPort(), conn.RemoteAddr().(*net.TCPAddr).AddrPort()}
+	made, err := l.NativePeers()
+	must(t, err)
+	if !slices.Contains(made, pair) || slices.Contains(made, [2]netip.AddrPort{pair[1], pair[0]}) {
+		t.Errorf("%v and only its active end expected in %v", pair, made)
+	}
+	if l.Connecting(pair[0], pair[1]) {
+		t.Error("an established connection is said to be connecting")
+	}
+	if l.Connecting(netip.MustParseAddrPort("127.0.0.1:1"), netip.MustParseAddrPort("127.67.0.1:1")) {
+		t.Error("a connection that is not there is said to be connecting")
+	}
+}
+
+func FuzzParseDiag(f *testing.F) {
+	m := make([]byte, diagMessageSize+8)
+	m[0], m[diagMessageSize], m[diagMessageSize+2], m[diagMessageSize+4] = unix.AF_INET6, 5, attrV6Only, 1
+	f.Add(m)
+	f.Add(m[:diagMessageSize])
+	f.Add([]byte{unix.AF_INET})
+	f.Fuzz(func(t *testing.T, in []byte) { parseDiag(in) })
+}
