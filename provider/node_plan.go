@@ -13,7 +13,9 @@ import (
 // serviceOrName plans the name as the service when none is configured.
 type serviceOrName struct{}
 
-func (serviceOrName) Description(context.Context) string { return "The name, unless a service is given." }
+func (serviceOrName) Description(context.Context) string {
+	return "The name, unless a service is given."
+}
 
 func (m serviceOrName) MarkdownDescription(ctx context.Context) string { return m.Description(ctx) }
 

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provider
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/terraform-plugin-framework/providerserver"
+	"github.com/hashicorp/terraform-plugin-go/tfprotov6/tf6server"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/golden")
+
+// terraformPath finds the real terraform, else tofu.
+func terraformPath(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv("TF_ACC_TERRAFORM_PATH"); path != "" {
+		return path
+	}
+	for _, name := range []string{"terraform", "tofu", "../tools/bin/tofu"} {
+		if path, err := exec.LookPath(name); err == nil {
+			if path, err = filepath.Abs(path); err == nil {
+				return path
+			}
+		}
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatal("neither terraform nor tofu is installed, and CI requires these tests: run make deps")
+	}
+	t.Skip("neither terraform nor tofu is installed: run make deps, or set TF_ACC_TERRAFORM_PATH")
+	return ""
+}
+
+// workspace is a directory with a configuration and a terraform that talks to
+// the provider inside this test.
+type workspace struct {
+	t       *testing.T
+	dir     string
+	program string
+	env     []string
+}
+
+// newWorkspace serves a provider and prepares an empty directory.
+func newWorkspace(t *testing.T, options ...Option) *workspace {
+	t.Helper()
+	w := &workspace{t: t, dir: t.TempDir(), program: terraformPath(t)}
+	t.Setenv(envPlatform, "") // the provider runs in this process
+	t.Setenv(envStateDir, "")
+	home := t.TempDir() // neither the user's settings nor plug-in caches
+	w.env = append(os.Environ(), "TF_REATTACH_PROVIDERS="+serve(t, options...), "HOME="+home,
+		"CHECKPOINT_DISABLE=1", "TF_IN_AUTOMATION=1", "TF_CLI_CONFIG_FILE=/dev/null")
+	return w
+}
+
+// serve runs the provider in this process until the test ends, and returns what
+// TF_REATTACH_PROVIDERS needs to find it.
+func serve(t *testing.T, options ...Option) string {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	configs, closed := make(chan *plugin.ReattachConfig, 1), make(chan struct{})
+	const address = "registry.terraform.io/boxer-overlay/boxer"
+	failed := make(chan error, 1)
+	go func() {
+		failed <- tf6server.Serve(address, providerserver.NewProtocol6(New("test", options...)()),
+			tf6server.WithDebug(ctx, configs, closed), tf6server.WithGoPluginLogger(hclog.NewNullLogger()),
+			tf6server.WithoutLogStderrOverride(), tf6server.WithLoggingSink(t))
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-closed
+	})
+	select {
+	case config := <-configs:
+		entry := map[string]any{
+			"Protocol": string(config.Protocol), "ProtocolVersion": config.ProtocolVersion, "Pid": os.Getpid(), "Test": true,
+			"Addr": map[string]string{"Network": config.Addr.Network(), "String": config.Addr.String()},
+		}
+		text, err := json.Marshal(map[string]any{address: entry, strings.Replace(address, "terraform.io", "opentofu.org", 1): entry})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	case err := <-failed:
+		t.Fatalf("serve the provider: %v", err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("the provider's server did not start")
+	}
+	return ""
+}
+
+const requiredProviders = `terraform {
+  required_providers {
+    boxer = { source = "boxer-overlay/boxer" }
+  }
+}
+`
+
+// configure writes the configuration, with required_providers before it.
+func (w *workspace) configure(config string) {
+	w.t.Helper()
+	w.write("main.tf", requiredProviders+config)
+}
+
+func (w *workspace) write(name, content string) {
+	w.t.Helper()
+	path := filepath.Join(w.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *workspace) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(w.program, args...)
+	cmd.Dir, cmd.Env = w.dir, w.env
+	return cmd
+}
+
+// run returns terraform's output on both streams and its exit status.
+func (w *workspace) run(args ...string) (string, int) {
+	w.t.Helper()
+	if _, err := os.Stat(filepath.Join(w.dir, ".terraform")); err != nil && args[0] != "init" {
+		if out, status := w.run("init", "-no-color", "-input=false"); status != 0 {
+			w.t.Fatalf("terraform init: %s", out)
+		}
+		_ = os.Mkdir(filepath.Join(w.dir, ".terraform"), 0o755) // init makes none when all providers are reattached
+	}
+	out, err := w.command(args...).CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		w.t.Fatalf("terraform %s: %v", args[0], err)
+	}
+	if exit != nil {
+		return string(out), exit.ExitCode()
+	}
+	return string(out), 0
+}
+
+// must runs terraform and fails the test if terraform fails.
+func (w *workspace) must(args ...string) string {
+	w.t.Helper()
+	out, status := w.run(args...)
+	if status != 0 {
+		w.t.Fatalf("terraform %s ended with status %d:\n%s", strings.Join(args, " "), status, out)
+	}
+	return out
+}
+
+func (w *workspace) apply(args ...string) string {
+	w.t.Helper()
+	return w.must(append([]string{"apply", "-auto-approve", "-no-color", "-input=false"}, args...)...)
+}
+
+func (w *workspace) destroy(args ...string) string {
+	w.t.Helper()
+	return w.must(append([]string{"destroy", "-auto-approve", "-no-color", "-input=false"}, args...)...)
+}
+
+// emptyPlan fails the test if a plan proposes anything.
+func (w *workspace) emptyPlan() {
+	w.t.Helper()
+	if out, status := w.run("plan", "-detailed-exitcode", "-no-color", "-input=false"); status != 0 {
+		w.t.Fatalf("the plan is not empty (status %d):\n%s", status, out)
+	}
+}
+
+// planned returns the actions of a plan by address, such as "delete,create".
+func (w *workspace) planned(args ...string) map[string]string {
+	w.t.Helper()
+	w.must(append([]string{"plan", "-out=plan.bin", "-no-color", "-input=false"}, args...)...)
+	var plan struct {
+		ResourceChanges []struct {
+			Address string
+			Change  struct{ Actions []string }
+		} `json:"resource_changes"`
+	}
+	if err := json.Unmarshal([]byte(w.must("show", "-json", "plan.bin")), &plan); err != nil {
+		w.t.Fatal(err)
+	}
+	actions := map[string]string{}
+	for _, change := range plan.ResourceChanges {
+		actions[change.Address] = strings.Join(change.Change.Actions, ",")
+	}
+	return actions
+}
+
+// values returns the attributes of a resource in the state; nil if it is not there.
+func (w *workspace) values(address string) map[string]any {
+	w.t.Helper()
+	var state struct {
+		Values struct {
+			Root struct {
+				Resources []struct {
+					Address string
+					Values  map[string]any
+				}
+			} `json:"root_module"`
+		}
+	}
+	if err := json.Unmarshal([]byte(w.must("show", "-json")), &state); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, r := range state.Values.Root.Resources {
+		if r.Address == address {
+			return r.Values
+		}
+	}
+	return nil
+}
+
+type diagnostic struct {
+	Severity, Summary, Detail, Address string
+	Snippet                            *struct {
+		Context, Code string
+	}
+}
+
+func (d diagnostic) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s\n", d.Severity, d.Summary)
+	if d.Address != "" {
+		fmt.Fprintf(&b, "with %s\n", d.Address)
+	}
+	if d.Snippet != nil {
+		fmt.Fprintf(&b, "at: %s\n", strings.TrimSpace(d.Snippet.Code))
+	}
+	return b.String() + "\n" + d.Detail + "\n"
+}
+
+// errors runs terraform with -json and returns its diagnostics, unwrapped.
+func (w *workspace) errors(args ...string) []diagnostic {
+	w.t.Helper()
+	out, status := w.run(append(args, "-json")...)
+	if status == 0 {
+		w.t.Fatalf("terraform %s succeeded:\n%s", args[0], out)
+	}
+	return diagnosticsIn(out)
+}
+
+func diagnosticsIn(out string) []diagnostic {
+	var found []diagnostic
+	var whole struct{ Diagnostics []diagnostic } // validate prints one document
+	if json.Unmarshal([]byte(out), &whole) == nil && len(whole.Diagnostics) > 0 {
+		return whole.Diagnostics
+	}
+	for lines := bufio.NewScanner(strings.NewReader(out)); lines.Scan(); {
+		var line struct{ Diagnostic *diagnostic }
+		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Diagnostic != nil {
+			found = append(found, *line.Diagnostic)
+		}
+	}
+	return found
+}
+
+// Parts of messages that differ from run to run.
+var variable = []struct {
+	pattern *regexp.Regexp
+	name    string
+}{
+	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "127.0.0.1:PORT"},
+	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?`), "TIME"},
+	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "SHA256"},
+	{regexp.MustCompile(`\.new-\d+`), ".new-N"},
+	{regexp.MustCompile(`\bpid \d+`), "pid N"},
+	{regexp.MustCompile(`(amd64|arm64)`), "ARCH"},
+}
+
+// golden compares diagnostics with testdata/golden/<name>.txt. The places in
+// replace (path -> word) are made the same everywhere.
+func (w *workspace) golden(name string, found []diagnostic, replace map[string]string) {
+	w.t.Helper()
+	var text bytes.Buffer
+	for i, d := range found {
+		if i > 0 {
+			text.WriteString("---\n")
+		}
+		text.WriteString(d.String())
+	}
+	got := strings.ReplaceAll(text.String(), w.dir, "DIR")
+	for place, word := range replace {
+		got = strings.ReplaceAll(got, place, word)
+	}
+	for _, v := range variable {
+		got = v.pattern.ReplaceAllString(got, v.name)
+	}
+	path := filepath.Join("testdata", "golden", strings.ReplaceAll(name, " ", "-")+".txt")
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			w.t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			w.t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		w.t.Fatalf("%v: run the test with -update; got\n%s", err, got)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		w.t.Errorf("%s: message differs (-want +got), -update rewrites it:\n%s", path, diff)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

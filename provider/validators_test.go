@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provider
+
+import (
+	"strings"
+	"testing"
+)
+
+const vmStart = "resource \"boxer_vm_node\" \"store\" {\n  network_id = \"shop\"\n  name = \"store\"\n"
+
+// Every message names the attribute, what is wrong with it and what to write.
+func TestInvalidInput(t *testing.T) {
+	cases := map[string]string{
+		"network name": `resource "boxer_network" "shop" { name = "My Shop" }`,
+		"network cidr": `resource "boxer_network" "shop" {
+  name = "shop"
+  cidr = "100.80.0.1/16"
+}`,
+		"network port": `resource "boxer_network" "shop" {
+  name = "shop"
+  port = 70000
+}`,
+		"reserved name":     "resource \"boxer_vm_node\" \"store\" {\n  network_id = \"shop\"\n  name = \"node-7\"\n  command = [\"x\"]\n}",
+		"command empty":     vmStart + "  command = []\n}",
+		"command nameless":  vmStart + "  command = [\"\", \"x\"]\n}",
+		"source missing":    vmStart + "  command = [\"x\"]\n  source_dir = \"./nowhere\"\n}",
+		"source is file":    vmStart + "  command = [\"x\"]\n  source_dir = \"./main.tf\"\n}",
+		"wait for zero":     vmStart + "  command = [\"x\"]\n  wait_for = { logic = 0 }\n}",
+		"wait for name":     vmStart + "  command = [\"x\"]\n  wait_for = { Logic = 1 }\n}",
+		"publish twice":     vmStart + "  command = [\"x\"]\n  publish = [\n    { port = 80, host_port = 8080 },\n    { port = 81, host_port = 8080, host_address = \"127.0.0.1\" },\n  ]\n}",
+		"publish port":      vmStart + "  command = [\"x\"]\n  publish = [{ port = 0, host_port = 8080 }]\n}",
+		"publish address":   vmStart + "  command = [\"x\"]\n  publish = [{ port = 80, host_port = 8080, host_address = \"localhost\" }]\n}",
+		"desired count":     functionWith("desired_count = -1"),
+		"memory size":       functionWith("memory_size = 64"),
+		"timeout":           functionWith("timeout = 901"),
+		"slot name":         functionWith(`service = "logic"`, "a123456789b123456789c123456789d123456789e123456789f123456789g12"),
+		"slot is canonical": functionWith("", "node"),
+	}
+	w := newWorkspace(t)
+	for name, config := range cases {
+		t.Run(name, func(t *testing.T) {
+			w.t = t
+			// The provider runs in this process, not where terraform does.
+			w.configure(strings.ReplaceAll(config, "\"./", "\""+w.dir+"/"))
+			w.golden("invalid/"+name, w.errors("validate"), nil)
+		})
+	}
+}
+
+func functionWith(line string, name ...string) string {
+	if len(name) == 0 {
+		name = []string{"logic"}
+	}
+	return "resource \"boxer_function_node\" \"logic\" {\n  network_id = \"shop\"\n  name = \"" + name[0] +
+		"\"\n  command = [\"x\"]\n  " + line + "\n}"
+}
+
+// What the validators must let through: edges of the ranges, and values that
+// are not known while planning.
+func TestValidInput(t *testing.T) {
+	w := newWorkspace(t)
+	w.write("app/x", "")
+	w.configure(`
+variable "port" { type = number }
+resource "terraform_data" "later" { input = "app" }
+resource "boxer_network" "shop" {
+  name = "s"
+  cidr = "10.0.0.0/8"
+  port = 65535
+}
+resource "boxer_vm_node" "store" {
+  network_id = boxer_network.shop.id
+  name       = terraform_data.later.output
+  command    = [terraform_data.later.output]
+  source_dir = terraform_data.later.output
+  wait_for   = { nodes = 1, logic = 3 }
+  publish = [
+    { port = 1, host_port = var.port },
+    { port = 1, host_port = 65535 },
+    { port = 1, host_port = 65535, host_address = "::1" },
+  ]
+}
+resource "boxer_function_node" "logic" {
+  network_id    = boxer_network.shop.id
+  name          = "logic"
+  source_dir    = "` + w.dir + `/app"
+  command       = ["x"]
+  desired_count = 0
+  memory_size   = 10240
+  timeout       = 1
+}
+`)
+	w.must("validate", "-no-color")
+	actions := w.planned("-var=port=80")
+	for _, address := range []string{"boxer_network.shop", "boxer_vm_node.store", "boxer_function_node.logic"} {
+		if actions[address] != "create" {
+			t.Errorf("%s: planned %q, want create", address, actions[address])
+		}
+	}
+}
