@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * connect: native peers by translating the address, all others on the way the
+ * supervisor names. The guest's own socket makes the connection in every case.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+
+#include "addr.h"
+#include "hooks.h"
+#include "ipc.h"
+#include "libc.h"
+#include "mem.h"
+#include "sys.h"
+#include "view.h"
+
+#define CONNECT_PATIENCE (10 * SECOND)
+#define LOOPBACK 0x7f000001u
+
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+#ifndef TCP_FASTOPEN_NO_COOKIE
+#define TCP_FASTOPEN_NO_COOKIE 34
+#endif
+
+enum { STATE_CLOSE = 7 }; /* TCP_CLOSE of the kernel's enum */
+
+/* One connect() to an overlay address. */
+struct attempt {
+    int fd;
+    int nonblock;
+    union address to;
+    socklen_t len;
+    struct endpoint end;
+    const struct identity *id;
+    struct ipc ipc;
+};
+
+static int tcp_state(int fd) {
+    uint8_t state = 0;
+    socklen_t len = sizeof state;
+    long r = sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &len);
+    return r < 0 ? (int)r : state;
+}
+
+static long connect_to(struct attempt *t, uint32_t ip, uint16_t port) {
+    address_set_ip(&t->to, ip);
+    address_set_port(&t->to, port);
+    return kernel_connect(t->fd, &t->to, t->len);
+}
+
+/* Where the socket is bound, also to [::] and a port. port is 0 when it is not. */
+static void bound_at(int fd, struct endpoint *e) {
+    union address a;
+    socklen_t len = sizeof a;
+    *e = (struct endpoint){0, 0, 0};
+    if (sys_getsockname(fd, &a, &len) < 0 || endpoint_of(&a, len, e))
+        return;
+    *e = (struct endpoint){0, ntohs(a.v6.sin6_port), AF_INET6};
+}
+
+/*
+ * A node on a loopback address (a client on a laptop) is known to its peers by
+ * that address, which the kernel would not choose by itself.
+ */
+static void use_own_loopback(int fd, uint32_t own, uint16_t family) {
+    struct endpoint wanted = {own, 0, family}, bound;
+    union address a;
+    socklen_t len = address_make(&a, &wanted);
+    int yes = 1;
+    bound_at(fd, &bound);
+    if (bound.ip || bound.port)
+        return;
+    sys_setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes);
+    sys_bind(fd, &a, len);
+}
+
+static long connect_native(struct attempt *t, const struct table_info *info, uint32_t underlay) {
+    uint32_t own = info->header.own_underlay;
+    if (is_loopback(own) && tcp_state(t->fd) == STATE_CLOSE)
+        use_own_loopback(t->fd, own, t->end.family);
+    return connect_to(t, underlay, t->end.port);
+}
+
+/*
+ * The preface goes out with the SYN, so it is first in the stream whatever the
+ * guest writes. Exactly its length means that it is queued; anything else means
+ * that it is not, and then the socket may not go on to this peer.
+ */
+static int queue_preface(struct attempt *t, const struct boxer_response *r) {
+    int yes = 1;
+    long n;
+    address_set_ip(&t->to, r->ip);
+    address_set_port(&t->to, r->port);
+    if (!r->preface_len ||
+        sys_setsockopt(t->fd, IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, &yes, sizeof yes) < 0)
+        return 0;
+    n = sys_sendto(t->fd, r->preface, r->preface_len, MSG_FASTOPEN | MSG_DONTWAIT | MSG_NOSIGNAL,
+                   &t->to, t->len);
+    if (n == r->preface_len)
+        return 1;
+    if (tcp_state(t->fd) != STATE_CLOSE) {
+        /* On its way without a preface (fast open switched off by a black hole): call it back. */
+        struct sockaddr none = {.sa_family = AF_UNSPEC};
+        sys_connect(t->fd, &none, sizeof none);
+    }
+    return 0;
+}
+
+/* Waits as a native connect() does, in the kernel. */
+static long await_direct(struct attempt *t) {
+    long result;
+    ipc_close(&t->ipc);
+    if (t->nonblock)
+        return -EINPROGRESS;
+    result = kernel_connect(t->fd, &t->to, t->len);
+    return result == -EALREADY ? -EINPROGRESS : result; /* SO_SNDTIMEO ran out */
+}
+
+/* Gives the socket a port to be found at, on loopback unless it has an address. */
+static long bind_for_hold(struct attempt *t, struct endpoint *local) {
+    union address a;
+    int no = 0;
+    long error = 0;
+    bound_at(t->fd, local);
+    if (local->port == 0) {
+        struct endpoint wanted = {local->ip ? local->ip : LOOPBACK, 0, t->end.family};
+        socklen_t len = address_make(&a, &wanted);
+        sys_setsockopt(t->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &no, sizeof no);
+        error = sys_bind(t->fd, &a, len);
+        bound_at(t->fd, local);
+    }
+    if (local->ip == 0)
+        local->ip = LOOPBACK; /* what the kernel takes towards the hold address */
+    return error;
+}
+
+/*
+ * The socket waits in SYN_SENT at the hold address until the supervisor, which
+ * must know its port for that, connects to it from there.
+ */
+static long connect_hold(struct attempt *t, const struct boxer_response *r) {
+    struct boxer_request q = {.op = BOXER_OP_HELD};
+    struct endpoint local;
+    long error = bind_for_hold(t, &local);
+    q.cookie = socket_cookie(t->fd);
+    q.ip = local.ip;
+    q.port = local.port;
+    if (!error && ipc_send(&t->ipc, &q) != 0)
+        error = -ENETDOWN;
+    ipc_close(&t->ipc);
+    return error ? error : connect_to(t, r->ip, r->port);
+}
+
+static int ask(struct attempt *t, struct boxer_request *q, struct boxer_response *r) {
+    int error = ipc_ask(&t->ipc, q, r, NULL);
+    return error ? -ENETDOWN : -r->error;
+}
+
+/* The plan is made; the conversation stays open for what may follow it. */
+static long follow_plan(struct attempt *t, struct boxer_request *q, struct boxer_response *r) {
+    if (r->action == BOXER_ACTION_DIRECT) {
+        int error;
+        if (queue_preface(t, r))
+            return await_direct(t);
+        q->flags |= BOXER_FLAG_FALLBACK;
+        error = ask(t, q, r);
+        if (error)
+            return error;
+    }
+    if (r->action == BOXER_ACTION_HOLD)
+        return connect_hold(t, r);
+    if (r->action == BOXER_ACTION_NATIVE) {
+        ipc_close(&t->ipc);
+        return connect_to(t, r->ip, r->port);
+    }
+    return -EPROTO;
+}
+
+static long connect_asking(struct attempt *t) {
+    struct boxer_request q = {.op = BOXER_OP_CONNECT, .ip = t->end.ip, .port = t->end.port};
+    struct boxer_response r;
+    long result;
+    if (t->end.family == AF_INET6)
+        q.flags |= BOXER_FLAG_V6;
+    if (t->nonblock)
+        q.flags |= BOXER_FLAG_NONBLOCK;
+    q.cookie = socket_cookie(t->fd);
+    if (ipc_open(&t->ipc, t->id, CONNECT_PATIENCE) != 0)
+        return -ENETDOWN;
+    result = ask(t, &q, &r);
+    if (!result)
+        result = follow_plan(t, &q, &r);
+    ipc_close(&t->ipc);
+    return result;
+}
+
+/*
+ * What is not a fresh socket of this address's family gets the kernel's own
+ * answer: EISCONN, EALREADY, EAFNOSUPPORT, ENETUNREACH for an IPv6-only one.
+ */
+static int fresh(const struct attempt *t) {
+    if (tcp_state(t->fd) != STATE_CLOSE)
+        return 0;
+    if (socket_option(t->fd, SOL_SOCKET, SO_DOMAIN) != t->end.family)
+        return 0;
+    return t->end.family == AF_INET || socket_option(t->fd, IPPROTO_IPV6, IPV6_V6ONLY) == 0;
+}
+
+static long connect_member(struct attempt *t, const void *table, struct table_info *info) {
+    struct boxer_member m;
+    int found = table_member(table, info, t->end.ip, &m);
+    if (found == TABLE_HIT && m.transport == BOXER_TRANSPORT_NATIVE && m.underlay)
+        return connect_native(t, info, m.underlay);
+    if (!fresh(t))
+        return kernel_connect(t->fd, &t->to, t->len);
+    if (found == TABLE_UNUSABLE)
+        return -ENETDOWN;
+    if (found == TABLE_MISS || m.transport == BOXER_TRANSPORT_NONE)
+        return -EHOSTUNREACH;
+    t->nonblock = (sys_fcntl(t->fd, F_GETFL, 0) & O_NONBLOCK) != 0;
+    return connect_asking(t);
+}
+
+long hook_connect(int fd, const void *sa, socklen_t len) {
+    struct attempt t;
+    struct table_info info;
+    const void *table = view_info(&info);
+    if (!table || !address_from_guest(&t.to, sa, len) || !endpoint_of(&t.to, len, &t.end) ||
+        !in_overlay(&info, t.end.ip) || !is_tcp(fd))
+        return kernel_connect(fd, sa, len);
+    t.fd = fd;
+    t.len = len;
+    t.id = &environment()->identity;
+    t.ipc.fd = -1;
+    return connect_member(&t, table, &info);
+}

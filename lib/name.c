@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* getsockname and getpeername: what the kernel says, in overlay terms. */
+#include <errno.h>
+
+#include "addr.h"
+#include "hooks.h"
+#include "ipc.h"
+#include "mem.h"
+#include "sys.h"
+#include "view.h"
+
+#define ADDRESS_PATIENCE (1 * SECOND)
+
+enum side { LOCAL, PEER };
+
+static long kernel_name(enum side side, int fd, void *sa, void *len) {
+    return side == LOCAL ? sys_getsockname(fd, sa, len) : sys_getpeername(fd, sa, len);
+}
+
+static int endpoint_at(enum side side, int fd, struct endpoint *e) {
+    union address a;
+    socklen_t len = sizeof a;
+    return kernel_name(side, fd, &a, &len) == 0 && endpoint_of(&a, len, e);
+}
+
+/*
+ * Ends that only the supervisor made, or that its one port serves for all
+ * others: what the guest should see is known to the supervisor alone.
+ */
+static int needs_asking(const struct table_info *info, const struct endpoint *e) {
+    uint32_t net = e->ip & 0xffff0000u;
+    return e->port == info->header.overlay_port || net == BOXER_SIGNAL_NET || net == BOXER_HOLD_NET;
+}
+
+static int ask(enum side side, int fd, struct endpoint *e) {
+    struct boxer_request q = {.op = BOXER_OP_ADDRESS};
+    struct boxer_response r;
+    q.cookie = socket_cookie(fd);
+    if (ipc_once(&environment()->identity, &q, &r, NULL, ADDRESS_PATIENCE) != 0 || r.error)
+        return 0;
+    if (side == LOCAL ? !r.local_ip : !r.peer_ip)
+        return 0;
+    e->ip = side == LOCAL ? r.local_ip : r.peer_ip;
+    e->port = side == LOCAL ? r.local_port : r.peer_port;
+    if (r.family == AF_INET || r.family == AF_INET6)
+        e->family = r.family;
+    return 1;
+}
+
+static int translate(enum side side, const void *table, struct table_info *info,
+                     struct endpoint *e) {
+    if (side == LOCAL && e->ip && e->ip == info->header.own_underlay) {
+        e->ip = info->header.own_overlay;
+        return 1;
+    }
+    return table_native(table, info, e->ip, &e->ip) == TABLE_HIT;
+}
+
+/* 1 when the guest should see e instead of what the kernel gave. */
+static int overlay_name(enum side side, int fd, struct endpoint *e) {
+    struct table_info info;
+    struct endpoint other;
+    const void *table = view_info(&info);
+    int asked;
+    if (!table || !endpoint_at(side, fd, e) || !is_tcp(fd))
+        return 0;
+    asked = endpoint_at(side == LOCAL ? PEER : LOCAL, fd, &other) && needs_asking(&info, &other);
+    if ((asked || needs_asking(&info, e)) && ask(side, fd, e))
+        return 1;
+    return translate(side, table, &info, e);
+}
+
+/*
+ * The kernel writes to the guest first: it knows best about bad pointers, and
+ * what it has written can be written again.
+ */
+static long hook_name(enum side side, int fd, void *sa, socklen_t *len) {
+    struct endpoint e;
+    union address a;
+    socklen_t room, n;
+    long result;
+    if (!environment() || !len || !readable(len, sizeof *len))
+        return kernel_name(side, fd, sa, len);
+    room = *len;
+    result = kernel_name(side, fd, sa, len);
+    if (result < 0 || !overlay_name(side, fd, &e))
+        return result;
+    n = address_make(&a, &e);
+    *len = n;
+    if (room > n)
+        room = n;
+    if (room && !readable(sa, room))
+        return -EFAULT;
+    memcpy(sa, &a, room);
+    return 0;
+}
+
+long hook_getsockname(int fd, void *sa, socklen_t *len) {
+    return hook_name(LOCAL, fd, sa, len);
+}
+
+long hook_getpeername(int fd, void *sa, socklen_t *len) {
+    return hook_name(PEER, fd, sa, len);
+}
