@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The measuring program of the benchmark. Built twice from this one file: linked
+ * dynamically it is an ordinary guest, which the process monitor interposes;
+ * linked statically (-DPROBE_STATIC) nothing can be preloaded into it, so it is
+ * the native baseline, run on the same host over the same wires.
+ *
+ *   serve PORT [PROGRAM PORT2]       serve; also run "PROGRAM serve PORT2"
+ *   connect HOST PORT COUNT MAX_MS   socket, connect, first byte: the median
+ *   rtt HOST PORT BYTES COUNT        round trips on one open connection
+ *   stream HOST PORT MS              bytes per second over one connection
+ *   lookup HOST                      first and second lookup of this process
+ *   spawn COUNT [-b] CMD...          vfork, exec, exit, wait; -b drops LD_PRELOAD
+ *   launch COUNT CMD...              from before exec of CMD to its "now"
+ *   now | nothing
+ *
+ * A server greets with one byte. Then a client hangs up, or sends 'r' and a size
+ * (blocks of that size are echoed) or 's' (bytes are swallowed and counted).
+ * Results are one JSON object a line, with PROBE_LABEL; PROBE_CPU pins.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { TIMEOUT_S = 20, CHUNK = 128 * 1024, MIN_SAMPLES = 20 };
+
+extern char **environ;
+static char chunk[CHUNK];
+
+static void die(const char *format, ...) {
+    va_list args;
+    int cause = errno;
+    va_start(args, format);
+    fprintf(stderr, "probe: ");
+    vfprintf(stderr, format, args);
+    fprintf(stderr, ": %s\n", strerror(cause));
+    va_end(args);
+    exit(1);
+}
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int ascending(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The first tenth warms caches up and does not count. */
+static void report_latency(uint64_t *samples, size_t n) {
+    const char *label = getenv("PROBE_LABEL");
+    size_t skip = n / 10;
+    samples += skip;
+    n -= skip;
+    if (n == 0) {
+        errno = ENODATA;
+        die("no samples");
+    }
+    qsort(samples, n, sizeof *samples, ascending);
+    printf("{\"label\":\"%s\",\"n\":%zu,\"min\":%llu,\"p50\":%llu,\"p90\":%llu,\"max\":%llu}\n",
+           label ? label : "", n, (unsigned long long)samples[0],
+           (unsigned long long)samples[n / 2], (unsigned long long)samples[n * 9 / 10],
+           (unsigned long long)samples[n - 1]);
+    fflush(stdout);
+}
+
+static uint64_t *sample_room(long count) {
+    uint64_t *room;
+    if (count < 1) {
+        errno = EINVAL;
+        die("count %ld", count);
+    }
+    room = calloc((size_t)count, sizeof *room);
+    if (!room) {
+        die("memory for %ld samples", count);
+    }
+    return room;
+}
+
+static void pin(void) {
+    const char *cpu = getenv("PROBE_CPU");
+    cpu_set_t set;
+    if (!cpu || !*cpu) {
+        return;
+    }
+    CPU_ZERO(&set);
+    CPU_SET((size_t)atoi(cpu), &set);
+    if (sched_setaffinity(0, sizeof set, &set) != 0) {
+        die("pin to cpu %s", cpu);
+    }
+}
+
+/* ---- sockets ---- */
+
+static struct sockaddr_in resolve(const char *host, const char *port) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+    if (inet_pton(AF_INET, host, &to.sin_addr) == 1) {
+        return to;
+    }
+#ifdef PROBE_STATIC
+    errno = EINVAL;
+    die("%s: the static probe takes addresses only", host);
+#else
+    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found = NULL;
+    int err = getaddrinfo(host, port, &hints, &found);
+    if (err != 0) {
+        fprintf(stderr, "probe: look up %s: %s\n", host, gai_strerror(err));
+        exit(1);
+    }
+    memcpy(&to, found->ai_addr, sizeof to);
+    freeaddrinfo(found);
+#endif
+    return to;
+}
+
+static void limit_waiting(int fd) {
+    struct timeval t = {.tv_sec = TIMEOUT_S};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
+}
+
+/* Connects and takes the greeting. */
+static int dial(const struct sockaddr_in *to) {
+    char byte;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        die("socket");
+    }
+    if (connect(fd, (const struct sockaddr *)to, sizeof *to) != 0) {
+        die("connect to %s:%d", inet_ntoa(to->sin_addr), ntohs(to->sin_port));
+    }
+    if (recv(fd, &byte, 1, 0) != 1) {
+        die("greeting from %s:%d", inet_ntoa(to->sin_addr), ntohs(to->sin_port));
+    }
+    return fd;
+}
+
+/* Returns 0 when all was read, -1 at the end of the stream or an error. */
+static int read_all(int fd, void *to, size_t size) {
+    size_t done = 0;
+    while (done < size) {
+        ssize_t n = recv(fd, (char *)to + done, size - done, 0);
+        if (n <= 0) {
+            return -1;
+        }
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+static int write_all(int fd, const void *from, size_t size) {
+    size_t done = 0;
+    while (done < size) {
+        ssize_t n = send(fd, (const char *)from + done, size - done, MSG_NOSIGNAL);
+        if (n <= 0) {
+            return -1;
+        }
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+/* ---- server ---- */
+
+static void echo_blocks(int fd) {
+    uint32_t size;
+    if (read_all(fd, &size, sizeof size) != 0 || size == 0 || size > CHUNK) {
+        return;
+    }
+    while (read_all(fd, chunk, size) == 0 && write_all(fd, chunk, size) == 0) {
+    }
+}
+
+static void swallow(int fd) {
+    uint64_t total = 0;
+    ssize_t n;
+    while ((n = recv(fd, chunk, sizeof chunk, 0)) > 0) {
+        total += (uint64_t)n;
+    }
+    write_all(fd, &total, sizeof total);
+}
+
+static void answer(int fd) {
+    char what;
+    limit_waiting(fd);
+    if (send(fd, "!", 1, MSG_NOSIGNAL) == 1 && recv(fd, &what, 1, 0) == 1) {
+        if (what == 'r') {
+            echo_blocks(fd);
+        } else if (what == 's') {
+            swallow(fd);
+        }
+    }
+    close(fd);
+}
+
+static void start_other(const char *program, const char *port) {
+    pid_t pid = fork();
+    if (pid < 0) {
+        die("fork");
+    }
+    if (pid == 0) {
+        execl(program, program, "serve", port, (char *)NULL);
+        die("run %s", program);
+    }
+}
+
+static void serve(int argc, char **argv) {
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    int one = 1, listener;
+    if (argc == 3) {
+        start_other(argv[1], argv[2]);
+    }
+    at.sin_port = htons((uint16_t)atoi(argv[0]));
+    listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(listener, (struct sockaddr *)&at, sizeof at) != 0 || listen(listener, 128) != 0) {
+        die("listen on port %s", argv[0]);
+    }
+    for (;;) {
+        int fd = accept(listener, NULL, NULL);
+        if (fd >= 0) {
+            answer(fd);
+        } else if (errno != EINTR && errno != ECONNABORTED) {
+            die("accept");
+        }
+    }
+}
+
+/* ---- clients ---- */
+
+static int measure_connect(char **argv) {
+    struct sockaddr_in to = resolve(argv[0], argv[1]);
+    long count = atol(argv[2]), n = 0;
+    uint64_t *samples = sample_room(count);
+    uint64_t until = now_ns() + (uint64_t)atol(argv[3]) * 1000000u;
+    while (n < count && (n < MIN_SAMPLES || now_ns() < until)) {
+        uint64_t began = now_ns();
+        int fd = dial(&to);
+        samples[n++] = now_ns() - began;
+        close(fd);
+    }
+    report_latency(samples, (size_t)n);
+    return 0;
+}
+
+static int measure_rtt(char **argv) {
+    struct sockaddr_in to = resolve(argv[0], argv[1]);
+    uint32_t size = (uint32_t)atol(argv[2]);
+    long count = atol(argv[3]);
+    uint64_t *samples = sample_room(count);
+    int fd = dial(&to);
+    limit_waiting(fd);
+    if (size > CHUNK || write_all(fd, "r", 1) != 0 || write_all(fd, &size, sizeof size) != 0) {
+        die("ask %s to echo", argv[0]);
+    }
+    for (long i = 0; i < count; i++) {
+        uint64_t began = now_ns();
+        if (write_all(fd, chunk, size) != 0 || read_all(fd, chunk, size) != 0) {
+            die("round trip %ld", i);
+        }
+        samples[i] = now_ns() - began;
+    }
+    close(fd);
+    report_latency(samples, (size_t)count);
+    return 0;
+}
+
+static int measure_stream(char **argv) {
+    struct sockaddr_in to = resolve(argv[0], argv[1]);
+    const char *label = getenv("PROBE_LABEL");
+    uint64_t sent = 0, counted = 0, began, until;
+    int fd = dial(&to);
+    limit_waiting(fd);
+    if (write_all(fd, "s", 1) != 0) {
+        die("ask %s to count", argv[0]);
+    }
+    began = now_ns();
+    until = began + (uint64_t)atol(argv[2]) * 1000000u;
+    while (now_ns() < until) {
+        if (write_all(fd, chunk, sizeof chunk) != 0) {
+            die("send to %s", argv[0]);
+        }
+        sent += sizeof chunk;
+    }
+    if (shutdown(fd, SHUT_WR) != 0 || read_all(fd, &counted, sizeof counted) != 0) {
+        die("count from %s", argv[0]);
+    }
+    if (counted != sent) {
+        errno = EIO;
+        die("sent %llu bytes, %llu arrived", (unsigned long long)sent, (unsigned long long)counted);
+    }
+    printf("{\"label\":\"%s\",\"n\":1,\"bytes\":%llu,\"bytes_per_s\":%.0f}\n", label ? label : "",
+           (unsigned long long)sent, (double)sent * 1e9 / (double)(now_ns() - began));
+    return 0;
+}
+
+static int measure_lookup(char **argv) {
+    const char *label = getenv("PROBE_LABEL");
+    uint64_t t0 = now_ns(), t1, t2;
+    resolve(argv[0], "1");
+    t1 = now_ns();
+    resolve(argv[0], "1");
+    t2 = now_ns();
+    printf("{\"label\":\"%s\",\"n\":1,\"first\":%llu,\"second\":%llu}\n", label ? label : "",
+           (unsigned long long)(t1 - t0), (unsigned long long)(t2 - t1));
+    return 0;
+}
+
+/* ---- processes ---- */
+
+static void reap(pid_t pid, const char *name) {
+    int status;
+    while (waitpid(pid, &status, 0) < 0) {
+        if (errno != EINTR) {
+            die("wait for %s", name);
+        }
+    }
+    if (status != 0) {
+        fprintf(stderr, "probe: %s ended with wait status %d\n", name, status);
+        exit(1);
+    }
+}
+
+/*
+ * Execs argv in a child, its output going to out unless that is -1. The child
+ * shares our memory until it execs, so it can say when it did.
+ */
+static pid_t start(char **argv, int out, volatile uint64_t *began) {
+    pid_t pid = vfork();
+    if (pid == 0) {
+        if (out >= 0) {
+            dup2(out, 1);
+        }
+        *began = now_ns();
+        execve(argv[0], argv, environ);
+        _exit(127);
+    }
+    if (pid < 0) {
+        die("vfork");
+    }
+    return pid;
+}
+
+static int measure_spawn(char **argv) {
+    long count = atol(argv[0]);
+    uint64_t *samples = sample_room(count), began;
+    argv++;
+    if (strcmp(argv[0], "-b") == 0) {
+        unsetenv("LD_PRELOAD");
+        argv++;
+    }
+    for (long i = 0; i < count; i++) {
+        reap(start(argv, -1, &began), argv[0]);
+        samples[i] = now_ns() - began;
+    }
+    report_latency(samples, (size_t)count);
+    return 0;
+}
+
+static uint64_t launch_once(char **argv) {
+    char text[64] = "";
+    size_t length = 0;
+    uint64_t began;
+    int out[2];
+    pid_t pid;
+    if (pipe2(out, O_CLOEXEC) != 0) {
+        die("pipe");
+    }
+    pid = start(argv, out[1], &began);
+    close(out[1]);
+    while (length < sizeof text - 1) {
+        ssize_t n = read(out[0], text + length, sizeof text - 1 - length);
+        if (n <= 0) {
+            break;
+        }
+        length += (size_t)n;
+    }
+    close(out[0]);
+    reap(pid, argv[0]);
+    return strtoull(text, NULL, 10) - began;
+}
+
+static int measure_launch(char **argv) {
+    long count = atol(argv[0]);
+    uint64_t *samples = sample_room(count);
+    for (long i = 0; i < count; i++) {
+        samples[i] = launch_once(argv + 1);
+    }
+    report_latency(samples, (size_t)count);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    uint64_t began = now_ns();
+    const char *mode = argc > 1 ? argv[1] : "";
+    int left = argc - 2;
+    if (strcmp(mode, "now") == 0) {
+        printf("%llu\n", (unsigned long long)began);
+        return 0;
+    }
+    if (strcmp(mode, "nothing") == 0) {
+        return 0;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    pin();
+    argv += 2;
+    if (strcmp(mode, "serve") == 0 && (left == 1 || left == 3)) {
+        serve(left, argv);
+    }
+    alarm(120);
+    if (strcmp(mode, "connect") == 0 && left == 4) {
+        return measure_connect(argv);
+    } else if (strcmp(mode, "rtt") == 0 && left == 4) {
+        return measure_rtt(argv);
+    } else if (strcmp(mode, "stream") == 0 && left == 3) {
+        return measure_stream(argv);
+    } else if (strcmp(mode, "lookup") == 0 && left == 1) {
+        return measure_lookup(argv);
+    } else if (strcmp(mode, "spawn") == 0 && left >= 2) {
+        return measure_spawn(argv);
+    } else if (strcmp(mode, "launch") == 0 && left >= 2) {
+        return measure_launch(argv);
+    }
+    fprintf(stderr, "probe: see the head of probe.c for the modes\n");
+    return 2;
+}
