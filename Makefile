@@ -79,7 +79,7 @@ lint: ## golangci-lint, gofmt, vet, clang-format
 	go vet ./...
 	tools/bin/golangci-lint run ./...
 
-docs: ## regenerate the provider's reference pages
+docs: build ## regenerate the provider's reference pages
 	@tools/deps.sh docs
 	tools/docs.sh
 
