@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
+)
+
+// globals are the flags every verb takes.
+type globals struct {
+	network  string
+	platform string
+	stateDir string
+	json     bool
+}
+
+func newRoot() *cobra.Command {
+	g := &globals{}
+	root := &cobra.Command{
+		Use:   "boxer",
+		Short: "One overlay network for unmodified programs on VMs, containers and functions",
+		Long: `Boxer gives virtual machines, containers and AWS Lambda functions an address and
+a name on one overlay network, so that unmodified programs run across them.
+
+  boxer network create shop
+  boxer run --network shop --kind vm --name store --detach -- redis-server --protected-mode no
+  boxer run --network shop -- redis-cli -h store ping
+  boxer nodes --network shop
+  boxer network delete shop`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return &exitError{exitUsage, fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())}
+	})
+	flags := root.PersistentFlags()
+	flags.StringVar(&g.network, "network", os.Getenv("BOXER_CLI_NETWORK"), "network to work on (default: the only one there is)")
+	flags.StringVar(&g.platform, "platform", envOr("BOXER_PLATFORM", "local"), "where nodes run: local")
+	flags.StringVar(&g.stateDir, "state-dir", "", "state of local networks (default: $BOXER_STATE_DIR, else ~/.local/state/boxer)")
+	flags.BoolVar(&g.json, "json", false, "print JSON")
+	root.AddCommand(
+		networkCommand(g), runCommand(g), nodesCommand(g), pathsCommand(g),
+		logsCommand(g), stopCommand(g), versionCommand(g),
+	)
+	return root
+}
+
+func envOr(name, fallback string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return fallback
+}
+
+// store opens the state directory with this very binary as the runtime.
+func (g *globals) store() (*localcloud.Store, error) {
+	if g.platform != "local" {
+		return nil, &exitError{exitUsage, fmt.Errorf("platform %q: this version runs on the local platform only; use --platform local", g.platform)}
+	}
+	dir := g.stateDir
+	if dir == "" {
+		var err error
+		if dir, err = localcloud.DefaultStateDir(); err != nil {
+			return nil, err
+		}
+	}
+	rt, err := ownRuntime()
+	if err != nil {
+		return nil, err
+	}
+	return localcloud.Open(dir, rt)
+}
+
+// ownRuntime finds the layers beside this executable (as in bin/ and in a
+// release archive).
+func ownRuntime() (localcloud.Runtime, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return localcloud.Runtime{}, fmt.Errorf("find this executable: %w", err)
+	}
+	if exe, err = filepath.EvalSymlinks(exe); err != nil {
+		return localcloud.Runtime{}, fmt.Errorf("find this executable: %w", err)
+	}
+	rt := localcloud.Runtime{Boxer: exe, Layers: map[string]string{}}
+	zip := filepath.Join(filepath.Dir(exe), "boxer-layer-"+runtime.GOARCH+".zip")
+	if _, err := os.Stat(zip); err == nil {
+		rt.Layers[runtime.GOARCH] = zip
+	}
+	return rt, nil
+}
+
+// networkName is --network or, without it, the only network.
+func (g *globals) networkName(s *localcloud.Store) (string, error) {
+	if g.network != "" {
+		return g.network, nil
+	}
+	all, err := s.Networks()
+	if err != nil {
+		return "", err
+	}
+	switch len(all) {
+	case 0:
+		return "", errors.New("there is no network yet: make one with 'boxer network create NAME'")
+	case 1:
+		return all[0].Name, nil
+	}
+	names := make([]string, len(all))
+	for i, n := range all {
+		names[i] = n.Name
+	}
+	return "", &exitError{exitUsage, fmt.Errorf("which network? Give --network with one of: %s", strings.Join(names, ", "))}
+}
+
+// find opens the state directory and the network that is meant.
+func (g *globals) find() (*localcloud.Store, localcloud.NetworkInfo, error) {
+	s, err := g.store()
+	if err != nil {
+		return nil, localcloud.NetworkInfo{}, err
+	}
+	name, err := g.networkName(s)
+	if err != nil {
+		return nil, localcloud.NetworkInfo{}, err
+	}
+	info, err := s.Network(name)
+	if errors.Is(err, localcloud.ErrNotFound) {
+		return nil, info, fmt.Errorf("network %q: there is none of that name: make it with 'boxer network create %s', or see 'boxer network list'", name, name)
+	}
+	return s, info, err
+}
+
+// printJSON writes v, indented.
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// table writes rows under a header, in columns.
+func table(w io.Writer, header string, rows [][]string) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, header)
+	for _, row := range rows {
+		fmt.Fprintln(tw, strings.Join(row, "\t"))
+	}
+	return tw.Flush()
+}
+
+func versionCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if g.json {
+				return printJSON(c.OutOrStdout(), map[string]string{"version": version, "arch": runtime.GOARCH})
+			}
+			fmt.Fprintf(c.OutOrStdout(), "boxer %s linux/%s\n", version, runtime.GOARCH)
+			return nil
+		},
+	}
+}

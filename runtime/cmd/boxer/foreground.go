@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/launch"
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
+)
+
+// foreground runs one node of the platform, prints its output, and removes it
+// when its program has ended or ctx is cancelled (by a signal).
+func (p *platformRun) foreground(ctx context.Context, n config.Node) (int, error) {
+	session, err := launch.Observe(ctx, p.Network)
+	if err != nil {
+		return 0, err
+	}
+	defer session.Close()
+	events, cancel := session.Subscribe()
+	defer cancel()
+
+	wants, err := p.start(ctx, n)
+	defer p.clean(ctx, n.Kind, n.Name, wants)
+	if err != nil {
+		return 0, err
+	}
+	log := &logFollower{path: p.Client.LogPath(wants[0].Slot), out: os.Stdout}
+	defer log.close()
+	code, err := p.untilEnd(ctx, wants[0], events, log)
+	log.copy()
+	return code, err
+}
+
+// untilEnd prints the log until the launch has ended.
+func (p *platformRun) untilEnd(ctx context.Context, w launch.Want, events <-chan cluster.Event, log *logFollower) (int, error) {
+	id := cluster.LaunchID(w.Token)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for beat := 0; ; beat++ {
+		select {
+		case <-ctx.Done():
+			return 128 + 15, nil
+		case ev, open := <-events:
+			if !open {
+				return 0, fmt.Errorf("%s: the connection to the seed is lost for good; see 'boxer network list'", w.Slot)
+			}
+			if ev.Member.Slot == w.Slot && ev.Member.LaunchID == id {
+				if done, code, err := guestEnd(ev); done {
+					return code, err
+				}
+			}
+		case <-tick.C:
+			log.copy()
+			if beat%20 == 19 {
+				if err := p.stillThere(ctx, w); err != nil {
+					return 0, err
+				}
+			}
+		}
+	}
+}
+
+// guestEnd reports whether ev ends the guest, and how.
+func guestEnd(ev cluster.Event) (bool, int, error) {
+	g := ev.Member.Guest
+	switch {
+	case g.State == cluster.GuestFailed || ev.Member.State == cluster.StateFailed:
+		code := exitRunFailed
+		if g.ExitCode != nil {
+			code = *g.ExitCode
+		}
+		return true, 0, &exitError{code, fmt.Errorf("%s: %s", ev.Member.Slot, g.Error)}
+	case ev.Member.State == cluster.StateExited || g.State == cluster.GuestExited:
+		if g.ExitCode == nil {
+			return true, 0, fmt.Errorf("%s: the program ended, its exit status is not known", ev.Member.Slot)
+		}
+		return true, *g.ExitCode, nil
+	case ev.Type == cluster.EventLeave:
+		return true, 0, fmt.Errorf("%s: the node left before its program ended", ev.Member.Slot)
+	}
+	return false, 0, nil
+}
+
+// stillThere notices a host or sandbox that ended without a word.
+func (p *platformRun) stillThere(ctx context.Context, w launch.Want) error {
+	if w.Function == "" {
+		host, err := p.Client.Host(ctx, w.Slot)
+		switch {
+		case errors.Is(err, localcloud.ErrNotFound):
+			return fmt.Errorf("%s: its host is gone", w.Slot)
+		case err == nil && host.State == localcloud.HostExited:
+			return fmt.Errorf("%s: its host ended: %s", w.Slot, host.Error)
+		}
+		return nil
+	}
+	invocations, err := p.Client.Invocations(ctx, w.Function)
+	if err != nil {
+		return nil // asked again in a second
+	}
+	for _, inv := range invocations {
+		if inv.LaunchID == cluster.LaunchID(w.Token) && inv.State == localcloud.InvocationFailed {
+			return fmt.Errorf("%s: its invocation failed: %s", w.Slot, inv.Error)
+		}
+	}
+	return nil
+}
+
+// logFollower copies a log that may not exist yet.
+type logFollower struct {
+	path string
+	out  io.Writer
+	file *os.File
+}
+
+func (l *logFollower) copy() {
+	if l.file == nil {
+		f, err := os.Open(l.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return
+		} else if err != nil {
+			fmt.Fprintf(os.Stderr, "boxer: %v\n", err)
+			return
+		}
+		l.file = f
+	}
+	if _, err := io.Copy(l.out, l.file); err != nil {
+		fmt.Fprintf(os.Stderr, "boxer: print %s: %v\n", l.path, err)
+	}
+}
+
+func (l *logFollower) close() {
+	if l.file != nil {
+		l.file.Close()
+	}
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command boxer is the node supervisor and the command line of Boxer: one
+// binary that users type, that VMs run as a service and functions as their
+// runtime.
+//
+// Exit status: the guest's own for `boxer run` in the foreground; otherwise 0,
+// 1 (what was asked for failed), 2 (the command line is wrong), 125 (`boxer run`
+// itself failed), 126 (the command cannot be run) or 127 (it was not found).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Exit statuses of boxer itself.
+const (
+	exitFailed    = 1
+	exitUsage     = 2
+	exitRunFailed = 125
+)
+
+// exitError carries an exit status through cobra; a nil err prints nothing.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func main() {
+	if hidden(os.Args[1:]) {
+		return
+	}
+	// Foreground guests get the signals (run.go); everything else is cancelled by them.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := newRoot().ExecuteContext(ctx)
+	stop()
+	os.Exit(report(err))
+}
+
+// report prints err and returns the exit status.
+func report(err error) int {
+	if err == nil {
+		return 0
+	}
+	code := exitFailed
+	var exit *exitError
+	if errors.As(err, &exit) {
+		code = exit.code
+		if exit.err == nil {
+			return code
+		}
+	}
+	fmt.Fprintf(os.Stderr, "boxer: %v\n", err)
+	return code
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
+)
+
+// networkView is a network as `network list --json` shows it.
+type networkView struct {
+	Name         string `json:"name"`
+	CIDR         string `json:"cidr"`
+	Port         int    `json:"port"`
+	State        string `json:"state"` // running, stopped
+	SeedEndpoint string `json:"seed_endpoint"`
+	SecretRef    string `json:"secret_ref"`
+	PID          int    `json:"pid,omitempty"`
+}
+
+func viewNetwork(n localcloud.NetworkInfo) networkView {
+	state := "stopped"
+	if n.Alive {
+		state = "running"
+	}
+	return networkView{n.Name, n.CIDR, n.Port, state, n.SeedEndpoint, "file:" + n.SecretFile, n.PID}
+}
+
+func networkCommand(g *globals) *cobra.Command {
+	cmd := &cobra.Command{Use: "network", Short: "Create, delete and list networks"}
+	cmd.AddCommand(networkCreate(g), networkDelete(g), networkList(g))
+	return cmd
+}
+
+func networkCreate(g *globals) *cobra.Command {
+	var cidr string
+	var port int
+	cmd := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Create a network and start its seed",
+		Args:  exactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := g.store()
+			if err != nil {
+				return err
+			}
+			info, err := s.CreateNetwork(c.Context(), localcloud.NetworkSpec{Name: args[0], CIDR: cidr, Port: port})
+			if err != nil {
+				return err
+			}
+			if g.json {
+				return printJSON(c.OutOrStdout(), viewNetwork(info))
+			}
+			fmt.Fprintf(c.OutOrStdout(), "network %s is up: %s, seed at %s\n", info.Name, info.CIDR, info.SeedEndpoint)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&cidr, "cidr", config.DefaultCIDR, "overlay network, IPv4, /8 to /28")
+	cmd.Flags().IntVar(&port, "port", config.DefaultPort, "overlay port of every node, 1 to 65535")
+	return cmd
+}
+
+func networkDelete(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "delete NAME",
+		Short: "Stop every node of a network and remove all that belongs to it",
+		Args:  exactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := g.store()
+			if err != nil {
+				return err
+			}
+			if err := s.DeleteNetwork(c.Context(), args[0]); err != nil {
+				return err
+			}
+			if !g.json {
+				fmt.Fprintf(c.OutOrStdout(), "network %s is gone\n", args[0])
+			}
+			return nil
+		},
+	}
+}
+
+func networkList(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the networks of the state directory",
+		Args:  exactArgs(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := g.store()
+			if err != nil {
+				return err
+			}
+			all, err := s.Networks()
+			if err != nil {
+				return err
+			}
+			views := make([]networkView, len(all))
+			rows := make([][]string, len(all))
+			for i, n := range all {
+				v := viewNetwork(n)
+				views[i] = v
+				rows[i] = []string{v.Name, v.CIDR, strconv.Itoa(v.Port), v.State, v.SeedEndpoint}
+			}
+			if g.json {
+				return printJSON(c.OutOrStdout(), views)
+			}
+			return table(c.OutOrStdout(), "NAME\tCIDR\tPORT\tSTATE\tSEED", rows)
+		},
+	}
+}
+
+// exactArgs is cobra's, with the exit status for a wrong command line.
+func exactArgs(n int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := cobra.ExactArgs(n)(c, args); err != nil {
+			return &exitError{exitUsage, fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())}
+		}
+		return nil
+	}
+}

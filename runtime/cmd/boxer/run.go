@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/launch"
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
+)
+
+// readyTimeout bounds how long `run --detach` waits for its nodes.
+const readyTimeout = 2 * time.Minute
+
+// runFlags of `boxer run`.
+type runFlags struct {
+	name, kind, service string
+	count               int
+	detach              bool
+	env, publish, wait  []string
+	sourceDir, restart  string
+	memory, timeout     int
+}
+
+func runCommand(g *globals) *cobra.Command {
+	f := &runFlags{}
+	cmd := &cobra.Command{
+		Use:   "run [flags] -- CMD [ARG...]",
+		Short: "Run a program as a node of the network",
+		Long: `Run an unmodified program as a node of the network.
+
+--kind client (the default) runs it right here, with this terminal: an ad-hoc
+node that can reach every other. --kind vm and --kind function start a node of
+the platform; in the foreground its output is printed until the program ends
+(standard input is not passed on), with --detach the node is left running.
+
+Exit status: the program's own; 125 boxer failed; 126 the command cannot be run;
+127 it was not found.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return &exitError{exitUsage, errors.New("run: no command given; write it after --, as in: boxer run --network shop -- redis-cli -h store ping")}
+			}
+			code, err := run(c.Context(), g, f, args)
+			if err != nil {
+				var exit *exitError
+				if errors.As(err, &exit) {
+					return err
+				}
+				return &exitError{exitRunFailed, err}
+			}
+			if code != 0 {
+				return &exitError{code: code}
+			}
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.SetInterspersed(false)
+	flags.StringVar(&f.name, "name", "", "name of the node (default: made up)")
+	flags.StringVar(&f.kind, "kind", config.KindClient, "client, vm or function")
+	flags.StringVar(&f.service, "service", "", "service name shared with other nodes (default: the name)")
+	flags.IntVar(&f.count, "count", 1, "how many nodes, 1 to 1000; needs --detach")
+	flags.BoolVar(&f.detach, "detach", false, "leave the node running and return when it runs")
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "environment of the program, KEY=VALUE (repeatable)")
+	flags.StringArrayVar(&f.publish, "publish", nil, "HOST_PORT:PORT: make a port of a vm node reachable at 127.0.0.1 (repeatable)")
+	flags.StringArrayVar(&f.wait, "wait-for", nil, "SERVICE=COUNT or nodes=COUNT: start the program when these run (repeatable)")
+	flags.StringVar(&f.sourceDir, "source-dir", "", "directory whose contents land in /var/task (vm, function)")
+	flags.StringVar(&f.restart, "restart", config.RestartNo, "no, on-failure or always")
+	flags.IntVar(&f.memory, "memory-size", 512, "memory of a function, MB")
+	flags.IntVar(&f.timeout, "timeout", 900, "life of a function, seconds, 1 to 900")
+	return cmd
+}
+
+func run(ctx context.Context, g *globals, f *runFlags, argv []string) (int, error) {
+	n, err := f.config(argv)
+	if err != nil {
+		return 0, &exitError{exitUsage, err}
+	}
+	store, info, err := g.find()
+	if err != nil {
+		return 0, err
+	}
+	n.Network = info.Name
+	switch f.kind {
+	case config.KindClient:
+		return runClient(ctx, info, n)
+	case config.KindVM, config.KindFunction:
+		client, err := store.Connect(ctx, info.Name)
+		if err != nil {
+			return 0, err
+		}
+		if info, err = store.Network(info.Name); err != nil { // Connect may have restarted it
+			return 0, err
+		}
+		p := &platformRun{launch.Launcher{Network: info, Client: client}, f}
+		if f.detach {
+			return 0, p.detached(ctx, n)
+		}
+		return p.foreground(ctx, n)
+	}
+	return 0, &exitError{exitUsage, fmt.Errorf("run: --kind %q: want client, vm or function", f.kind)}
+}
+
+// config turns the flags into a node's configuration, all but its network.
+func (f *runFlags) config(argv []string) (config.Node, error) {
+	n := config.Node{Kind: f.kind, Name: f.name, Service: f.service, Argv: argv, Restart: f.restart, LaunchToken: launch.Token()}
+	if n.Name == "" {
+		n.Name = f.kind + "-" + launch.Token()[:6]
+	}
+	n.Slot = n.Name
+	if f.count < 1 || f.count > 1000 {
+		return n, fmt.Errorf("run: --count %d: want 1 to 1000", f.count)
+	}
+	if f.count > 1 && !f.detach {
+		return n, errors.New("run: --count needs --detach: several programs cannot share one terminal")
+	}
+	if f.detach && f.kind == config.KindClient {
+		return n, errors.New("run: --detach is for nodes of the platform: add --kind vm or --kind function")
+	}
+	if len(f.publish) > 0 && f.kind != config.KindVM {
+		return n, errors.New("run: --publish is for vm nodes: add --kind vm")
+	}
+	var err error
+	if n.Env, err = keyValues(f.env); err != nil {
+		return n, fmt.Errorf("run: -e %w", err)
+	}
+	if n.Publish, err = publishes(f.publish); err != nil {
+		return n, err
+	}
+	n.WaitFor, err = counts(f.wait)
+	return n, err
+}
+
+func keyValues(list []string) (map[string]string, error) {
+	m := make(map[string]string, len(list))
+	for _, kv := range list {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok || k == "" {
+			return nil, fmt.Errorf("%q: want KEY=VALUE", kv)
+		}
+		m[k] = v
+	}
+	return m, nil
+}
+
+func publishes(list []string) ([]config.Publish, error) {
+	var all []config.Publish
+	for _, s := range list {
+		host, port, ok := strings.Cut(s, ":")
+		h, err1 := strconv.Atoi(host)
+		p, err2 := strconv.Atoi(port)
+		if !ok || err1 != nil || err2 != nil || h < 1 || h > 65535 || p < 1 || p > 65535 {
+			return nil, fmt.Errorf("run: --publish %q: want HOST_PORT:PORT, as in 8080:80", s)
+		}
+		all = append(all, config.Publish{Port: p, HostPort: h})
+	}
+	return all, nil
+}
+
+func counts(list []string) (map[string]int, error) {
+	m := make(map[string]int, len(list))
+	for _, s := range list {
+		name, count, ok := strings.Cut(s, "=")
+		n, err := strconv.Atoi(count)
+		if !ok || err != nil || n < 1 {
+			return nil, fmt.Errorf("run: --wait-for %q: want SERVICE=COUNT, as in store=1", s)
+		}
+		m[name] = n
+	}
+	return m, nil
+}
+
+// platformRun starts nodes of the platform.
+type platformRun struct {
+	launch.Launcher
+	flags *runFlags
+}
+
+// start launches the slots of n and returns what to wait for.
+func (p *platformRun) start(ctx context.Context, n config.Node) ([]launch.Want, error) {
+	slots := []string{n.Name}
+	if n.Kind == config.KindFunction || p.flags.count > 1 {
+		slots = launch.Slots(n.Name, p.flags.count)
+	}
+	function := ""
+	if n.Kind == config.KindFunction {
+		function = n.Name
+		if _, err := p.Client.CreateFunction(ctx, localcloud.FunctionSpec{
+			Name: function, SourceDir: p.flags.sourceDir, MemoryMB: p.flags.memory, TimeoutS: p.flags.timeout,
+		}); err != nil {
+			return nil, err
+		}
+	}
+	var wants []launch.Want
+	for _, slot := range slots {
+		n.Slot, n.LaunchToken = slot, launch.Token()
+		checked, err := config.New(p.filled(n))
+		if err != nil {
+			return wants, fmt.Errorf("run: %w", err)
+		}
+		if function == "" {
+			_, err = p.VM(ctx, checked, p.flags.sourceDir)
+		} else {
+			err = p.Function(ctx, function, checked)
+		}
+		if err != nil {
+			return wants, err
+		}
+		wants = append(wants, launch.Want{Slot: slot, Token: n.LaunchToken, Function: function})
+	}
+	return wants, nil
+}
+
+// filled is n with what only the platform knows, so that it can be checked here.
+func (p *platformRun) filled(n config.Node) config.Node {
+	n.SecretRef = "file:" + p.Network.SecretFile
+	n.SeedEndpoints = []string{p.Network.SeedEndpoint}
+	return n
+}
+
+// clean removes what start has made, even when ctx has ended.
+func (p *platformRun) clean(ctx context.Context, kind, name string, wants []launch.Want) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	if kind == config.KindFunction {
+		if err := p.Client.DeleteFunction(ctx, name); err != nil {
+			fmt.Fprintf(os.Stderr, "boxer: remove function %q: %v\n", name, err)
+		}
+		return
+	}
+	for _, w := range wants {
+		if err := p.Client.DeleteHost(ctx, w.Slot); err != nil {
+			fmt.Fprintf(os.Stderr, "boxer: remove node %q: %v\n", w.Slot, err)
+		}
+	}
+}
+
+func (p *platformRun) detached(ctx context.Context, n config.Node) error {
+	p.Progress = func(waited time.Duration, missing []string) {
+		fmt.Fprintf(os.Stderr, "boxer: waiting %s for %s\n", waited, strings.Join(missing, ", "))
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	wants, err := p.start(ctx, n)
+	if err == nil {
+		_, err = p.Wait(ctx, wants)
+	}
+	if err != nil {
+		p.clean(ctx, n.Kind, n.Name, wants)
+		return err
+	}
+	for _, w := range wants {
+		fmt.Println(w.Slot)
+	}
+	return nil
+}

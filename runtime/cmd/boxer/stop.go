@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+
+	"github.com/spf13/cobra"
+
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
+)
+
+// slotOf splits the slot of a function node into its function and number.
+var slotOf = regexp.MustCompile(`^(.+)-[0-9]+$`)
+
+func stopCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "stop NAME",
+		Short: "Stop a node: a vm, a function with all its slots, or one slot",
+		Args:  exactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			store, info, err := g.find()
+			if err != nil {
+				return err
+			}
+			if !info.Alive {
+				return fmt.Errorf("stop %q: network %q is not running", args[0], info.Name)
+			}
+			client, err := store.Connect(c.Context(), info.Name)
+			if err != nil {
+				return err
+			}
+			if err := stop(c.Context(), client, info.Name, args[0]); err != nil {
+				return err
+			}
+			if !g.json {
+				fmt.Fprintf(c.OutOrStdout(), "%s is stopped\n", args[0])
+			}
+			return nil
+		},
+	}
+}
+
+func stop(ctx context.Context, client *localcloud.Client, network, name string) error {
+	_, err := client.Host(ctx, name)
+	if err == nil {
+		return client.DeleteHost(ctx, name)
+	} else if !errors.Is(err, localcloud.ErrNotFound) {
+		return err
+	}
+	_, err = client.Function(ctx, name)
+	if err == nil {
+		return client.DeleteFunction(ctx, name)
+	} else if !errors.Is(err, localcloud.ErrNotFound) {
+		return err
+	}
+	if m := slotOf.FindStringSubmatch(name); m != nil {
+		if _, err := client.Function(ctx, m[1]); err == nil {
+			return client.StopInvocation(ctx, m[1], name)
+		}
+	}
+	return fmt.Errorf("stop %q: network %q runs no node of that name; see 'boxer nodes --network %s' (a client is stopped where it runs)", name, network, network)
+}
