@@ -14,8 +14,7 @@ const (
 )
 
 // Numbers of blocks, and the size of each. A block is short enough that its
-// neighbour sees the same machine, and connections are few enough that those in
-// TIME_WAIT never use up the client's ports.
+// neighbour sees the same machine.
 const (
 	latencyBlocks = 30
 	streamBlocks  = 20
