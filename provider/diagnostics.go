@@ -15,7 +15,7 @@ import (
 // addProblem reports err as "creating Boxer VM Node (store)": what failed, the
 // guest's last words if there are any, and what to do.
 func addProblem(diags *diag.Diagnostics, doing, kind, name string, err error) {
-	diags.AddError(fmt.Sprintf("%s %s (%s)", doing, kind, name), detail(err))
+	diags.AddError(fmt.Sprintf("%s %s (%s)", doing, kind, name), strings.TrimPrefix(detail(err), name+": "))
 }
 
 func detail(err error) string {

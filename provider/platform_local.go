@@ -26,56 +26,33 @@ const (
 	handOverTimeout = 8 * time.Second
 )
 
-// localPlatform runs everything on this machine. It opens its stores on first
-// use, so that planning neither unpacks a layer nor makes a directory.
+// localPlatform runs everything on this machine. It opens the state directory
+// on first use, so that planning new resources makes none.
 type localPlatform struct {
 	dir    string // "": the default
 	layers LayerSource
 
-	mu      sync.Mutex
-	reader  *localcloud.Store // cannot start anything
-	starter *localcloud.Store // knows the runtime
+	mu     sync.Mutex
+	opened *localcloud.Store
 }
 
 func newLocalPlatform(dir string, source LayerSource) *localPlatform {
 	return &localPlatform{dir: dir, layers: source}
 }
 
-// read opens the state directory to look things up.
-func (p *localPlatform) read() (*localcloud.Store, error) {
+// store is the state directory, for everything but making a network: what a
+// network runs is kept with it.
+func (p *localPlatform) store() (*localcloud.Store, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.reader != nil {
-		return p.reader, nil
+	if p.opened != nil {
+		return p.opened, nil
 	}
 	store, err := p.open(localcloud.Runtime{})
 	if err != nil {
 		return nil, err
 	}
-	p.reader = store
-	return store, nil
-}
-
-// start opens the state directory with the runtime unpacked.
-func (p *localPlatform) start() (*localcloud.Store, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.starter != nil {
-		return p.starter, nil
-	}
-	store, err := p.open(localcloud.Runtime{})
-	if err != nil {
-		return nil, err
-	}
-	rt, err := unpackRuntime(store.Dir(), p.layers)
-	if err != nil {
-		return nil, err
-	}
-	store, err = p.open(rt)
-	if err != nil {
-		return nil, err
-	}
-	p.starter = store
+	p.opened = store
 	return store, nil
 }
 
@@ -92,7 +69,7 @@ func (p *localPlatform) open(rt localcloud.Runtime) (*localcloud.Store, error) {
 
 // connect returns a client that may start things; a dead daemon is restarted.
 func (p *localPlatform) connect(ctx context.Context, network string) (*localcloud.Client, error) {
-	store, err := p.start()
+	store, err := p.store()
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +84,7 @@ func (p *localPlatform) connect(ctx context.Context, network string) (*localclou
 // look returns a client of a network whose daemon runs, else errGone: without
 // the daemon there are no hosts, and looking must not start one.
 func (p *localPlatform) look(ctx context.Context, network string) (*localcloud.Client, error) {
-	store, err := p.read()
+	store, err := p.store()
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +99,7 @@ func (p *localPlatform) look(ctx context.Context, network string) (*localcloud.C
 }
 
 func (p *localPlatform) MachineID() (string, error) {
-	store, err := p.read()
+	store, err := p.store()
 	if err != nil {
 		return "", err
 	}
@@ -130,21 +107,29 @@ func (p *localPlatform) MachineID() (string, error) {
 }
 
 func (p *localPlatform) CreateNetwork(ctx context.Context, spec networkSpec) (networkStatus, error) {
-	store, err := p.start()
-	if err != nil {
-		return networkStatus{}, err
-	}
-	info, err := store.CreateNetwork(ctx, localcloud.NetworkSpec{Name: spec.Name, CIDR: spec.CIDR, Port: spec.Port})
-	if errors.Is(err, localcloud.ErrExists) {
-		return networkStatus{}, &explained{
-			fmt.Errorf("network %q exists in %s and was created outside this configuration", spec.Name, store.Dir()),
-			fmt.Sprintf("Import is a later feature: delete it with \"boxer network delete %s\", or choose another name.", spec.Name)}
-	}
+	var info localcloud.NetworkInfo
+	err := withLayer(p.layers, func(rt localcloud.Runtime) error {
+		store, err := p.open(rt)
+		if err != nil {
+			return err
+		}
+		info, err = store.CreateNetwork(ctx, localcloud.NetworkSpec{Name: spec.Name, CIDR: spec.CIDR, Port: spec.Port})
+		if errors.Is(err, localcloud.ErrExists) {
+			return networkExists(spec.Name, store.Dir())
+		}
+		return err
+	})
 	return statusOf(info), err
 }
 
+func networkExists(name, dir string) error {
+	return &explained{
+		fmt.Errorf("network %q exists in %s and was created outside this configuration", name, dir),
+		fmt.Sprintf("Import is a later feature: delete it with \"boxer network delete %s\", or choose another name.", name)}
+}
+
 func (p *localPlatform) Network(_ context.Context, name string) (networkStatus, error) {
-	store, err := p.read()
+	store, err := p.store()
 	if err != nil {
 		return networkStatus{}, err
 	}
@@ -164,7 +149,7 @@ func statusOf(info localcloud.NetworkInfo) networkStatus {
 }
 
 func (p *localPlatform) DeleteNetwork(ctx context.Context, name string) error {
-	store, err := p.read()
+	store, err := p.store()
 	if err != nil {
 		return err
 	}
@@ -279,7 +264,7 @@ func (p *localPlatform) DeleteVM(ctx context.Context, network, name string) erro
 
 // remove runs one deletion; a network that is gone has nothing to delete.
 func (p *localPlatform) remove(ctx context.Context, network string, deletion func(*localcloud.Client) error) error {
-	store, err := p.start()
+	store, err := p.store()
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,7 @@ func WithLayers(source LayerSource) Option {
 type boxerProvider struct {
 	version string
 	layers  LayerSource
+	fixed   platform // tests only: used whatever is configured
 }
 
 // New returns the constructor that a plugin server asks for.
@@ -120,7 +121,11 @@ func (p *boxerProvider) Configure(ctx context.Context, req fwprovider.ConfigureR
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	resp.ResourceData = platform(newLocalPlatform(dir, p.layers))
+	chosen := p.fixed
+	if chosen == nil {
+		chosen = newLocalPlatform(dir, p.layers)
+	}
+	resp.ResourceData = chosen
 }
 
 // checkPlatform refuses what this version does not run on.
@@ -137,7 +142,7 @@ func checkPlatform(configured types.String, diags *diag.Diagnostics) {
 	if name == "" || name == "local" {
 		return
 	}
-	diags.AddAttributeError(path.Root("platform"), "Platform not available",
+	diags.AddError("Platform not available",
 		from+" is \""+name+"\", but this version of the provider only has the local platform. "+
 			"Set platform = \"local\" (or unset "+envPlatform+") to run the network on this machine.")
 }
