@@ -4,14 +4,20 @@
 // authenticated preface to the peer's overlay port), and, for what sits behind
 // NAT, relay: the guest's socket is held in SYN_SENT until the far end is
 // ready, then released and spliced.
+//
+//	native  guest ------------------------------> guest
+//	direct  guest --preface--> overlay port of peer --> its guest's queue
+//	relay   guest --> hold address | our splice --> peer, in one of three ways:
+//	        we dial it; it dials us back; both dial a seed that pairs them
 package transport
 
 import (
 	"context"
-	"encoding/json"
 	"net"
 	"net/netip"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
@@ -27,6 +33,7 @@ type Control interface {
 // node has joined.
 type Members interface {
 	Self() cluster.Member
+	Members() []cluster.Member
 	Lookup(overlay netip.Addr) (cluster.Member, bool)
 }
 
@@ -60,79 +67,81 @@ type Options struct {
 	// Relay makes this node pair the connections of others (seeds).
 	Relay bool
 	// ServeControl gets the control connections that arrive on the overlay port
-	// (TLS, nothing of it read yet) and owns them; nil: they are closed.
+	// (TLS, nothing of it read yet), each on a goroutine of its own, and owns
+	// them; nil: they are closed.
 	ServeControl func(net.Conn)
-	// HoldTimeout bounds how long a guest's connect is held; default 130 s, the
-	// kernel's own limit.
+	// HoldTimeout bounds how long a guest's connect is held; default 130 s,
+	// which is a little more than the kernel's own limit.
 	HoldTimeout time.Duration
 	Logger      zerolog.Logger
 }
 
-// Layer is the transport layer of one node: endpoint, dialer and relay.
-type Layer struct{}
-
-// New makes a Layer.
-func New(o Options) *Layer { panic("not yet") }
-
-// ListenOverlay opens the one overlay port, dual-stack, with the socket
-// options that a guest's connections should inherit.
-func ListenOverlay(ctx context.Context, address string) (*net.TCPListener, error) {
-	panic("not yet")
-}
-
-// Serve accepts on the overlay port until ctx ends and then closes ln, and
-// everything that the Layer holds or relays.
-func (l *Layer) Serve(ctx context.Context, ln *net.TCPListener) error { panic("not yet") }
-
-// Publish accepts on a listener that was opened outside and delivers to the
-// guest's port, for which it waits up to 5 s, until ctx ends; it closes ln.
-func (l *Layer) Publish(ctx context.Context, ln net.Listener, port uint16) error { panic("not yet") }
-
-// Class is how a connection to a member begins; the numbers are those of the
-// node table.
-type Class uint8
-
-// The classes.
+// Bounds of what others can make this node do.
 const (
-	ClassNative Class = 1
-	ClassDirect Class = 2
-	ClassHold   Class = 3
+	maxUnproven = 512  // connections whose first bytes are awaited
+	maxPassive  = 1024 // connections this node makes because a peer asked
+	maxHolds    = 1024 // guest connections held
+	firstBytes  = 5 * time.Second
+	dialTimeout = 5 * time.Second
+	startWait   = 10 * time.Second
 )
 
-// Classify tells how self, which has this reach, connects to peer.
-func Classify(self, peer cluster.Member, reach string) Class { panic("not yet") }
+// Layer is the transport layer of one node: endpoint, dialer and relay.
+type Layer struct {
+	o       Options
+	key     []byte
+	ctx     context.Context // of all that outlives a call
+	cancel  context.CancelFunc
+	running sync.WaitGroup
 
-// Request is a guest's wish to connect.
-type Request struct {
-	Cookie   uint64         // SO_COOKIE of the guest's socket
-	To       netip.AddrPort // overlay
-	V6       bool           // the guest's socket is AF_INET6
-	Fallback bool           // a direct preface could not be queued
+	nonces   *nonces
+	unproven chan struct{}
+	passive  chan struct{}
+	holds    chan struct{}
+	places   atomic.Uint32 // counts through the hold addresses
+	backs    rendezvous    // dial-backs we wait for
+	relay    *relay
+	paths    paths
+	quiet    quiet
 }
 
-// Plan answers it. If they are set, exactly one of Held and Ended must be
-// called, once (as ipc.Plan says).
-type Plan struct {
-	Class   Class
-	Addr    netip.AddrPort // where the guest's socket connects
-	Preface []byte         // what goes first, for ClassDirect
-	Held    func(local netip.AddrPort)
-	Ended   func(fallback bool)
+// New makes a Layer.
+func New(o Options) *Layer {
+	if o.HoldTimeout == 0 {
+		o.HoldTimeout = 130 * time.Second
+	}
+	l := &Layer{
+		o:        o,
+		key:      prefaceKey(o.Secret),
+		nonces:   newNonces(),
+		unproven: make(chan struct{}, maxUnproven),
+		passive:  make(chan struct{}, maxPassive),
+		holds:    make(chan struct{}, maxHolds),
+		backs:    rendezvous{waiting: map[session]chan *net.TCPConn{}},
+		relay:    newRelay(),
+		paths:    paths{counts: map[pathKey]uint64{}},
+		quiet:    quiet{sources: map[netip.Addr]time.Time{}},
+	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
 }
 
-// Connect plans a guest's connection. Errors wrap a syscall.Errno:
-// ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, or ENOBUFS at a limit.
-func (l *Layer) Connect(ctx context.Context, r Request) (Plan, error) { panic("not yet") }
-
-// Handlers are the control methods this package answers, by name.
-func (l *Layer) Handlers() map[string]func(ctx context.Context, from uint32, in json.RawMessage) (any, error) {
-	panic("not yet")
+// Close ends all that the Layer holds, splices or relays, and waits for it.
+// Serve does so too when it ends.
+func (l *Layer) Close() {
+	l.cancel()
+	l.relay.close()
+	l.running.Wait()
 }
 
-// Paths counts the connections made from this node, by peer and transport.
-func (l *Layer) Paths() []cluster.Path { panic("not yet") }
+// enter takes a place of a bounded number, if there is one.
+func enter(places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
 
-// SampleNative counts those native connections of a sample (local and remote
-// address of each, socket.Layer.NativePeers) that no earlier one had. Call it
-// every 250 ms or so.
-func (l *Layer) SampleNative(sample [][2]netip.AddrPort) {}
+func leave(places chan struct{}) { <-places }

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"golang.org/x/sys/unix"
+)
+
+// confirmWait bounds the question whether anybody listens.
+const confirmWait = 2 * time.Second
+
+// Request is a guest's wish to connect.
+type Request struct {
+	Cookie   uint64         // SO_COOKIE of the guest's socket
+	To       netip.AddrPort // overlay
+	V6       bool           // the guest's socket is AF_INET6
+	Fallback bool           // a direct preface could not be queued
+}
+
+// Plan answers it. If they are set, exactly one of Held and Ended must be
+// called, once (as ipc.Plan says).
+type Plan struct {
+	Class   Class
+	Addr    netip.AddrPort // where the guest's socket connects
+	Preface []byte         // what goes first, for ClassDirect
+	Held    func(local netip.AddrPort)
+	Ended   func(fallback bool)
+}
+
+// Connect plans a guest's connection. Errors wrap a syscall.Errno:
+// ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, or ENOBUFS at a limit.
+func (l *Layer) Connect(ctx context.Context, r Request) (Plan, error) {
+	p, err := l.plan(ctx, r)
+	if err != nil {
+		return Plan{}, fmt.Errorf("connect to %s: %w", r.To, err)
+	}
+	return p, nil
+}
+
+func (l *Layer) plan(ctx context.Context, r Request) (Plan, error) {
+	r.To = netip.AddrPortFrom(r.To.Addr().Unmap(), r.To.Port())
+	self := l.o.Members.Self()
+	m, ok := l.o.Members.Lookup(r.To.Addr())
+	if !ok || !self.OverlayAddress.IsValid() {
+		return Plan{}, fmt.Errorf("no such node: %w", syscall.EHOSTUNREACH)
+	}
+	class := Classify(self, m, l.o.Reach)
+	if class == ClassNative {
+		// The kernel knows who listens.
+		return Plan{Class: class, Addr: netip.AddrPortFrom(m.UnderlayAddress.Addr(), r.To.Port())}, nil
+	}
+	if err := l.confirm(ctx, m, r.To.Port()); err != nil {
+		return Plan{}, err
+	}
+	if class == ClassDirect && !r.Fallback {
+		return l.direct(self, m, r), nil
+	}
+	return l.hold(self, m, r)
+}
+
+// direct lets the guest's own socket dial the peer's overlay port.
+func (l *Layer) direct(self, m cluster.Member, r Request) Plan {
+	src := netip.AddrPortFrom(self.OverlayAddress, 0) // nobody knows the guest's port yet
+	l.o.Sockets.Remember(r.Cookie, src, r.To, family(r))
+	p := preface{kind: kindDirect, id: self.ID, src: src, dst: r.To}.fresh()
+	return Plan{Class: ClassDirect, Addr: m.UnderlayAddress, Preface: p.seal(l.key), Ended: func(fallback bool) {
+		if !fallback {
+			l.paths.add(m.ID, pathDirect)
+		}
+	}}
+}
+
+// confirm makes sure that somebody listens: announcements are only a hint, and
+// may lag behind a message that the guests exchanged.
+func (l *Layer) confirm(ctx context.Context, m cluster.Member, port uint16) error {
+	if _, listed := slices.BinarySearch(m.Listeners, port); listed {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, confirmWait)
+	defer cancel()
+	var answer listeningAnswer
+	err := l.o.Control.Call(ctx, m.ID, methodListening, listeningCall{Port: port}, &answer)
+	switch {
+	case err == nil && answer.Listening:
+		return nil
+	case err == nil:
+		return fmt.Errorf("node %d: nobody listens: %w", m.ID, syscall.ECONNREFUSED)
+	case errors.Is(err, cluster.ErrDisconnected) || errors.Is(err, cluster.ErrClosed):
+		return nil // without a seed the data path must do without the question
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("node %d does not answer: %w", m.ID, syscall.ETIMEDOUT)
+	}
+	return fmt.Errorf("node %d: %w: %w", m.ID, err, syscall.EHOSTUNREACH)
+}
+
+func family(r Request) uint16 {
+	if r.V6 {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}

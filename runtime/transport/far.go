@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+)
+
+// far is a connection to the peer's guest that is ready but for start.
+type far struct {
+	conn  *net.TCPConn
+	start func() error
+}
+
+func started() error { return nil }
+
+// keepAlive holds NAT mappings open.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 15 * time.Second, Count: 4}
+
+// reach makes the far end of a spliced connection, in the first way that the
+// two nodes' places in the network allow.
+func (l *Layer) reach(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort) (far, error) {
+	if dialable(m) && l.o.Reach == reachAny {
+		return l.reachOut(ctx, self, m, src, dst)
+	}
+	if dialable(self) && l.o.Reach == reachAny {
+		f, err := l.reachBack(ctx, self, m, src, dst)
+		if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+			return f, err
+		}
+		g, relayed := l.reachRelay(ctx, self, m, src, dst)
+		if relayed != nil {
+			return far{}, errors.Join(err, relayed)
+		}
+		return g, nil
+	}
+	return l.reachRelay(ctx, self, m, src, dst)
+}
+
+// dial connects to an overlay port and sends a preface.
+func (l *Layer) dial(ctx context.Context, endpoint string, p preface) (*net.TCPConn, error) {
+	d := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive}
+	d.SetMultipathTCP(false)
+	conn, err := d.DialContext(ctx, "tcp", endpoint)
+	if err != nil {
+		// Nobody on an overlay port means a node that is gone, not a guest's
+		// port without a listener.
+		return nil, fmt.Errorf("dial overlay port %s: %v: %w", endpoint, err, syscall.EHOSTUNREACH)
+	}
+	tcp := conn.(*net.TCPConn)
+	tcp.SetWriteDeadline(time.Now().Add(dialTimeout))
+	_, err = tcp.Write(p.fresh().seal(l.key))
+	tcp.SetWriteDeadline(time.Time{})
+	if err != nil {
+		tcp.Close()
+		return nil, fmt.Errorf("send the preface to %s: %w", endpoint, err)
+	}
+	return tcp, nil
+}
+
+func (l *Layer) reachOut(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort) (far, error) {
+	conn, err := l.dial(ctx, m.UnderlayAddress.String(), preface{kind: kindDirect, id: self.ID, src: src, dst: dst})
+	return far{conn, started}, err
+}
+
+// reachBack asks the peer to dial this node.
+func (l *Layer) reachBack(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort) (far, error) {
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	id, arrived := l.backs.expect()
+	defer l.backs.forget(id, arrived)
+	call := meetCall{Session: id[:], Port: dst.Port(), From: src, Endpoint: self.UnderlayAddress.String()}
+	if err := l.ask(ctx, m.ID, methodDialBack, call); err != nil {
+		return far{}, err
+	}
+	select {
+	case conn := <-arrived:
+		conn.SetNoDelay(true)
+		conn.SetKeepAliveConfig(keepAlive)
+		return far{conn, func() error { return sendStart(conn) }}, nil
+	case <-ctx.Done():
+		return far{}, fmt.Errorf("node %d did not dial back: %w", m.ID, syscall.ETIMEDOUT)
+	}
+}
+
+// reachRelay meets the peer at a seed.
+func (l *Layer) reachRelay(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort) (far, error) {
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	err := fmt.Errorf("no seed to relay through: %w", syscall.EHOSTUNREACH)
+	for _, relay := range l.relays() {
+		var conn *net.TCPConn
+		if conn, err = l.meet(ctx, self, m, src, dst, relay); err == nil {
+			return far{conn, started}, nil
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) || ctx.Err() != nil {
+			break
+		}
+	}
+	return far{}, err
+}
+
+func (l *Layer) meet(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort, relay RelayNode) (*net.TCPConn, error) {
+	var id session
+	rand.Read(id[:])
+	conn, err := l.dial(ctx, relay.Endpoint, preface{kind: kindRelayActive, id: self.ID, src: src, dst: dst, session: id})
+	if err != nil {
+		return nil, err
+	}
+	err = l.ask(ctx, m.ID, methodRelay, meetCall{Session: id[:], Port: dst.Port(), From: src, Relay: relay.ID})
+	if err == nil {
+		err = awaitStart(ctx, conn)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("meet node %d at seed %d: %w", m.ID, relay.ID, err)
+	}
+	return conn, nil
+}
+
+func (l *Layer) relays() []RelayNode {
+	if l.o.Relays == nil {
+		return nil
+	}
+	return l.o.Relays()
+}
+
+// ask calls a method that makes the peer come to a meeting.
+func (l *Layer) ask(ctx context.Context, to uint32, method string, call meetCall) error {
+	var answer meetAnswer
+	if err := l.o.Control.Call(ctx, to, method, call, &answer); err != nil {
+		return fmt.Errorf("%s: %w", method, err)
+	}
+	switch answer.Status {
+	case statusOK:
+		return nil
+	case statusRefused:
+		return fmt.Errorf("node %d: nobody listens: %w", to, syscall.ECONNREFUSED)
+	}
+	return fmt.Errorf("node %d cannot come: %s: %w", to, answer.Reason, syscall.EHOSTUNREACH)
+}
+
+// awaitStart waits for the byte that says that the other side is there.
+func awaitStart(ctx context.Context, conn *net.TCPConn) error {
+	deadline := time.Now().Add(startWait)
+	conn.SetReadDeadline(deadline)
+	// Before the deadline the end of ctx ends the wait.
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	var b [1]byte
+	_, err := io.ReadFull(conn, b[:])
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("the other side did not come: %w", err)
+	}
+	if b[0] != start {
+		return fmt.Errorf("unexpected byte %#x instead of start", b[0])
+	}
+	return conn.SetReadDeadline(time.Time{})
+}
+
+func sendStart(conn *net.TCPConn) error {
+	conn.SetWriteDeadline(time.Now().Add(firstBytes))
+	_, err := conn.Write([]byte{start})
+	conn.SetWriteDeadline(time.Time{})
+	return err
+}
+
+// rendezvous pairs the dial-backs that arrive with those who wait for them.
+type rendezvous struct {
+	mu      sync.Mutex
+	waiting map[session]chan *net.TCPConn
+}
+
+func (r *rendezvous) expect() (session, <-chan *net.TCPConn) {
+	var id session
+	rand.Read(id[:]) // never fails
+	arrived := make(chan *net.TCPConn, 1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting[id] = arrived
+	return id, arrived
+}
+
+func (r *rendezvous) arrive(id session, conn *net.TCPConn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if arrived, ok := r.waiting[id]; ok {
+		delete(r.waiting, id)
+		arrived <- conn
+		return
+	}
+	conn.Close()
+}
+
+// forget stops waiting; who came too late is sent away.
+func (r *rendezvous) forget(id session, arrived <-chan *net.TCPConn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.waiting, id)
+	select {
+	case conn := <-arrived:
+		conn.Close()
+	default:
+	}
+}

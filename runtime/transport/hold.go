@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"golang.org/x/sys/unix"
+)
+
+// How long a release is tried (the guest has said that it is about to
+// connect), and the pauses between attempts to reach the far end.
+const (
+	releaseWait = 5 * time.Second
+	firstPause  = 200 * time.Millisecond
+	longPause   = 5 * time.Second
+)
+
+// hole is a loopback address whose listener's queue, of length 0, is full:
+// SYNs to it vanish, so a guest that connects there waits in SYN_SENT. Closing
+// it refuses.
+type hole struct {
+	addr             netip.AddrPort
+	listener, filler int
+	once             sync.Once
+}
+
+// dig makes a hole at the n-th hold address.
+func dig(n uint32) (*hole, error) {
+	h := &hole{listener: -1, filler: -1}
+	if err := h.dig([4]byte{127, 67, byte(n >> 8), byte(n)}); err != nil {
+		h.close()
+		return nil, fmt.Errorf("hold address: %w", err)
+	}
+	return h, nil
+}
+
+func (h *hole) dig(ip [4]byte) (err error) {
+	const stream = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	if h.listener, err = unix.Socket(unix.AF_INET, stream, 0); err != nil {
+		return err
+	}
+	// The socket that releases the guest shares the address.
+	if err := unix.SetsockoptInt(h.listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return err
+	}
+	if err := unix.Bind(h.listener, &unix.SockaddrInet4{Addr: ip}); err != nil {
+		return err
+	}
+	if err := unix.Listen(h.listener, 0); err != nil {
+		return err
+	}
+	name, err := unix.Getsockname(h.listener)
+	if err != nil {
+		return err
+	}
+	at := name.(*unix.SockaddrInet4)
+	h.addr = netip.AddrPortFrom(netip.AddrFrom4(at.Addr), uint16(at.Port))
+	if h.filler, err = unix.Socket(unix.AF_INET, stream, 0); err != nil {
+		return err
+	}
+	if err := unix.Connect(h.filler, at); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return err
+	}
+	// On loopback the connection is made before connect returns; make sure.
+	poll := []unix.PollFd{{Fd: int32(h.filler), Events: unix.POLLOUT}}
+	for range 3 {
+		n, err := unix.Poll(poll, 100)
+		if n == 1 && poll[0].Revents&(unix.POLLERR|unix.POLLHUP) == 0 {
+			return nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	return errors.New("the queue does not fill")
+}
+
+func (h *hole) close() {
+	h.once.Do(func() {
+		if h.filler >= 0 {
+			// Resets: no TIME_WAIT on the address.
+			unix.SetsockoptLinger(h.filler, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+			unix.Close(h.filler)
+		}
+		if h.listener >= 0 {
+			unix.Close(h.listener)
+		}
+	})
+}
+
+// release connects to the guest's socket from the hole's address: both sides
+// open at the same time. Until the guest has connected itself it is refused.
+func (h *hole) release(ctx context.Context, guest netip.AddrPort) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, releaseWait)
+	defer cancel()
+	share := func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		if e := raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		}); e != nil {
+			return e
+		}
+		return err
+	}
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(h.addr), Control: share, KeepAlive: -1}
+	d.SetMultipathTCP(false)
+	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+		conn, err := d.DialContext(ctx, "tcp4", guest.String())
+		if err == nil {
+			return conn.(*net.TCPConn), nil
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("release the guest's socket %s: %w", guest, err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("release the guest's socket %s: it does not connect", guest)
+		}
+	}
+}
+
+// held is one connect of a guest that waits for its far end.
+type held struct {
+	*hole
+	l       *Layer
+	self, m cluster.Member
+	r       Request
+}
+
+// hold plans a connection that waits until the far end is ready.
+func (l *Layer) hold(self, m cluster.Member, r Request) (Plan, error) {
+	if !enter(l.holds) {
+		return Plan{}, fmt.Errorf("%d connects are held already: %w", maxHolds, syscall.ENOBUFS)
+	}
+	at, err := dig(l.places.Add(1))
+	if err != nil {
+		leave(l.holds)
+		return Plan{}, fmt.Errorf("%w: %w", err, syscall.ENOBUFS)
+	}
+	h := &held{hole: at, l: l, self: self, m: m, r: r}
+	end := sync.OnceFunc(func() {
+		h.close()
+		leave(l.holds)
+	})
+	return Plan{
+		Class: ClassHold,
+		Addr:  h.addr,
+		Held: func(guest netip.AddrPort) {
+			if l.ctx.Err() != nil {
+				end()
+				return
+			}
+			l.running.Go(func() { h.run(netip.AddrPortFrom(guest.Addr().Unmap(), guest.Port()), end) })
+		},
+		Ended: func(bool) { end() },
+	}, nil
+}
+
+// run brings the two ends together. end gives the hole up: without a release
+// that refuses the guest.
+func (h *held) run(guest netip.AddrPort, end func()) {
+	l := h.l
+	defer end()
+	src := netip.AddrPortFrom(h.self.OverlayAddress, guest.Port())
+	l.o.Sockets.Remember(h.r.Cookie, src, h.r.To, family(h.r))
+	far, err := h.reach(guest, src)
+	if err != nil {
+		l.o.Logger.Debug().Err(err).Stringer("to", h.r.To).Msg("connect given up")
+		return
+	}
+	near, err := h.release(l.ctx, guest)
+	if err != nil {
+		l.o.Logger.Debug().Err(err).Stringer("to", h.r.To).Msg("connect given up")
+		reset(far.conn)
+		return
+	}
+	end()
+	if err := far.start(); err != nil {
+		reset(near)
+		reset(far.conn)
+		return
+	}
+	l.paths.add(h.m.ID, pathRelay)
+	splice(l.ctx, near, far.conn)
+}
+
+// reach tries to make the far end until it refuses, the guest gives up, or the
+// time is over in which the kernel would have tried: as long as that the guest
+// sees what it sees of a host that does not answer.
+func (h *held) reach(guest, src netip.AddrPort) (far, error) {
+	ctx, cancel := context.WithTimeout(h.l.ctx, h.l.o.HoldTimeout)
+	defer cancel()
+	for pause := firstPause; ; pause = min(2*pause, longPause) {
+		f, err := h.l.reach(ctx, h.self, h.m, src, h.r.To)
+		if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+			return f, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return far{}, err
+		}
+		if !h.l.o.Sockets.Connecting(guest, h.addr) {
+			return far{}, fmt.Errorf("the guest gave up: %w", err)
+		}
+	}
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// Control methods between supervisors.
+const (
+	methodListening = "listening"
+	methodDialBack  = "dial_back"
+	methodRelay     = "relay"
+)
+
+type listeningCall struct {
+	Port uint16 `json:"port"`
+}
+
+type listeningAnswer struct {
+	Listening bool `json:"listening"`
+}
+
+// meetCall asks a node to come to a meeting on behalf of its guest: at the
+// caller's overlay port (Endpoint) or at a seed (Relay).
+type meetCall struct {
+	Session  []byte         `json:"session"`
+	Port     uint16         `json:"port"` // the guest's
+	From     netip.AddrPort `json:"from"` // overlay address of the caller's guest
+	Endpoint string         `json:"endpoint,omitempty"`
+	Relay    uint32         `json:"relay,omitempty"`
+}
+
+type meetAnswer struct {
+	Status string `json:"status"`
+	Reason string `json:"reason,omitempty"`
+}
+
+const (
+	statusOK          = "ok"
+	statusRefused     = "refused"     // nobody listens
+	statusUnreachable = "unreachable" // this node cannot come
+)
+
+// Handlers are the control methods this package answers, by name.
+func (l *Layer) Handlers() map[string]func(ctx context.Context, from uint32, in json.RawMessage) (any, error) {
+	return map[string]func(ctx context.Context, from uint32, in json.RawMessage) (any, error){
+		methodListening: l.answerListening,
+		methodDialBack: func(ctx context.Context, _ uint32, in json.RawMessage) (any, error) {
+			return l.answerMeet(ctx, kindDialBack, in)
+		},
+		methodRelay: func(ctx context.Context, _ uint32, in json.RawMessage) (any, error) {
+			return l.answerMeet(ctx, kindRelayPassive, in)
+		},
+	}
+}
+
+func (l *Layer) answerListening(_ context.Context, _ uint32, in json.RawMessage) (any, error) {
+	var call listeningCall
+	if err := json.Unmarshal(in, &call); err != nil {
+		return nil, fmt.Errorf("%s: %w", methodListening, err)
+	}
+	return listeningAnswer{Listening: l.o.Sockets.Listening(call.Port)}, nil
+}
+
+// answerMeet goes to a meeting: it dials, and delivers to the guest once the
+// other side says start.
+func (l *Layer) answerMeet(ctx context.Context, k kind, in json.RawMessage) (any, error) {
+	var call meetCall
+	if err := json.Unmarshal(in, &call); err != nil {
+		return nil, fmt.Errorf("meet: %w", err)
+	}
+	if len(call.Session) != len(session{}) || !call.From.IsValid() {
+		return nil, fmt.Errorf("meet: session of %d bytes, from %q", len(call.Session), call.From)
+	}
+	if !l.o.Sockets.Listening(call.Port) {
+		return meetAnswer{Status: statusRefused}, nil
+	}
+	endpoint, err := l.place(k, call)
+	if err != nil {
+		return meetAnswer{Status: statusUnreachable, Reason: err.Error()}, nil
+	}
+	if !enter(l.passive) || l.ctx.Err() != nil {
+		return meetAnswer{Status: statusUnreachable, Reason: "too many connections are being made"}, nil
+	}
+	self := l.o.Members.Self()
+	own := netip.AddrPortFrom(self.OverlayAddress, call.Port)
+	conn, err := l.dial(ctx, endpoint, preface{kind: k, id: self.ID, src: own, dst: call.From, session: session(call.Session)})
+	if err != nil {
+		leave(l.passive)
+		return meetAnswer{Status: statusUnreachable, Reason: err.Error()}, nil
+	}
+	l.running.Go(func() { l.join(conn, own, call.From) })
+	return meetAnswer{Status: statusOK}, nil
+}
+
+// place is where a meeting is.
+func (l *Layer) place(k kind, call meetCall) (endpoint string, err error) {
+	if k == kindDialBack {
+		if l.o.Reach != reachAny {
+			return "", fmt.Errorf("this node reaches seeds only")
+		}
+		if _, err := netip.ParseAddrPort(call.Endpoint); err != nil {
+			return "", fmt.Errorf("endpoint %q: %w", call.Endpoint, err)
+		}
+		return call.Endpoint, nil
+	}
+	for _, relay := range l.relays() {
+		if relay.ID == call.Relay {
+			return relay.Endpoint, nil
+		}
+	}
+	return "", fmt.Errorf("seed %d is not known here", call.Relay)
+}
+
+// join waits for the other side and hands the connection to the guest.
+func (l *Layer) join(conn *net.TCPConn, local, peer netip.AddrPort) {
+	err := awaitStart(l.ctx, conn)
+	leave(l.passive)
+	if err != nil {
+		l.o.Logger.Debug().Err(err).Stringer("peer", peer).Msg("meeting failed")
+		conn.Close()
+		return
+	}
+	l.deliver(conn, local, peer)
+}

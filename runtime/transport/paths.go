@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+)
+
+type pathKey struct {
+	to        uint32
+	transport string
+}
+
+// paths counts the connections this node made.
+type paths struct {
+	mu     sync.Mutex
+	counts map[pathKey]uint64
+	seen   map[[2]netip.AddrPort]bool // native ones of the last sample
+}
+
+func (p *paths) add(to uint32, transport string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counts[pathKey{to, transport}]++
+}
+
+// Paths counts the connections made from this node, by peer and transport.
+func (l *Layer) Paths() []cluster.Path {
+	from := l.o.Members.Self().ID
+	p := &l.paths
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]cluster.Path, 0, len(p.counts))
+	for key, count := range p.counts {
+		list = append(list, cluster.Path{From: from, To: key.to, Transport: key.transport, Count: count})
+	}
+	slices.SortFunc(list, func(a, b cluster.Path) int {
+		return cmp.Or(cmp.Compare(a.To, b.To), cmp.Compare(a.Transport, b.Transport))
+	})
+	return list
+}
+
+// SampleNative counts those native connections of a sample (local and remote
+// address of each, socket.Layer.NativePeers) that the sample before did not
+// have: nobody tells us of them. Call it every 250 ms or so.
+func (l *Layer) SampleNative(sample [][2]netip.AddrPort) {
+	self := l.o.Members.Self()
+	peers := map[netip.Addr]cluster.Member{}
+	for _, m := range l.o.Members.Members() {
+		if m.UnderlayAddress.IsValid() && Classify(self, m, l.o.Reach) == ClassNative {
+			peers[m.UnderlayAddress.Addr().Unmap()] = m
+		}
+	}
+	p := &l.paths
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := make(map[[2]netip.AddrPort]bool, len(sample))
+	for _, pair := range sample {
+		m, ok := peers[pair[1].Addr().Unmap()]
+		if !ok || pair[1].Port() == m.UnderlayAddress.Port() {
+			continue // the overlay port: control connections
+		}
+		seen[pair] = true
+		if !p.seen[pair] {
+			p.counts[pathKey{m.ID, pathNative}]++
+		}
+	}
+	p.seen = seen
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	maxPublished = 256             // connections that wait for a listener, for one port
+	publishWait  = 5 * time.Second // for a listener
+	publishRetry = 25 * time.Millisecond
+)
+
+// Publish accepts on a listener that was opened outside and delivers to the
+// guest's port, for which it waits up to 5 s, until ctx ends; then it closes
+// ln and returns nil.
+func (l *Layer) Publish(ctx context.Context, ln net.Listener, port uint16) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer ln.Close()
+	defer context.AfterFunc(ctx, func() { ln.Close() })()
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	waiting := make(chan struct{}, maxPublished)
+	for {
+		conn, err := accept(ctx, ln)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("published port %d: %w", port, err)
+		}
+		tcp, ok := conn.(*net.TCPConn)
+		if !ok {
+			conn.Close()
+			return fmt.Errorf("published port %d: the listener is not a TCP one", port)
+		}
+		if !enter(waiting) {
+			reset(tcp)
+			continue
+		}
+		running.Go(func() {
+			defer leave(waiting)
+			l.publish(ctx, tcp, port)
+		})
+	}
+}
+
+func (l *Layer) publish(ctx context.Context, conn *net.TCPConn, port uint16) {
+	peer := remote(conn)
+	file, err := plain(conn)
+	if err != nil {
+		reset(conn)
+		return
+	}
+	local := netip.AddrPortFrom(l.o.Members.Self().OverlayAddress, port)
+	if err := l.deliverSoon(ctx, file, local, peer); err != nil {
+		l.o.Logger.Debug().Err(err).Uint16("port", port).Msg("connection to a published port is reset")
+		resetFile(file)
+	}
+}
+
+// deliverSoon delivers as soon as somebody listens.
+func (l *Layer) deliverSoon(ctx context.Context, file *os.File, local, peer netip.AddrPort) error {
+	for end := time.Now().Add(publishWait); ; {
+		err := l.o.Sockets.Deliver(ctx, file, local, peer)
+		if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-time.After(publishRetry):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
