@@ -45,7 +45,11 @@ func (f *fakePlatform) locked(call string) func() {
 	return f.mu.Unlock
 }
 
-func (f *fakePlatform) MachineID() (string, error) { return f.machine, nil }
+func (f *fakePlatform) MachineID() (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.machine, nil
+}
 
 func (f *fakePlatform) CreateNetwork(_ context.Context, spec networkSpec) (networkStatus, error) {
 	defer f.locked("create network " + spec.Name)()

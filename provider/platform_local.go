@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// readyTimeout is how long a node may take from its launch to a running guest.
-	readyTimeout = 2 * time.Minute
+	// defaultReadyTimeout is how long a node may take from its launch to a running guest.
+	defaultReadyTimeout = 2 * time.Minute
 	// handOverTimeout is how long a slot's holder may take to be missed after it
 	// was stopped: the seed's silence limit and a little.
 	handOverTimeout = 8 * time.Second
@@ -31,13 +31,14 @@ const (
 type localPlatform struct {
 	dir    string // "": the default
 	layers LayerSource
+	ready  time.Duration
 
 	mu     sync.Mutex
 	opened *localcloud.Store
 }
 
 func newLocalPlatform(dir string, source LayerSource) *localPlatform {
-	return &localPlatform{dir: dir, layers: source}
+	return &localPlatform{dir: dir, layers: source, ready: defaultReadyTimeout}
 }
 
 // store is the state directory, for everything but making a network: what a
@@ -354,7 +355,7 @@ func (p *localPlatform) Await(ctx context.Context, network string, launches []la
 		return nil, err
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.ready)
 	defer cancel()
 	members, err := launcher(ctx, client).Wait(ctx, launches)
 	var failure *launch.Failure

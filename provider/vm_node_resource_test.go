@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-const store = shop + `resource "boxer_vm_node" "store" {
+const storeConfig = shop + `resource "boxer_vm_node" "store" {
   network_id = boxer_network.shop.id
   name       = "store"
   command    = ["redis-server"]
@@ -16,7 +16,7 @@ const store = shop + `resource "boxer_vm_node" "store" {
 func TestVMNodeDefaults(t *testing.T) {
 	f := newFakePlatform()
 	w := newWorkspace(t, withPlatform(f))
-	w.configure(store)
+	w.configure(storeConfig)
 	w.apply()
 	w.emptyPlan()
 	got := w.values("boxer_vm_node.store")
@@ -38,7 +38,7 @@ func TestVMNodeDefaults(t *testing.T) {
 func TestVMNodeFailureIsUndone(t *testing.T) {
 	f := newFakePlatform()
 	w := newWorkspace(t, withPlatform(f))
-	w.configure(store)
+	w.configure(storeConfig)
 	f.change(func() { f.await = errGuest })
 	w.golden("guest failed", w.errors("apply", "-auto-approve", "-input=false"), nil)
 	wantCalls(t, f, "create network shop", "start vm store", "delete vm store")
@@ -55,7 +55,7 @@ func TestVMNodeFailureIsUndone(t *testing.T) {
 func TestVMNodeFailureThatCannotBeUndone(t *testing.T) {
 	f := newFakePlatform()
 	w := newWorkspace(t, withPlatform(f))
-	w.configure(store)
+	w.configure(storeConfig)
 	f.change(func() { f.await, f.deletion = errGuest, errDisk })
 	w.golden("guest failed and stays", w.errors("apply", "-auto-approve", "-input=false"), nil)
 	if w.values("boxer_vm_node.store") == nil {
@@ -73,7 +73,7 @@ func TestVMNodeFailureThatCannotBeUndone(t *testing.T) {
 func TestVMNodeGoneIsDrift(t *testing.T) {
 	f := newFakePlatform()
 	w := newWorkspace(t, withPlatform(f))
-	w.configure(store)
+	w.configure(storeConfig)
 	w.apply()
 	f.change(func() { delete(f.vms, "store") })
 	if got := w.planned(); got["boxer_vm_node.store"] != "create" || got["boxer_network.shop"] != "no-op" {

@@ -1,0 +1,4 @@
+resource "boxer_network" "shop" {
+  name = "shop"
+  cidr = "100.80.0.0/16"
+}

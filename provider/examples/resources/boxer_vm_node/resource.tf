@@ -1,0 +1,14 @@
+resource "boxer_vm_node" "store" {
+  network_id = boxer_network.shop.id
+  name       = "store"
+  command    = ["redis-server", "--port", "6379", "--protected-mode", "no", "--save", ""]
+}
+
+resource "boxer_vm_node" "front" {
+  network_id = boxer_network.shop.id
+  name       = "front"
+  source_dir = "${path.module}/front"
+  command    = ["nginx", "-c", "/var/task/nginx.conf"]
+  wait_for   = { store = 1 }
+  publish    = [{ port = 80, host_port = 8080 }]
+}
