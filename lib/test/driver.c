@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Starts a fake supervisor for each case and a guest with the monitor
+ * preloaded, and compares what the supervisor saw.
+ *   driver LIBRARY OTHER-LIBRARY GUEST [CASE]
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "fake.h"
+
+struct test {
+    const char *name;
+    struct fake fake;
+    const char *extra; /* one more variable for the guest */
+    int plain;         /* without the monitor's variables */
+    void (*verify)(const struct fake *f);
+};
+
+static void saw_listen(const struct fake *f) {
+    const struct boxer_request *q = &f->last[BOXER_OP_LISTEN];
+    CHECK(f->ops[BOXER_OP_LISTEN] == 2); /* twice the one, never the loopback one */
+    CHECK(q->ip == 0 && q->port && q->backlog == 16 && q->flags == 0 && q->cookie);
+}
+
+static void saw_native_only(const struct fake *f) {
+    CHECK(f->ops[BOXER_OP_TABLE] == 1 && f->ops[BOXER_OP_CONNECT] == 0);
+}
+
+static void saw_prefaces(const struct fake *f) {
+    CHECK(f->prefaces == f->ops[BOXER_OP_CONNECT] && f->bad_prefaces == 0);
+    CHECK(f->prefaces >= 1 && f->fallbacks == 0 && f->ops[BOXER_OP_HELD] == 0);
+}
+
+static void saw_nonblocking(const struct fake *f) {
+    saw_prefaces(f);
+    CHECK(f->last[BOXER_OP_CONNECT].flags == BOXER_FLAG_NONBLOCK);
+    CHECK(f->last[BOXER_OP_CONNECT].ip == 0x64500005 && f->last[BOXER_OP_CONNECT].port == 6379);
+}
+
+static void saw_holds(const struct fake *f) {
+    CHECK(f->ops[BOXER_OP_HELD] == 4 && f->ops[BOXER_OP_CONNECT] == 4);
+    CHECK(f->last[BOXER_OP_HELD].ip == 0x7f440003 && f->last[BOXER_OP_HELD].port);
+}
+
+static void saw_fallbacks(const struct fake *f) {
+    CHECK(f->ops[BOXER_OP_HELD] == 4 && f->fallbacks == 4);
+    CHECK(f->prefaces == 0 && f->bad_prefaces == 0);
+}
+
+static void saw_acks(const struct fake *f) {
+    CHECK(f->ops[BOXER_OP_ACCEPT] == 4 && f->ops[BOXER_OP_ACK] == 2);
+    CHECK(f->ops[BOXER_OP_NAK] == 0);
+    CHECK((f->last[BOXER_OP_ACCEPT].ip & 0xffff0000) == BOXER_SIGNAL_NET);
+    CHECK(f->last[BOXER_OP_ACCEPT].cookie == f->last[BOXER_OP_LISTEN].cookie);
+}
+
+static void saw_nak(const struct fake *f) {
+    CHECK(f->ops[BOXER_OP_ACCEPT] == 1 && f->ops[BOXER_OP_NAK] == 1);
+    CHECK(f->ops[BOXER_OP_ACK] == 0);
+}
+
+static void saw_v6_listen(const struct fake *f) {
+    CHECK(f->last[BOXER_OP_LISTEN].flags == BOXER_FLAG_V6 && f->last[BOXER_OP_LISTEN].ip == 0);
+}
+
+static void saw_nothing(const struct fake *f) {
+    for (int i = 0; i < OP_COUNT; i++)
+        CHECK(f->ops[i] == 0);
+}
+
+static void saw_two_tables(const struct fake *f) {
+    CHECK(f->ops[BOXER_OP_TABLE] == 2);
+}
+
+static struct test tests[] = {
+    {.name = "native", .verify = saw_native_only},
+    {.name = "native-v6", .verify = saw_native_only},
+    {.name = "native-nonblocking", .verify = saw_native_only},
+    {.name = "connect-errors", .fake.refuse = ECONNREFUSED},
+    {.name = "direct", .verify = saw_prefaces},
+    {.name = "direct-nonblocking", .verify = saw_nonblocking},
+    {.name = "hold", .verify = saw_holds},
+    {.name = "hold",
+     .fake.no_preface = 1,
+     .extra = "TEST_HOLD_TARGET=100.80.0.5",
+     .verify = saw_fallbacks},
+    {.name = "bind"},
+    {.name = "listen", .verify = saw_listen},
+    {.name = "accept-native"},
+    {.name = "accept-signal", .fake = {.deliver = 2, .stale_signals = 1}, .verify = saw_acks},
+    {.name = "accept-signal", .fake = {.deliver = 2, .stale_signals = 1, .hand_all = 1}},
+    {.name = "accept-signal-v6", .fake.deliver = 1, .verify = saw_v6_listen},
+    {.name = "accept-edge", .fake = {.deliver = 2, .stale_signals = 1}},
+    {.name = "accept-limit", .fake.deliver = 1, .verify = saw_nak},
+    {.name = "closed-stdio"},
+    {.name = "other-sockets"},
+    {.name = "hosts"},
+    {.name = "addrinfo"},
+    {.name = "hostname"},
+    {.name = "exec"},
+    {.name = "threads"},
+    {.name = "plain", .plain = 1, .verify = saw_nothing},
+    {.name = "silent", .fake.mode = FAKE_SILENT},
+    {.name = "supervisor-gone"},
+    {.name = "no-table", .fake.mode = FAKE_WRONG_TOKEN},
+    {.name = "no-table", .fake.mode = FAKE_DEAF},
+    {.name = "no-table", .fake.shrinkable = 1},
+    {.name = "hostile", .fake.mode = FAKE_HOSTILE},
+    {.name = "renewed", .fake.restart_table = 1, .verify = saw_two_tables},
+};
+
+/* A second library for LD_PRELOAD, empty. */
+static const char *other_library;
+
+struct pipes {
+    int in[2], out[2];
+};
+
+static void become_guest(const struct test *t, const char *library, const char *guest,
+                         const struct pipes *p) {
+    char preload[600], lib[600], ipc[200], port[64], other[600];
+    char *env[9] = {preload, port, t->extra ? (char *)t->extra : "X=", other, NULL};
+    char *argv[] = {(char *)guest, (char *)t->name, NULL};
+    snprintf(preload, sizeof preload, "LD_PRELOAD=%s", library);
+    snprintf(lib, sizeof lib, "BOXER_LIB=%s", library);
+    snprintf(ipc, sizeof ipc, "BOXER_IPC=%s/%s/%s", t->fake.name, FAKE_MONITOR_TOKEN,
+             FAKE_SUPERVISOR_TOKEN);
+    snprintf(other, sizeof other, "TEST_OTHER=%s", other_library);
+    snprintf(port, sizeof port, "TEST_ECHO_PORT=%d", t->fake.echo_port);
+    if (!t->plain) {
+        env[4] = lib;
+        env[5] = ipc;
+        env[6] = "BOXER_NETWORK=shop";
+    }
+    dup2(p->in[0], 0);
+    dup2(p->out[1], 1);
+    execve(guest, argv, env);
+    _exit(127);
+}
+
+/* A guest that writes asks for its supervisor to be gone. */
+static void serve_stdio(struct test *t, const struct pipes *p) {
+    char byte;
+    if (read(p->out[0], &byte, 1) == 1) {
+        fake_stop(&t->fake);
+        CHECK(write(p->in[1], &byte, 1) == 1);
+    }
+}
+
+static int run(struct test *t, const char *library, const char *guest) {
+    struct pipes p;
+    int status;
+    pid_t pid;
+    CHECK(pipe2(p.in, O_CLOEXEC) == 0 && pipe2(p.out, O_CLOEXEC) == 0);
+    fake_start(&t->fake);
+    pid = fork();
+    if (pid == 0)
+        become_guest(t, library, guest, &p);
+    close(p.in[0]);
+    close(p.out[1]);
+    serve_stdio(t, &p);
+    CHECK(waitpid(pid, &status, 0) == pid);
+    usleep(20000); /* the last frames have no answer to wait for */
+    if (status == 0 && t->verify)
+        t->verify(&t->fake);
+    fake_stop(&t->fake);
+    close(p.in[1]);
+    close(p.out[0]);
+    return status;
+}
+
+int main(int argc, char **argv) {
+    int failed = 0, ran = 0;
+    if (argc < 4) {
+        fprintf(stderr, "usage: %s LIBRARY OTHER-LIBRARY GUEST [CASE]\n", argv[0]);
+        return 2;
+    }
+    other_library = argv[2];
+    signal(SIGPIPE, SIG_IGN);
+    for (unsigned i = 0; i < sizeof tests / sizeof tests[0]; i++) {
+        int status;
+        if (argc > 4 && strcmp(argv[4], tests[i].name) != 0)
+            continue;
+        ran++;
+        alarm(20); /* nothing may hang */
+        status = run(&tests[i], argv[1], argv[3]);
+        if (status)
+            printf("FAIL %s (%u): status 0x%x\n", tests[i].name, i, status);
+        failed += status != 0;
+    }
+    printf("%s: %d of %d cases passed\n", argv[3], ran - failed, ran);
+    return failed || !ran;
+}
