@@ -75,7 +75,6 @@ func nodeAttributes(own map[string]schema.Attribute) map[string]schema.Attribute
 			Optional: true,
 			MarkdownDescription: "Directory whose contents the guest finds, read-only, in `/var/task`. " +
 				"A change of any file in it replaces the node; a move of the directory does not.",
-			Validators: []validator.String{validSourceDir()},
 		},
 		"wait_for": schema.MapAttribute{
 			ElementType: types.Int64Type, Optional: true,

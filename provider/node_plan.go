@@ -43,6 +43,7 @@ func (sourceContents) PlanModifyString(ctx context.Context, req planmodifier.Str
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	exists := !req.State.Raw.IsNull()
 	switch {
 	case dir.IsUnknown():
 		resp.PlanValue = types.StringUnknown()
@@ -50,12 +51,19 @@ func (sourceContents) PlanModifyString(ctx context.Context, req planmodifier.Str
 		resp.PlanValue = types.StringNull()
 	default:
 		found, err := sourceHash(dir.ValueString())
-		if err != nil {
+		switch {
+		case err == nil:
+			resp.PlanValue = types.StringValue(found)
+		case exists:
+			// Terraform also plans before it destroys, which needs no files, and a
+			// node that runs has its own copy.
+			resp.PlanValue = req.StateValue
+			resp.Diagnostics.AddAttributeWarning(at, "Source directory not readable",
+				sentence(err.Error())+" The node goes on with the files it was created with.")
+		default:
 			resp.Diagnostics.AddAttributeError(at, "Invalid source directory", sentence(err.Error()))
 			return
 		}
-		resp.PlanValue = types.StringValue(found)
 	}
-	exists := !req.State.Raw.IsNull()
 	resp.RequiresReplace = exists && !resp.PlanValue.Equal(req.StateValue)
 }

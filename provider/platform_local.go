@@ -18,13 +18,8 @@ import (
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
 
-const (
-	// defaultReadyTimeout is how long a node may take from its launch to a running guest.
-	defaultReadyTimeout = 2 * time.Minute
-	// handOverTimeout is how long a slot's holder may take to be missed after it
-	// was stopped: the seed's silence limit and a little.
-	handOverTimeout = 8 * time.Second
-)
+// defaultReadyTimeout is how long a node may take from its launch to a running guest.
+const defaultReadyTimeout = 2 * time.Minute
 
 // localPlatform runs everything on this machine. It opens the state directory
 // on first use, so that planning new resources makes none.
@@ -123,12 +118,6 @@ func (p *localPlatform) CreateNetwork(ctx context.Context, spec networkSpec) (ne
 	return statusOf(info), err
 }
 
-func networkExists(name, dir string) error {
-	return &explained{
-		fmt.Errorf("network %q exists in %s and was created outside this configuration", name, dir),
-		fmt.Sprintf("Import is a later feature: delete it with \"boxer network delete %s\", or choose another name.", name)}
-}
-
 func (p *localPlatform) Network(_ context.Context, name string) (networkStatus, error) {
 	store, err := p.store()
 	if err != nil {
@@ -192,57 +181,6 @@ func (p *localPlatform) StartVM(ctx context.Context, spec nodeSpec) (launch.Want
 		return want, nameTaken(spec, "another host")
 	}
 	return want, err
-}
-
-func nameTaken(spec nodeSpec, holder string) error {
-	return &explained{
-		fmt.Errorf("name %q is taken in network %q by %s, created outside this configuration", spec.Name, spec.Network, holder),
-		fmt.Sprintf("Stop it with \"boxer stop --network %s %s\", or choose another name.", spec.Network, spec.Name)}
-}
-
-// slotFree waits until no live member holds the slot: one that was just stopped
-// may still be counted for a moment. It also proves that the seed answers
-// before anything is made.
-func slotFree(ctx context.Context, client *localcloud.Client, spec nodeSpec, slot string) error {
-	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
-	defer cancel()
-	session, err := launch.Observe(ctx, client.Info())
-	if err != nil {
-		return seedProblem(spec.Network, err)
-	}
-	defer session.Close()
-	for {
-		holder, held := liveHolder(session.Members(), slot)
-		if !held {
-			return nil
-		}
-		select {
-		case <-session.Changed():
-		case <-ctx.Done():
-			taken := spec
-			taken.Name = slot
-			return nameTaken(taken, fmt.Sprintf("node %d (%s, running since %s)", holder.ID, holder.Kind, holder.Since.Format(time.DateTime)))
-		}
-	}
-}
-
-func liveHolder(members []cluster.Member, slot string) (cluster.Member, bool) {
-	for _, m := range members {
-		if m.Slot == slot && m.State != cluster.StateLost && m.State != cluster.StateLeft {
-			return m, true
-		}
-	}
-	return cluster.Member{}, false
-}
-
-func seedProblem(network string, err error) error {
-	if errors.Is(err, cluster.ErrWrongSecret) {
-		return &explained{err, fmt.Sprintf("The secret file of network %q was changed after the network was made: restore it, or "+
-			"destroy the network and apply again.", network)}
-	}
-	return &explained{fmt.Errorf("the seed of network %q does not answer: %w", network, err),
-		fmt.Sprintf("Nodes cannot join without it. Look at \"boxer logs --network %s seed-0\"; destroying the network and "+
-			"applying again makes a new seed.", network)}
 }
 
 // VM fails with errGone when the host is not there or dead.
@@ -359,10 +297,15 @@ func (p *localPlatform) Await(ctx context.Context, network string, launches []la
 	defer cancel()
 	members, err := launcher(ctx, client).Wait(ctx, launches)
 	var failure *launch.Failure
-	if err != nil && !errors.As(err, &failure) {
-		return nil, seedProblem(network, err)
+	switch {
+	case err == nil:
+		return members, nil
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, fmt.Errorf("interrupted before the guest ran: %w", ctx.Err())
+	case errors.As(err, &failure):
+		return nil, err
 	}
-	return members, err
+	return nil, seedProblem(network, err)
 }
 
 func launcher(ctx context.Context, client *localcloud.Client) *launch.Launcher {

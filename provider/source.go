@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -14,10 +15,31 @@ import (
 	"path/filepath"
 )
 
+// checkSourceDir says what is wrong with a source_dir, and what to write. No
+// validator does, since terraform also validates before it destroys.
+func checkSourceDir(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case dir == "":
+		return errors.New("the path is empty: name a directory, such as \"${path.module}/app\", or leave the attribute out")
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s does not exist: create it, or correct the path (relative paths start where terraform runs; "+
+			"\"${path.module}/app\" is beside the configuration)", dir)
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s is not a directory: name the directory that holds the file", dir)
+	}
+	return nil
+}
+
 // sourceHash is the base64 SHA-256 of what a source directory holds: relative
 // names, kinds, executable bits and contents. Times, owners and the directory's
 // own place do not count, so that a fresh checkout hashes the same.
 func sourceHash(dir string) (string, error) {
+	if err := checkSourceDir(dir); err != nil {
+		return "", err
+	}
 	sum := sha256.New()
 	// WalkDir visits in lexical order, and "dir/." follows a link to a directory.
 	err := filepath.WalkDir(filepath.Clean(dir)+"/.", func(name string, entry fs.DirEntry, err error) error {

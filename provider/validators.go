@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
@@ -64,23 +63,6 @@ func validAddress() validator.String {
 	return stringCheck{"Invalid address", "an IP address of this machine", func(address string) error {
 		if _, err := netip.ParseAddr(address); err != nil {
 			return fmt.Errorf("%q is not an IP address: write one such as 127.0.0.1 (only this machine) or 0.0.0.0 (every address of it)", address)
-		}
-		return nil
-	}}
-}
-
-func validSourceDir() validator.String {
-	return stringCheck{"Invalid source directory", "a directory that exists", func(dir string) error {
-		info, err := os.Stat(dir)
-		switch {
-		case dir == "":
-			return fmt.Errorf("the path is empty: name a directory, such as \"${path.module}/app\", or leave the attribute out")
-		case os.IsNotExist(err):
-			return fmt.Errorf("%s does not exist: create it, or correct the path (relative paths start where terraform runs; \"${path.module}/app\" is beside the configuration)", dir)
-		case err != nil:
-			return err
-		case !info.IsDir():
-			return fmt.Errorf("%s is not a directory: name the directory that holds the file", dir)
 		}
 		return nil
 	}}

@@ -43,7 +43,7 @@ func TestInvalidInput(t *testing.T) {
 			w.t = t
 			// The provider runs in this process, not where terraform does.
 			w.configure(strings.ReplaceAll(config, "\"./", "\""+w.dir+"/"))
-			w.golden("invalid/"+name, w.errors("validate"), nil)
+			w.golden("invalid/"+name, w.errors("plan", "-input=false"), nil)
 		})
 	}
 }

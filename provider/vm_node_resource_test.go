@@ -3,6 +3,7 @@
 package provider
 
 import (
+	"os"
 	"testing"
 )
 
@@ -124,4 +125,11 @@ func TestSourceChangesReplace(t *testing.T) {
 	w.apply()
 	w.emptyPlan()
 	wantCalls(t, f) // nothing was touched
+
+	// Destroying does not need the files.
+	if err := os.RemoveAll(w.dir + "/moved"); err != nil {
+		t.Fatal(err)
+	}
+	w.emptyPlan()
+	w.destroy()
 }

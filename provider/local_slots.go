@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/launch"
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
+)
+
+// handOverTimeout is how long a slot's holder may take to be missed after it
+// was stopped: the seed's silence limit and a little.
+const handOverTimeout = 8 * time.Second
+
+func nameTaken(spec nodeSpec, holder string) error {
+	return &explained{
+		fmt.Errorf("name %q is taken in network %q by %s, which this resource did not create", spec.Name, spec.Network, holder),
+		fmt.Sprintf("Stop it with \"boxer stop --network %s %s\", or choose another name.", spec.Network, spec.Name)}
+}
+
+// slotFree waits until no live member holds the slot: one that was just stopped
+// may still be counted for a moment. It also proves that the seed answers
+// before anything is made.
+func slotFree(ctx context.Context, client *localcloud.Client, spec nodeSpec, slot string) error {
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+	defer cancel()
+	session, err := observe(ctx, client.Info())
+	if err != nil {
+		return seedProblem(spec.Network, err)
+	}
+	defer session.Close()
+	for {
+		holder, held := liveHolder(session.Members(), slot)
+		if !held {
+			return nil
+		}
+		select {
+		case <-session.Changed():
+		case <-ctx.Done():
+			taken := spec
+			taken.Name = slot
+			return nameTaken(taken, fmt.Sprintf("node %d (%s, running since %s)", holder.ID, holder.Kind, holder.Since.Format(time.DateTime)))
+		}
+	}
+}
+
+// observe tries until ctx ends: a seed that was killed is back in a moment.
+func observe(ctx context.Context, network localcloud.NetworkInfo) (*cluster.Session, error) {
+	for {
+		session, err := launch.Observe(ctx, network)
+		if !errors.Is(err, cluster.ErrUnreachable) {
+			return session, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func liveHolder(members []cluster.Member, slot string) (cluster.Member, bool) {
+	for _, m := range members {
+		if m.Slot == slot && m.State != cluster.StateLost && m.State != cluster.StateLeft {
+			return m, true
+		}
+	}
+	return cluster.Member{}, false
+}
+
+// seedProblem explains why the members of a network cannot be seen.
+func seedProblem(network string, err error) error {
+	switch {
+	case errors.Is(err, cluster.ErrWrongSecret):
+		return &explained{err, fmt.Sprintf("The secret file of network %q was changed after the network was made: restore it, or "+
+			"destroy the network and apply again.", network)}
+	case errors.Is(err, cluster.ErrUnreachable), errors.Is(err, cluster.ErrDisconnected):
+		return &explained{fmt.Errorf("the seed of network %q does not answer, and nodes cannot join without it: %w", network, err),
+			fmt.Sprintf("\"boxer logs --network %s seed-0\" may say why. Replacing the network (terraform apply -replace) makes a new seed.", network)}
+	}
+	return err
+}
+
+func networkExists(name, dir string) error {
+	return &explained{
+		fmt.Errorf("network %q exists in %s and was created outside this configuration", name, dir),
+		fmt.Sprintf("Import is a later feature: delete it with \"boxer network delete %s\", or choose another name.", name)}
+}
