@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"golang.org/x/sys/unix"
+)
+
+func TestHoldGivesNoEventUntilReleased(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		for _, nonblock := range []bool{true, false} {
+			t.Run(fmt.Sprintf("v6=%v nonblock=%v", v6, nonblock), func(t *testing.T) {
+				newNetwork(t) // counts
+				h, err := dig(7)
+				must(t, err)
+				defer h.close()
+				g := newGuest(t, v6, nonblock)
+				connected := make(chan error, 1)
+				if nonblock {
+					if err := g.connect(h.addr); !errors.Is(err, unix.EINPROGRESS) {
+						t.Fatalf("connect: %v", err)
+					}
+					if got := g.events(300 * time.Millisecond); got != 0 {
+						t.Fatalf("events %#x while held", got)
+					}
+				} else {
+					go func() { connected <- g.connect(h.addr) }()
+					select {
+					case err := <-connected:
+						t.Fatalf("connect returned %v while held", err)
+					case <-time.After(300 * time.Millisecond):
+					}
+				}
+				local := netip.AddrPortFrom(g.local.Addr().Unmap(), g.local.Port())
+				near, err := h.release(context.Background(), local)
+				must(t, err)
+				if nonblock {
+					if got := g.events(time.Second); got != unix.POLLOUT {
+						t.Errorf("events %#x after the release, want POLLOUT", got)
+					}
+				} else if err := <-connected; err != nil {
+					t.Errorf("connect: %v", err)
+				}
+				h.close()
+				near.SetDeadline(time.Now().Add(5 * time.Second))
+				talk(t, g.conn(), near)
+			})
+		}
+	}
+}
+
+func TestReleaseWaitsForTheGuestToConnect(t *testing.T) {
+	newNetwork(t)
+	h, err := dig(8)
+	must(t, err)
+	defer h.close()
+	g := newGuest(t, false, true)
+	connected := make(chan error)
+	time.AfterFunc(100*time.Millisecond, func() { connected <- g.connect(h.addr) })
+	near, err := h.release(context.Background(), g.local)
+	<-connected
+	must(t, err)
+	near.Close()
+	// A guest that never does so is given up when the caller does.
+	idle := newGuest(t, false, true)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := h.release(ctx, idle.local); err == nil {
+		t.Error("released a guest that does not connect")
+	}
+}
+
+func TestClosingTheHoleRefuses(t *testing.T) {
+	newNetwork(t)
+	h, err := dig(9)
+	must(t, err)
+	g := newGuest(t, false, true)
+	g.connect(h.addr)
+	h.close()
+	if got := g.events(5 * time.Second); got&unix.POLLERR == 0 {
+		t.Fatalf("events %#x", got)
+	}
+	if e, _ := unix.GetsockoptInt(g.fd, unix.SOL_SOCKET, unix.SO_ERROR); syscall.Errno(e) != unix.ECONNREFUSED {
+		t.Errorf("SO_ERROR %v, want ECONNREFUSED", syscall.Errno(e))
+	}
+}
+
+// connect lets a guest of v connect as its monitor does.
+func (v *node) connect(to netip.AddrPort, v6 bool) *guest {
+	v.t.Helper()
+	g := newGuest(v.t, v6, true)
+	p, err := v.Layer.Connect(context.Background(), Request{Cookie: uint64(g.local.Port()), To: to, V6: v6})
+	must(v.t, err)
+	switch p.Class {
+	case ClassDirect:
+		// The monitor would use TCP_FASTOPEN; what arrives is the same.
+		if err := g.connect(p.Addr); !errors.Is(err, unix.EINPROGRESS) {
+			v.t.Fatalf("connect: %v", err)
+		}
+		g.events(5 * time.Second)
+		_, err = unix.Write(g.fd, p.Preface)
+		must(v.t, err)
+		p.Ended(false)
+	case ClassHold:
+		p.Held(g.local)
+		if err := g.connect(p.Addr); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+			v.t.Fatalf("connect: %v", err)
+		}
+	default:
+		v.t.Fatalf("class %d", p.Class)
+	}
+	return g
+}
+
+func TestEveryWayBetweenTwoNodes(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		t.Run(fmt.Sprint("v6=", v6), func(t *testing.T) {
+			n := newNetwork(t)
+			n.node(seed)
+			open, laptop := n.node(), n.node(behindNAT, func(_ *cluster.Member, o *Options) { o.Reach = "seeds" })
+			hidden, other := n.node(behindNAT), n.node(behindNAT)
+			for _, test := range []struct {
+				name     string
+				from, to *node
+				path     string
+			}{
+				{"direct", hidden, open, pathDirect},
+				{"dialled back", open, hidden, pathRelay},
+				{"relayed", hidden, other, pathRelay},
+				{"relayed to a laptop, which cannot dial back", open, laptop, pathRelay},
+				{"relayed from a laptop", laptop, open, pathRelay},
+			} {
+				t.Run(test.name, func(t *testing.T) {
+					arrivals := test.to.listen(80)
+					g := test.from.connect(test.to.port(80), v6)
+					a := receive(t, arrivals)
+					if got := g.events(5 * time.Second); got != unix.POLLOUT {
+						t.Fatalf("events %#x", got)
+					}
+					want := test.from.port(g.local.Port())
+					if a.local != test.to.port(80) || a.peer != want {
+						t.Errorf("arrived at %s from %s, want %s from %s", a.local, a.peer, test.to.port(80), want)
+					}
+					if test.path == pathRelay {
+						test.from.mu.Lock()
+						got := test.from.noticed[uint64(g.local.Port())]
+						test.from.mu.Unlock()
+						if got != [2]netip.AddrPort{want, test.to.port(80)} {
+							t.Errorf("remembered %v", got)
+						}
+					}
+					talk(t, g.conn(), a.conn)
+					count := cluster.Path{From: test.from.id, To: test.to.id, Transport: test.path, Count: 1}
+					if !slices.Contains(test.from.Paths(), count) {
+						t.Errorf("paths %v, want %v", test.from.Paths(), count)
+					}
+				})
+			}
+		})
+	}
+}
+
+func TestFallbackFromDirectIsHeld(t *testing.T) {
+	n := newNetwork(t)
+	a, b := n.node(), n.node()
+	arrivals := b.listen(80)
+	p, err := a.Layer.Connect(context.Background(), Request{Cookie: 1, To: b.port(80)})
+	must(t, err)
+	p.Ended(true)
+	g := newGuest(t, false, true)
+	p, err = a.Layer.Connect(context.Background(), Request{Cookie: 1, To: b.port(80), Fallback: true})
+	must(t, err)
+	if p.Class != ClassHold {
+		t.Fatalf("class %d", p.Class)
+	}
+	p.Held(g.local)
+	g.connect(p.Addr)
+	talk(t, g.conn(), receive(t, arrivals).conn)
+	if got := a.Paths(); len(got) != 1 || got[0].Transport != pathRelay {
+		t.Errorf("paths %v", got)
+	}
+}
+
+func TestErrorsMeanWhatTheyMeanNatively(t *testing.T) {
+	n := newNetwork(t)
+	a, hidden, dead := n.node(), n.node(behindNAT), n.node()
+	gone, slow := n.node(behindNAT), n.node(behindNAT)
+	dead.down, gone.down = cluster.ErrNoSuchNode, cluster.ErrDisconnected
+	slow.down = fmt.Errorf("call: %w", context.DeadlineExceeded)
+	for _, test := range []struct {
+		to   netip.AddrPort
+		want error
+	}{
+		{hidden.port(81), syscall.ECONNREFUSED},
+		{dead.port(80), syscall.EHOSTUNREACH},
+		{slow.port(80), syscall.ETIMEDOUT},
+		{netip.MustParseAddrPort("100.80.9.9:80"), syscall.EHOSTUNREACH},
+		{gone.port(80), nil}, // the seed is away: try
+	} {
+		p, err := a.Layer.Connect(context.Background(), Request{To: test.to})
+		if !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", test.to, err, test.want)
+		}
+		if err == nil {
+			p.Ended(false)
+		}
+	}
+	// A listener that is announced needs no question.
+	n.mu.Lock()
+	n.on[dead.id-1].Listeners = []uint16{22, 80}
+	n.mu.Unlock()
+	if p, err := a.Layer.Connect(context.Background(), Request{To: dead.port(80)}); err != nil || p.Class != ClassDirect {
+		t.Errorf("announced listener: %+v, %v", p, err)
+	}
+}
+
+func TestListenerThatVanishesWhileHeldRefuses(t *testing.T) {
+	n := newNetwork(t)
+	a, hidden := n.node(), n.node(behindNAT)
+	n.on[hidden.id-1].Listeners = []uint16{80} // announced, closed since
+	g := a.connect(hidden.port(80), false)
+	if got := g.events(5 * time.Second); got&unix.POLLERR == 0 {
+		t.Fatalf("events %#x", got)
+	}
+	if e, _ := unix.GetsockoptInt(g.fd, unix.SOL_SOCKET, unix.SO_ERROR); syscall.Errno(e) != unix.ECONNREFUSED {
+		t.Errorf("SO_ERROR %v, want ECONNREFUSED", syscall.Errno(e))
+	}
+}
+
+func TestHoldsAreBounded(t *testing.T) {
+	n := newNetwork(t)
+	a, hidden := n.node(), n.node(behindNAT)
+	hidden.listen(80)
+	a.holds = make(chan struct{}, 1)
+	p, err := a.Layer.Connect(context.Background(), Request{To: hidden.port(80)})
+	must(t, err)
+	if _, err := a.Layer.Connect(context.Background(), Request{To: hidden.port(80)}); !errors.Is(err, syscall.ENOBUFS) {
+		t.Errorf("one more: %v, want ENOBUFS", err)
+	}
+	p.Ended(false)
+	if p, err = a.Layer.Connect(context.Background(), Request{To: hidden.port(80)}); err != nil {
+		t.Fatal(err)
+	}
+	p.Ended(false)
+}
+
+func TestClassify(t *testing.T) {
+	at := netip.MustParseAddrPort("100.64.1.2:7717")
+	vm := cluster.Member{ID: 1, Site: "s", NAT: cluster.NATNone, UnderlayAddress: at}
+	twin := cluster.Member{ID: 2, Site: "s", NAT: cluster.NATNone, UnderlayAddress: at}
+	far := cluster.Member{ID: 3, Site: "t", NAT: cluster.NATNone, UnderlayAddress: at}
+	lambda := cluster.Member{ID: 4, NAT: cluster.NATBehind, UnderlayAddress: at}
+	for _, test := range []struct {
+		self, peer cluster.Member
+		reach      string
+		want       Class
+	}{
+		{lambda, lambda, "any", ClassNative}, {vm, twin, "any", ClassNative}, {vm, far, "any", ClassDirect},
+		{lambda, vm, "any", ClassDirect}, {lambda, vm, "seeds", ClassHold}, {vm, lambda, "any", ClassHold},
+	} {
+		if got := Classify(test.self, test.peer, test.reach); got != test.want {
+			t.Errorf("%d to %d (%s): class %d, want %d", test.self.ID, test.peer.ID, test.reach, got, test.want)
+		}
+	}
+}
+
+func TestNativeConnectionsAreCountedOnce(t *testing.T) {
+	n := newNetwork(t)
+	site := func(m *cluster.Member, _ *Options) { m.Site = "s" }
+	a, b := n.node(site), n.node(site)
+	ip := b.Self().UnderlayAddress
+	pair := func(port uint16, remote netip.AddrPort) [2]netip.AddrPort {
+		return [2]netip.AddrPort{netip.AddrPortFrom(a.Self().UnderlayAddress.Addr(), port), remote}
+	}
+	redis := netip.AddrPortFrom(ip.Addr(), 6379)
+	a.SampleNative([][2]netip.AddrPort{pair(1, redis), pair(2, redis), pair(3, ip)})
+	a.SampleNative([][2]netip.AddrPort{pair(2, redis), pair(4, redis), pair(5, netip.MustParseAddrPort("192.0.2.1:80"))})
+	want := []cluster.Path{{From: a.id, To: b.id, Transport: pathNative, Count: 3}}
+	if got := a.Paths(); !slices.Equal(got, want) {
+		t.Errorf("paths %v, want %v", got, want)
+	}
+}

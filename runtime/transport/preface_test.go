@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func example() preface {
+	return preface{kind: kindRelayActive, id: 7, src: netip.MustParseAddrPort("100.80.0.7:4000"),
+		dst: netip.MustParseAddrPort("100.80.0.9:80"), session: session{1, 2, 3}}.fresh()
+}
+
+func TestPrefaceReadsBack(t *testing.T) {
+	key := prefaceKey(secret)
+	p := example()
+	p.time = time.UnixMilli(p.time.UnixMilli())
+	b := p.seal(key)
+	got, err := open(key, b)
+	if err != nil || got != p {
+		t.Errorf("%+v became %+v, %v", p, got, err)
+	}
+	// Where other readers expect the fields.
+	if string(b[:4]) != "BXP1" || b[4] != 1 || b[5] != 3 || binary.BigEndian.Uint32(b[36:]) != 0x64500007 || binary.BigEndian.Uint16(b[42:]) != 80 {
+		t.Errorf("layout % x", b)
+	}
+	for i := range b {
+		b[i] ^= 1
+		if _, err := open(key, b); err == nil {
+			t.Errorf("byte %d is not protected", i)
+		}
+		b[i] ^= 1
+	}
+	if example().nonce == p.nonce {
+		t.Error("two prefaces with one nonce")
+	}
+}
+
+func TestNoncesAreAdmittedOnceAndBounded(t *testing.T) {
+	n := newNonces()
+	n.most = 100
+	now := time.Now()
+	nonce := func(i int) (b [16]byte) {
+		binary.BigEndian.PutUint64(b[:], uint64(i))
+		return b
+	}
+	check := func(i int, at, now time.Time, want error) {
+		t.Helper()
+		if err := n.admit(nonce(i), at, now); !errors.Is(err, want) {
+			t.Errorf("nonce %d: %v, want %v", i, err, want)
+		}
+	}
+	check(1, now, now, nil)
+	check(1, now, now, errReplay)
+	check(2, now.Add(maxSkew+time.Second), now, errTime)
+	check(2, now.Add(-maxSkew-time.Second), now, errTime)
+	check(2, now.Add(maxSkew), now, nil)
+	check(1, now, now.Add(maxSkew-nonceSpan), errReplay) // as long as its time is accepted
+	for i := range 500 {
+		later := now.Add(time.Duration(i) * time.Second)
+		check(100+i, later, later, nil)
+		if n.count > n.most {
+			t.Fatalf("%d nonces kept", n.count)
+		}
+	}
+	// Under pressure what was forgotten is too old, never new.
+	end := now.Add(499 * time.Second)
+	for i := range 80 {
+		check(1000+i, end, end, nil)
+	}
+	check(100+400, now.Add(400*time.Second), end, errTime)
+	// And a flood within one bucket is refused, not let in unchecked.
+	refused := 0
+	for i := range 200 {
+		if n.admit(nonce(5000+i), end, end) != nil {
+			refused++
+		}
+	}
+	if refused == 0 || n.count > n.most {
+		t.Errorf("%d refused, %d kept", refused, n.count)
+	}
+}
+
+func FuzzOpenPreface(f *testing.F) {
+	key := prefaceKey(secret)
+	f.Add(example().seal(key))
+	f.Add(example().seal(key)[:95])
+	f.Add(make([]byte, prefaceSize))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		for _, b := range [][]byte{in, resealed(key, in)} {
+			p, err := open(key, b)
+			if err != nil {
+				continue
+			}
+			q, err := open(key, p.seal(key))
+			if err != nil || q != p {
+				t.Errorf("%+v became %+v, %v", p, q, err)
+			}
+		}
+	})
+}
+
+// resealed gives what the fuzzer made a right code, so that parsing is tried
+// too.
+func resealed(key, in []byte) []byte {
+	b := make([]byte, prefaceSize)
+	copy(b, in)
+	copy(b[64:], code(key, b[:64]))
+	return b
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func (v *node) half(k kind, id session) *net.TCPConn {
+	return v.knock(preface{kind: k, session: id}.fresh().seal(v.key))
+}
+
+func expectStart(t *testing.T, conn net.Conn) {
+	t.Helper()
+	var b [1]byte
+	if _, err := io.ReadFull(conn, b[:]); err != nil || b[0] != start {
+		t.Fatalf("read %v, %v; want the start byte", b, err)
+	}
+}
+
+func TestRelayPairsBySession(t *testing.T) {
+	v := newNetwork(t).node(seed)
+	a1, a2 := v.half(kindRelayActive, session{1}), v.half(kindRelayActive, session{2})
+	p2, p1 := v.half(kindRelayPassive, session{2}), v.half(kindRelayPassive, session{1})
+	for _, conn := range []net.Conn{a1, a2, p1, p2} {
+		expectStart(t, conn)
+	}
+	talk(t, a1, p1)
+	talk(t, p2, a2)
+}
+
+func TestRelayRefusesAndForgets(t *testing.T) {
+	v := newNetwork(t).node(seed)
+	v.Layer.relay.wait, v.Layer.relay.most = 200*time.Millisecond, 2
+	first := v.half(kindRelayActive, session{1})
+	waitHalves(t, v, 1)
+	silent(t, "the same half twice", v.half(kindRelayActive, session{1}))
+	second := v.half(kindRelayActive, session{2})
+	waitHalves(t, v, 2)
+	silent(t, "one half too many", v.half(kindRelayActive, session{3}))
+	silent(t, "the other half does not come", first)
+	silent(t, "the other half does not come", second)
+	waitHalves(t, v, 0)
+}
+
+func waitHalves(t *testing.T, v *node, want int) {
+	t.Helper()
+	r := v.Layer.relay
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		r.mu.Lock()
+		n := len(r.halves)
+		r.mu.Unlock()
+		if n == want {
+			return
+		}
+	}
+	t.Fatalf("not %d waiting halves within 5 s", want)
+}
+
+// tcpPair is the two ends of a connection.
+func tcpPair(t *testing.T) (a, b *net.TCPConn) {
+	t.Helper()
+	ln, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	defer ln.Close()
+	a, err = net.DialTCP("tcp4", nil, ln.Addr().(*net.TCPAddr))
+	must(t, err)
+	b, err = ln.AcceptTCP()
+	must(t, err)
+	for _, c := range []*net.TCPConn{a, b} {
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		t.Cleanup(func() { c.Close() })
+	}
+	return a, b
+}
+
+// spliced is two connections joined: bytes from left come out at right.
+func spliced(t *testing.T, ctx context.Context) (left, right *net.TCPConn, done chan struct{}) {
+	left, l := tcpPair(t)
+	right, r := tcpPair(t)
+	l.SetDeadline(time.Time{})
+	r.SetDeadline(time.Time{})
+	done = make(chan struct{})
+	go func() {
+		defer close(done)
+		splice(ctx, l, r)
+	}()
+	return left, right, done
+}
+
+func wait(t *testing.T, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the splice does not end")
+	}
+}
+
+func TestSpliceCarriesMuchAndHalfCloses(t *testing.T) {
+	newNetwork(t)
+	left, right, done := spliced(t, context.Background())
+	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<18) // 4 MiB
+	go func() {
+		left.Write(want)
+		left.CloseWrite()
+	}()
+	got, err := io.ReadAll(right)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+	// The other direction is still open.
+	_, err = right.Write([]byte("late"))
+	must(t, err)
+	right.Close()
+	if got, err := io.ReadAll(left); err != nil || string(got) != "late" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	wait(t, done)
+}
+
+func TestSplicePassesResetsOn(t *testing.T) {
+	newNetwork(t)
+	for _, quiet := range []bool{true, false} {
+		left, right, done := spliced(t, context.Background())
+		if !quiet {
+			// Bytes in flight that nobody reads make the close a reset.
+			_, err := right.Write(make([]byte, 1000))
+			must(t, err)
+			time.Sleep(20 * time.Millisecond)
+			left.Close()
+		} else {
+			reset(left)
+		}
+		if _, err := right.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("quiet=%v: %v, want ECONNRESET", quiet, err)
+		}
+		wait(t, done)
+	}
+}
+
+func TestSpliceEndsWithItsContext(t *testing.T) {
+	newNetwork(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	left, right, done := spliced(t, ctx)
+	cancel()
+	wait(t, done)
+	for _, conn := range []net.Conn{left, right} {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%v, want ECONNRESET", err)
+		}
+	}
+}
