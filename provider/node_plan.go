@@ -38,12 +38,15 @@ func (m sourceContents) MarkdownDescription(ctx context.Context) string { return
 
 func (sourceContents) PlanModifyString(ctx context.Context, req planmodifier.StringRequest, resp *planmodifier.StringResponse) {
 	at := path.Root("source_dir")
-	var dir types.String
+	var dir, known types.String
 	resp.Diagnostics.Append(req.Config.GetAttribute(ctx, at, &dir)...)
+	exists := !req.State.Raw.IsNull()
+	if exists {
+		resp.Diagnostics.Append(req.State.GetAttribute(ctx, at, &known)...)
+	}
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	exists := !req.State.Raw.IsNull()
 	switch {
 	case dir.IsUnknown():
 		resp.PlanValue = types.StringUnknown()
@@ -54,7 +57,7 @@ func (sourceContents) PlanModifyString(ctx context.Context, req planmodifier.Str
 		switch {
 		case err == nil:
 			resp.PlanValue = types.StringValue(found)
-		case exists:
+		case exists && dir.Equal(known):
 			// Terraform also plans before it destroys, which needs no files, and a
 			// node that runs has its own copy.
 			resp.PlanValue = req.StateValue

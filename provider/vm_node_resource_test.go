@@ -126,7 +126,11 @@ func TestSourceChangesReplace(t *testing.T) {
 	w.emptyPlan()
 	wantCalls(t, f) // nothing was touched
 
+	config("nowhere")
+	w.golden("source moved to nowhere", w.errors("plan", "-input=false"), nil)
+
 	// Destroying does not need the files.
+	config("moved")
 	if err := os.RemoveAll(w.dir + "/moved"); err != nil {
 		t.Fatal(err)
 	}
