@@ -119,7 +119,8 @@ void guest_hosts(void) {
     check_host(gethostbyaddr(&a, sizeof a, AF_INET), "logic-0", 0x64500004);
     CHECK(gethostbyaddr_r(&a, sizeof a, AF_INET, &host, bytes, sizeof bytes, &h, &error) == 0);
     check_host(h, "logic-0", 0x64500004);
-    check_host(gethostbyname("127.0.0.1"), "127.0.0.1", 0x7f000001);
+    h = gethostbyname("127.0.0.1"); /* libc's own */
+    CHECK(h && *(unsigned char *)h->h_addr_list[0] == 127);
     check_nameinfo();
 }
 
