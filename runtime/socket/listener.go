@@ -27,10 +27,15 @@ type listener struct {
 // Listen implements ipc.Handler: the guest announces a listener. The kernel
 // knows best what it is, so it is asked at once.
 func (l *Layer) Listen(_ context.Context, r ipc.ListenRequest) error {
+	local := unmapped(r.Addr)
 	l.mu.Lock()
+	if ip := local.Addr(); !ip.IsLoopback() && ip != l.underlay {
+		// Until the kernel says more: an address of this node, maybe as the
+		// guest sees it.
+		local = netip.AddrPortFrom(netip.IPv4Unspecified(), local.Port())
+	}
 	l.births++
-	l.listeners[r.Cookie] = &listener{local: unmapped(r.Addr), v6: r.V6, v6only: r.V6Only, backlog: r.Backlog, born: l.births}
-	l.settle()
+	l.listeners[r.Cookie] = &listener{local: local, v6: r.V6, v6only: r.V6Only, backlog: r.Backlog, born: l.births}
 	l.mu.Unlock()
 	l.sweep()
 	return nil
@@ -134,6 +139,7 @@ func (l *Layer) sweep() {
 			l.o.Logger.Warn().Err(err).Msg("closed listeners are noticed only when a connection for them arrives")
 		}
 		l.blind = true
+		l.settle()
 		return
 	}
 	here := make(map[uint64]bool, len(found))

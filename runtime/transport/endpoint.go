@@ -53,7 +53,9 @@ func (l *Layer) Serve(ctx context.Context, ln *net.TCPListener) error {
 			conn.Close()
 			continue
 		}
-		l.running.Go(func() { l.greet(conn.(*net.TCPConn)) })
+		if !l.spawn(func() { l.greet(conn.(*net.TCPConn)) }) {
+			conn.Close()
+		}
 	}
 }
 

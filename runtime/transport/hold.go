@@ -156,11 +156,9 @@ func (l *Layer) hold(self, m cluster.Member, r Request) (Plan, error) {
 		Class: ClassHold,
 		Addr:  h.addr,
 		Held: func(guest netip.AddrPort) {
-			if l.ctx.Err() != nil {
+			if !l.spawn(func() { h.run(netip.AddrPortFrom(guest.Addr().Unmap(), guest.Port()), end) }) {
 				end()
-				return
 			}
-			l.running.Go(func() { h.run(netip.AddrPortFrom(guest.Addr().Unmap(), guest.Port()), end) })
 		},
 		Ended: func(bool) { end() },
 	}, nil

@@ -93,6 +93,8 @@ type Layer struct {
 	ctx     context.Context // of all that outlives a call
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+	mu      sync.Mutex // of closed
+	closed  bool
 
 	nonces   *nonces
 	unproven chan struct{}
@@ -129,9 +131,22 @@ func New(o Options) *Layer {
 // Close ends all that the Layer holds, splices or relays, and waits for it.
 // Serve does so too when it ends.
 func (l *Layer) Close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
 	l.cancel()
 	l.relay.close()
 	l.running.Wait()
+}
+
+// spawn runs f so that Close waits for it, or not at all after Close.
+func (l *Layer) spawn(f func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.running.Go(f)
+	}
+	return !l.closed
 }
 
 // enter takes a place of a bounded number, if there is one.

@@ -84,7 +84,7 @@ func (l *Layer) answerMeet(ctx context.Context, k kind, in json.RawMessage) (any
 	if err != nil {
 		return meetAnswer{Status: statusUnreachable, Reason: err.Error()}, nil
 	}
-	if !enter(l.passive) || l.ctx.Err() != nil {
+	if !enter(l.passive) {
 		return meetAnswer{Status: statusUnreachable, Reason: "too many connections are being made"}, nil
 	}
 	self := l.o.Members.Self()
@@ -94,7 +94,11 @@ func (l *Layer) answerMeet(ctx context.Context, k kind, in json.RawMessage) (any
 		leave(l.passive)
 		return meetAnswer{Status: statusUnreachable, Reason: err.Error()}, nil
 	}
-	l.running.Go(func() { l.join(conn, own, call.From) })
+	if !l.spawn(func() { l.join(conn, own, call.From) }) {
+		leave(l.passive)
+		conn.Close()
+		return meetAnswer{Status: statusUnreachable, Reason: "this node is leaving"}, nil
+	}
 	return meetAnswer{Status: statusOK}, nil
 }
 
