@@ -224,13 +224,13 @@ func (c *cloud) eventually(what string, ok func() bool) {
 	}
 }
 
-// processes are the daemon of a network and everything below it, by pid and
+// processes are the daemon of the network shop and everything below it, by pid and
 // start time.
-func (c *cloud) processes(network string) []string {
+func (c *cloud) processes() []string {
 	c.t.Helper()
-	info, err := c.store().Network(network)
+	info, err := c.store().Network("shop")
 	if err != nil || !info.Alive {
-		c.t.Fatalf("network %s: alive %v, %v", network, info.Alive, err)
+		c.t.Fatalf("the network: alive %v, %v", info.Alive, err)
 	}
 	var all []string
 	for _, pid := range append(descendants(info.PID), info.PID) {

@@ -70,7 +70,7 @@ func TestAccNodeFailures(t *testing.T) {
 		})
 	}
 	w.t, c.t = t, t
-	noted := c.processes("shop")
+	noted := c.processes()
 	w.destroy()
 	if err := c.nothingLeft(noted); err != nil {
 		t.Error(err)
@@ -123,12 +123,12 @@ func TestAccWaitForNeverMet(t *testing.T) {
 func TestAccDeadSeed(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	w.configure(c.block() + store("sleep"))
+	w.configure(c.block() + sleepingStore)
 	w.apply()
-	noted := c.processes("shop")
+	noted := c.processes()
 	c.killHost("shop", "seed-0")
 	w.emptyPlan() // an unreachable seed is not drift
-	w.configure(c.block() + store("sleep") + vm("front", `["sleep", "1000"]`, ""))
+	w.configure(c.block() + sleepingStore + vm("front", `["sleep", "1000"]`, ""))
 	w.golden("node/dead seed", w.errors(applying...), map[string]string{c.dir: "STATE"})
 	if w.values("boxer_vm_node.store") == nil || w.values("boxer_vm_node.front") != nil {
 		t.Error("the state should hold store, and not front")
@@ -139,15 +139,13 @@ func TestAccDeadSeed(t *testing.T) {
 	}
 }
 
-func store(program string) string {
-	return shop + vm("store", `["`+program+`", "1000"]`, "")
-}
+var sleepingStore = shop + vm("store", `["sleep", "1000"]`, "")
 
 // A daemon that died took its hosts along: they are drift, the network is not.
 func TestAccDeadDaemon(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	w.configure(c.block() + store("sleep") + function("logic", `["sleep", "1000"]`, ""))
+	w.configure(c.block() + sleepingStore + function("logic", `["sleep", "1000"]`, ""))
 	w.apply()
 	address := w.values(logicAddress)["overlay_addresses"]
 	info, err := c.store().Network("shop")
@@ -173,7 +171,7 @@ func TestAccDeadDaemon(t *testing.T) {
 	if now := w.values(logicAddress)["overlay_addresses"]; fmt.Sprint(now) != fmt.Sprint(address) {
 		t.Errorf("logic had address %v, now %v", address, now)
 	}
-	noted := c.processes("shop")
+	noted := c.processes()
 	w.destroy()
 	if err := c.nothingLeft(noted); err != nil {
 		t.Error(err)
@@ -201,7 +199,7 @@ func TestAccTwoAppliesAtOnce(t *testing.T) {
 	places := []*workspace{c.workspace(), c.workspace()}
 	outputs, statuses := make([]string, len(places)), make([]int, len(places))
 	for _, w := range places {
-		w.configure(c.block() + store("sleep"))
+		w.configure(c.block() + sleepingStore)
 		w.must("init", "-input=false")
 	}
 	var wait sync.WaitGroup
@@ -218,7 +216,7 @@ func TestAccTwoAppliesAtOnce(t *testing.T) {
 	}
 	places[loser].golden("network/two applies", diagnosticsIn(outputs[loser]), map[string]string{c.dir: "STATE"})
 	places[winner].emptyPlan()
-	noted := c.processes("shop")
+	noted := c.processes()
 	places[winner].destroy()
 	places[loser].destroy()
 	if err := c.nothingLeft(noted); err != nil {
@@ -230,7 +228,7 @@ func TestAccTwoAppliesAtOnce(t *testing.T) {
 func TestAccTwoAppliesInOnePlace(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	w.configure(c.block() + store("sleep"))
+	w.configure(c.block() + sleepingStore)
 	w.must("init", "-input=false")
 	first := w.command(append(applying, "-no-color")...)
 	if err := first.Start(); err != nil {

@@ -146,7 +146,7 @@ func TestAccLifecycle(t *testing.T) {
 	var noted []string
 	serves := func(replicas int) resource.TestCheckFunc {
 		return func(*terraform.State) error {
-			noted = append(noted, q.processes("shop")...)
+			noted = append(noted, q.processes()...)
 			if counts := q.answers(20); len(counts) != replicas {
 				return fmt.Errorf("answers came from %v, want %d replicas", counts, replicas)
 			}

@@ -40,7 +40,7 @@ func TestAccQuickstart(t *testing.T) {
 		t.Errorf("answers came from %v, want both replicas", counts)
 	}
 	w.emptyPlan()
-	noted := c.processes("shop")
+	noted := c.processes()
 	w.destroy()
 	if err := c.nothingLeft(noted); err != nil {
 		t.Error(err)

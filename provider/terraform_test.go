@@ -164,14 +164,14 @@ func (w *workspace) must(args ...string) string {
 	return out
 }
 
-func (w *workspace) apply(args ...string) string {
+func (w *workspace) apply() {
 	w.t.Helper()
-	return w.must(append([]string{"apply", "-auto-approve", "-no-color", "-input=false"}, args...)...)
+	w.must("apply", "-auto-approve", "-no-color", "-input=false")
 }
 
-func (w *workspace) destroy(args ...string) string {
+func (w *workspace) destroy() {
 	w.t.Helper()
-	return w.must(append([]string{"destroy", "-auto-approve", "-no-color", "-input=false"}, args...)...)
+	w.must("destroy", "-auto-approve", "-no-color", "-input=false")
 }
 
 // emptyPlan fails the test if a plan proposes anything.
