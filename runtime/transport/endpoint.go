@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"golang.org/x/sys/unix"
 )
 
@@ -177,7 +178,7 @@ func (l *Layer) arrive(conn *net.TCPConn, p preface) {
 
 // deliver gives a connection to the guest, or resets it.
 func (l *Layer) deliver(conn *net.TCPConn, local, peer netip.AddrPort) {
-	file, err := plain(conn)
+	file, err := plain(conn, l.crossesNAT(peer.Addr()))
 	if err != nil {
 		reset(conn)
 		return
@@ -188,12 +189,21 @@ func (l *Layer) deliver(conn *net.TCPConn, local, peer netip.AddrPort) {
 	}
 }
 
+// crossesNAT tells whether a connection with a peer lives in some NAT's memory.
+func (l *Layer) crossesNAT(peer netip.Addr) bool {
+	m, ok := l.o.Members.Lookup(peer)
+	return l.o.Members.Self().NAT == cluster.NATBehind || (ok && m.NAT == cluster.NATBehind)
+}
+
 // plain takes the socket out of a connection as the kernel makes one, without
-// what the Go runtime sets on it.
-func plain(conn *net.TCPConn) (*os.File, error) {
+// what the Go runtime sets on it; only through a NAT it is kept alive.
+func plain(conn *net.TCPConn, nat bool) (*os.File, error) {
 	conn.SetDeadline(time.Time{})
 	conn.SetNoDelay(false)
 	conn.SetKeepAlive(false)
+	if nat {
+		conn.SetKeepAliveConfig(keepAlive)
+	}
 	file, err := conn.File()
 	if err != nil {
 		return nil, err

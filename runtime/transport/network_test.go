@@ -156,18 +156,28 @@ func (v *node) Listening(port uint16) bool {
 	return v.ports[port] != nil
 }
 
+// Deliver also checks that the guest gets a socket as the kernel makes one.
 func (v *node) Deliver(_ context.Context, file *os.File, local, peer netip.AddrPort) error {
 	if !v.Listening(local.Port()) {
 		return syscall.ECONNREFUSED
 	}
-	for _, option := range [][2]int{{unix.IPPROTO_TCP, unix.TCP_NODELAY}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE}} {
-		raw, _ := file.SyscallConn()
-		raw.Control(func(fd uintptr) {
-			if on, err := unix.GetsockoptInt(int(fd), option[0], option[1]); err != nil || on != 0 {
-				v.t.Errorf("socket option %v is %d on a guest's connection, %v", option, on, err)
-			}
-		})
+	m, _ := v.Lookup(peer.Addr())
+	alive := v.Self().NAT == cluster.NATBehind || m.NAT == cluster.NATBehind
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return err
 	}
+	raw.Control(func(fd uintptr) {
+		if on, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY); err != nil || on != 0 {
+			v.t.Errorf("TCP_NODELAY is %d, %v", on, err)
+		}
+		if on, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE); err != nil || (on != 0) != alive {
+			v.t.Errorf("SO_KEEPALIVE is %d, %v; through a NAT: %v", on, err, alive)
+		}
+		if protocol, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || protocol != unix.IPPROTO_TCP {
+			v.t.Errorf("protocol %d, %v", protocol, err)
+		}
+	})
 	conn, err := net.FileConn(file)
 	file.Close()
 	if err != nil {

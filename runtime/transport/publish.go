@@ -58,7 +58,7 @@ func (l *Layer) Publish(ctx context.Context, ln net.Listener, port uint16) error
 
 func (l *Layer) publish(ctx context.Context, conn *net.TCPConn, port uint16) {
 	peer := remote(conn)
-	file, err := plain(conn)
+	file, err := plain(conn, false)
 	if err != nil {
 		reset(conn)
 		return
