@@ -141,7 +141,8 @@ func TestAccDeadSeed(t *testing.T) {
 
 var sleepingStore = shop + vm("store", `["sleep", "1000"]`, "")
 
-// A daemon that died took its hosts along: they are drift, the network is not.
+// A daemon that died took its hosts and replicas along: they are drift, the
+// network and the function are not.
 func TestAccDeadDaemon(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
@@ -160,7 +161,7 @@ func TestAccDeadDaemon(t *testing.T) {
 		return err == nil && !info.Alive
 	})
 	planned := w.planned()
-	if planned[network] != "no-op" || planned[storeVM] != "create" || planned[logicAddress] != "create" {
+	if planned[network] != "no-op" || planned[storeVM] != "create" || planned[logicAddress] != "update" {
 		t.Errorf("planned %v", planned)
 	}
 	if info, err := c.store().Network("shop"); err != nil || info.Alive {

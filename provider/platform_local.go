@@ -77,18 +77,18 @@ func (p *localPlatform) connect(ctx context.Context, network string) (*localclou
 	return client, err
 }
 
-// look returns a client of a network whose daemon runs, else errGone: without
-// the daemon there are no hosts, and looking must not start one.
+// look returns a client that only looks, nil if the network's daemon does not
+// run: looking must not start one. Without a network it fails with errGone.
 func (p *localPlatform) look(ctx context.Context, network string) (*localcloud.Client, error) {
 	store, err := p.store()
 	if err != nil {
 		return nil, err
 	}
 	info, err := store.Network(network)
-	if errors.Is(err, localcloud.ErrNotFound) || err == nil && !info.Alive {
+	switch {
+	case errors.Is(err, localcloud.ErrNotFound):
 		return nil, errGone
-	}
-	if err != nil {
+	case err != nil || !info.Alive:
 		return nil, err
 	}
 	return store.Connect(ctx, network)
@@ -183,9 +183,13 @@ func (p *localPlatform) StartVM(ctx context.Context, spec nodeSpec) (launch.Want
 	return want, err
 }
 
-// VM fails with errGone when the host is not there or dead.
+// VM fails with errGone when the host is not there or dead. A host dies with
+// the daemon.
 func (p *localPlatform) VM(ctx context.Context, network, name string) (string, error) {
 	client, err := p.look(ctx, network)
+	if err == nil && client == nil {
+		err = errGone
+	}
 	if err != nil {
 		return "", err
 	}
@@ -257,10 +261,11 @@ func (p *localPlatform) StopReplica(ctx context.Context, network, name, slot str
 	return p.remove(ctx, network, func(c *localcloud.Client) error { return c.StopInvocation(ctx, name, slot) })
 }
 
-// RunningReplicas fails with errGone when the function is not there.
+// RunningReplicas fails with errGone when the function is not there. A function
+// survives the daemon; its replicas do not.
 func (p *localPlatform) RunningReplicas(ctx context.Context, network, name string) ([]string, error) {
 	client, err := p.look(ctx, network)
-	if err != nil {
+	if err != nil || client == nil {
 		return nil, err
 	}
 	defer client.Close()
@@ -303,6 +308,9 @@ func (p *localPlatform) Await(ctx context.Context, network string, launches []la
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil, fmt.Errorf("interrupted before the guest ran: %w", ctx.Err())
 	case errors.As(err, &failure):
+		if ctx.Err() != nil { // the log that launch points to goes with the node
+			failure.Remedy = fmt.Sprintf("A node has %s to run: check its command and what it waits for, then apply again", p.ready)
+		}
 		return nil, err
 	}
 	return nil, seedProblem(network, err)
