@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package localcloud
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+// Client talks to the daemon of one network. It is safe for concurrent use.
+type Client struct {
+	info NetworkInfo
+	dir  netDir
+	http *http.Client
+}
+
+func newClient(info NetworkInfo) *Client {
+	c := &Client{info: info, dir: netDir(info.Directory)}
+	c.http = &http.Client{Transport: &http.Transport{DialContext: c.dial, MaxIdleConnsPerHost: 2}}
+	return c
+}
+
+func (c *Client) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	base, held, err := hiddenBase(string(c.dir))
+	if err != nil {
+		return nil, err
+	}
+	defer held.Close()
+	return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(base, socketName))
+}
+
+// Info describes the client's network.
+func (c *Client) Info() NetworkInfo { return c.info }
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// do sends in as JSON and reads the answer into out; either may be nil.
+func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return err
+		}
+	}
+	_, answer, err := c.send(ctx, method, path, body, nil)
+	if err != nil {
+		return err
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("network %q: answer of its daemon: %w", c.info.Name, err)
+	}
+	return nil
+}
+
+func (c *Client) send(ctx context.Context, method, path string, body []byte, header http.Header) (http.Header, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://local"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, err
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		var urlErr *url.Error
+		if errors.As(err, &urlErr) {
+			err = urlErr.Err
+		}
+		return nil, nil, fmt.Errorf("network %q: its daemon does not answer: %w: see %s", c.info.Name, err, c.dir.join("cloud.log"))
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, nil, fmt.Errorf("network %q: its daemon broke off: %w: see %s", c.info.Name, err, c.dir.join("cloud.log"))
+	}
+	if resp.StatusCode >= 300 {
+		failure := &apiError{}
+		if err := json.Unmarshal(answer, failure); err != nil || failure.Message == "" {
+			failure.Message = fmt.Sprintf("network %q: its daemon answers %s to %s %s", c.info.Name, resp.Status, method, path)
+		}
+		return nil, nil, failure
+	}
+	return resp.Header, answer, nil
+}
+
+// takeSource copies a source directory to where the daemon looks, "" if there
+// is none. release removes what the daemon did not take.
+func (c *Client) takeSource(dir string) (name, hash string, release func(), err error) {
+	if dir == "" {
+		return "", "", func() {}, nil
+	}
+	name = rand.Text()
+	own := c.dir.join("incoming", name)
+	if err := os.Mkdir(own, 0o700); err != nil {
+		return "", "", nil, stateError(c.dir.stateDir(), err)
+	}
+	release = func() { _ = removeAll(own) }
+	if hash, err = copySource(dir, filepath.Join(own, "source")); err != nil {
+		release()
+		return "", "", nil, err
+	}
+	return name, hash, release, nil
+}
+
+// CreateHost starts a VM host and returns when it is set up and its bootstrap
+// script runs; ErrExists while one of that slot runs.
+func (c *Client) CreateHost(ctx context.Context, spec HostSpec) (Host, error) {
+	name, _, release, err := c.takeSource(spec.SourceDir)
+	if err != nil {
+		return Host{}, fmt.Errorf("host %q: %w", spec.Config.Slot, err)
+	}
+	defer release()
+	spec.SourceDir = ""
+	var h Host
+	if err := c.do(ctx, http.MethodPost, "/hosts", hostRequest{spec, name}, &h); err != nil {
+		return Host{}, err
+	}
+	return c.withMachinePIDs([]Host{h})[0], nil
+}
+
+// Host describes a host, ErrNotFound if there is none. A host that ended by
+// itself or was killed stays known, as HostExited, until it is deleted.
+func (c *Client) Host(ctx context.Context, slot string) (Host, error) {
+	var h Host
+	if err := c.do(ctx, http.MethodGet, "/hosts/"+url.PathEscape(slot), nil, &h); err != nil {
+		return Host{}, err
+	}
+	return c.withMachinePIDs([]Host{h})[0], nil
+}
+
+// Hosts lists the hosts by slot, the seed included.
+func (c *Client) Hosts(ctx context.Context) ([]Host, error) {
+	var list []Host
+	if err := c.do(ctx, http.MethodGet, "/hosts", nil, &list); err != nil {
+		return nil, err
+	}
+	return c.withMachinePIDs(list), nil
+}
+
+func (c *Client) withMachinePIDs(list []Host) []Host {
+	pids := c.machinePIDs()
+	for i := range list {
+		if list[i].PID != 0 {
+			list[i].MachinePID = pids[list[i].PID]
+		}
+	}
+	return list
+}
+
+func (c *Client) machinePIDs() map[int]int {
+	p, err := c.dir.daemon()
+	if err != nil {
+		return nil
+	}
+	return machinePIDs(p.Inner.PID)
+}
+
+// DeleteHost stops a host (TERM, ten seconds to drain, then KILL) and forgets
+// it; idempotent.
+func (c *Client) DeleteHost(ctx context.Context, slot string) error {
+	return c.do(ctx, http.MethodDelete, "/hosts/"+url.PathEscape(slot), nil, nil)
+}
+
+// CreateFunction makes a function; ErrExists if there is one.
+func (c *Client) CreateFunction(ctx context.Context, spec FunctionSpec) (Function, error) {
+	name, hash, release, err := c.takeSource(spec.SourceDir)
+	if err != nil {
+		return Function{}, fmt.Errorf("function %q: %w", spec.Name, err)
+	}
+	defer release()
+	spec.SourceDir = ""
+	var f Function
+	err = c.do(ctx, http.MethodPost, "/functions", functionRequest{spec, name, hash}, &f)
+	return f, err
+}
+
+// Function describes a function, ErrNotFound if there is none.
+func (c *Client) Function(ctx context.Context, name string) (Function, error) {
+	var f Function
+	err := c.do(ctx, http.MethodGet, "/functions/"+url.PathEscape(name), nil, &f)
+	return f, err
+}
+
+// Functions lists the functions by name.
+func (c *Client) Functions(ctx context.Context) ([]Function, error) {
+	var list []Function
+	err := c.do(ctx, http.MethodGet, "/functions", nil, &list)
+	return list, err
+}
+
+// DeleteFunction stops a function's invocations and forgets it; idempotent.
+func (c *Client) DeleteFunction(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodDelete, "/functions/"+url.PathEscape(name), nil, nil)
+}
+
+// FunctionConfig fills in what the platform knows of a function node, for the
+// payload of Invoke.
+func (c *Client) FunctionConfig(n config.Node) config.Node {
+	n.Version, n.Kind, n.Network = config.Version, config.KindFunction, c.info.Name
+	n.SecretRef = "file:" + hostSecretFile
+	n.SeedEndpoints = []string{fmt.Sprintf("%s:%d", addressAt(hostBase, 1), c.info.Port)}
+	n.Port, n.Site, n.UnderlayAddress = c.info.Port, "", ""
+	if n.LaunchToken == "" {
+		n.LaunchToken = rand.Text()
+	}
+	return n
+}
+
+// ClientConfig fills in what a node on this machine itself needs (boxer run
+// --kind client).
+func (c *Client) ClientConfig(n config.Node) config.Node {
+	n.Version, n.Kind, n.Network = config.Version, config.KindClient, c.info.Name
+	n.SecretRef = "file:" + c.info.SecretFile
+	n.SeedEndpoints = []string{c.info.SeedEndpoint}
+	n.Reach = config.ReachSeeds
+	if n.LaunchToken == "" {
+		n.LaunchToken = rand.Text()
+	}
+	return n
+}
+
+// Invoke sends one event to a function, asynchronously (Lambda's InvocationType
+// Event), and returns its request id.
+func (c *Client) Invoke(ctx context.Context, function string, payload []byte) (string, error) {
+	header, _, err := c.send(ctx, http.MethodPost, "/2015-03-31/functions/"+url.PathEscape(function)+"/invocations",
+		payload, http.Header{"X-Amz-Invocation-Type": {"Event"}})
+	if err != nil {
+		return "", err
+	}
+	return header.Get("X-Amzn-RequestId"), nil
+}
+
+// Invocations lists a function's invocations, oldest first.
+func (c *Client) Invocations(ctx context.Context, function string) ([]Invocation, error) {
+	var list []Invocation
+	if err := c.do(ctx, http.MethodGet, "/functions/"+url.PathEscape(function)+"/invocations", nil, &list); err != nil {
+		return nil, err
+	}
+	pids := c.machinePIDs()
+	for i := range list {
+		if list[i].PID != 0 {
+			list[i].MachinePID = pids[list[i].PID]
+		}
+	}
+	return list, nil
+}
+
+// StopInvocation ends the running invocations of a slot and returns when their
+// sandboxes are gone; idempotent.
+func (c *Client) StopInvocation(ctx context.Context, function, slot string) error {
+	return c.do(ctx, http.MethodDelete, "/functions/"+url.PathEscape(function)+"/invocations/"+url.PathEscape(slot), nil, nil)
+}
+
+// LogPath is the file with the output of a slot's guest.
+func (c *Client) LogPath(slot string) string { return guestLog(c.dir, slot) }
+
+// NodeLogPath is the file with the messages of a slot's supervisor and
+// bootstrap script.
+func (c *Client) NodeLogPath(slot string) string { return nodeLog(c.dir, slot) }
+
+// Tail returns the last lines of the output of a slot's guest.
+func (c *Client) Tail(slot string, lines int) ([]string, error) {
+	if err := config.CheckName(slot); err != nil {
+		return nil, err
+	}
+	found, err := tail(c.LogPath(slot), lines)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("log of %q: %w on network %q", slot, ErrNotFound, c.info.Name)
+	}
+	return found, err
+}

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package localcloud
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sort"
+	"time"
+
+	"github.com/boxer-overlay/boxer/layer"
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+// Defaults and bounds of a function, as on Lambda.
+const (
+	defaultMemoryMB = 1769
+	defaultTimeoutS = 900
+	keepInvocations = 100 // ended ones, per function
+)
+
+// function is a function as the daemon keeps it. Its directory holds
+// function.json and source/; it survives the daemon.
+type function struct {
+	record      Function
+	making      bool // reserved, not complete yet
+	invocations []*invocation
+}
+
+type invocation struct {
+	record Invocation
+	box    *sandbox // nil while it is being made, and when that failed
+	failed string   // why it could not be made
+}
+
+func (i *invocation) running() bool {
+	return i.failed == "" && (i.box == nil || i.box.running())
+}
+
+// snapshot is the record as it is now. The caller holds d.mu.
+func (i *invocation) snapshot() Invocation {
+	r := i.record
+	if i.running() {
+		return r
+	}
+	r.PID = 0
+	if r.Error = i.failed; i.box != nil {
+		r.Error = i.box.failure()
+		r.Ended = i.box.ended
+		if r.Error == "" && !i.box.done() {
+			r.Error = "stopped"
+		}
+	}
+	r.State = InvocationSucceeded
+	if r.Error != "" {
+		r.State = InvocationFailed
+	}
+	return r
+}
+
+func (f *function) snapshot() Function {
+	r := f.record
+	for _, i := range f.invocations {
+		if i.running() {
+			r.Running++
+		}
+	}
+	return r
+}
+
+// loadFunctions takes up the functions of an earlier daemon, and removes those
+// that were never complete.
+func (d *daemon) loadFunctions() error {
+	entries, err := os.ReadDir(d.dir.join("functions"))
+	if err != nil {
+		return stateError(d.dir.stateDir(), err)
+	}
+	for _, e := range entries {
+		var record Function
+		err := readJSON(d.dir.join("functions", e.Name(), "function.json"), &record)
+		if errors.Is(err, os.ErrNotExist) {
+			err = removeAll(d.dir.join("functions", e.Name()))
+			if err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return stateError(d.dir.stateDir(), err)
+		}
+		d.functions[record.Name] = &function{record: record}
+	}
+	return nil
+}
+
+func (spec *FunctionSpec) complete() error {
+	if spec.MemoryMB == 0 {
+		spec.MemoryMB = defaultMemoryMB
+	}
+	if spec.TimeoutS == 0 {
+		spec.TimeoutS = defaultTimeoutS
+	}
+	if err := config.CheckName(spec.Name); err != nil {
+		return fmt.Errorf("function: %w", err)
+	}
+	if spec.MemoryMB < 128 || spec.MemoryMB > 10240 {
+		return fmt.Errorf("function %q: memory of %d MB: want 128 to 10240", spec.Name, spec.MemoryMB)
+	}
+	if spec.TimeoutS < 1 || spec.TimeoutS > 900 {
+		return fmt.Errorf("function %q: timeout of %d s: want 1 to 900", spec.Name, spec.TimeoutS)
+	}
+	return nil
+}
+
+func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Function, error) {
+	if err := spec.complete(); err != nil {
+		return Function{}, badRequest{err}
+	}
+	d.mu.Lock()
+	if _, ok := d.functions[spec.Name]; ok {
+		d.mu.Unlock()
+		return Function{}, fmt.Errorf("function %q %w on network %q: choose another name or delete it first", spec.Name, ErrExists, d.info.Name)
+	}
+	f := &function{making: true, record: Function{
+		Name: spec.Name, MemoryMB: spec.MemoryMB, TimeoutS: spec.TimeoutS, CodeSHA256: hash, Created: time.Now().UTC(),
+		ARN: "arn:aws:lambda:local:000000000000:function:" + d.info.Name + "-" + spec.Name,
+	}}
+	d.functions[spec.Name] = f
+	d.mu.Unlock()
+	err := d.storeFunction(f.record, incoming)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f.making = false; err != nil {
+		delete(d.functions, spec.Name)
+		_ = removeAll(d.dir.join("functions", spec.Name))
+		return Function{}, fmt.Errorf("function %q: %w", spec.Name, stateError(d.dir.stateDir(), err))
+	}
+	return f.snapshot(), nil
+}
+
+func (d *daemon) storeFunction(record Function, incoming string) error {
+	own := d.dir.join("functions", record.Name)
+	if err := os.MkdirAll(own, 0o700); err != nil {
+		return err
+	}
+	source := own + "/source"
+	if incoming == "" {
+		if err := os.Mkdir(source, 0o755); err != nil {
+			return err
+		}
+	} else if err := os.Rename(incoming, source); err != nil {
+		return err
+	}
+	if d.rooted {
+		uid, gid := d.mapIDs()
+		if err := giveTo(source, uid, gid); err != nil {
+			return err
+		}
+	}
+	return writeJSON(own+"/function.json", record)
+}
+
+// lookUpFunction finds a complete function. The caller holds d.mu.
+func (d *daemon) lookUpFunction(name string) (*function, error) {
+	f, ok := d.functions[name]
+	if !ok || f.making {
+		return nil, fmt.Errorf("function %q: %w on network %q", name, ErrNotFound, d.info.Name)
+	}
+	return f, nil
+}
+
+func (d *daemon) getFunction(name string) (Function, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, err := d.lookUpFunction(name)
+	if err != nil {
+		return Function{}, err
+	}
+	return f.snapshot(), nil
+}
+
+func (d *daemon) listFunctions() []Function {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := []Function{}
+	for _, f := range d.functions {
+		if !f.making {
+			list = append(list, f.snapshot())
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
+	return list
+}
+
+// invoke takes one event: it is accepted at once and runs in a sandbox of its
+// own, as an asynchronous invocation on Lambda does.
+func (d *daemon) invoke(name string, payload []byte) (Invocation, error) {
+	var head struct {
+		Slot        string `json:"slot"`
+		LaunchToken string `json:"launch_token"`
+	}
+	if err := json.Unmarshal(payload, &head); err != nil {
+		return Invocation{}, badRequest{fmt.Errorf("invoke %q: the payload is not JSON: %w", name, err)}
+	}
+	if err := config.CheckName(head.Slot); err != nil {
+		return Invocation{}, badRequest{fmt.Errorf("invoke %q: slot: %w", name, err)}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, err := d.lookUpFunction(name)
+	if err != nil {
+		return Invocation{}, err
+	}
+	i := &invocation{record: Invocation{
+		RequestID: newRequestID(), Function: name, Slot: head.Slot, LaunchID: cluster.LaunchID(head.LaunchToken),
+		State: InvocationRunning, Started: time.Now().UTC(),
+	}}
+	f.invocations = append(forgetOld(f.invocations), i)
+	go d.runInvocation(f.record, i, payload)
+	return i.snapshot(), nil
+}
+
+// forgetOld drops the oldest ended invocations beyond keepInvocations.
+func forgetOld(list []*invocation) []*invocation {
+	ended := 0
+	for _, i := range list {
+		if !i.running() {
+			ended++
+		}
+	}
+	var kept []*invocation
+	for _, i := range list {
+		if !i.running() && ended >= keepInvocations {
+			ended--
+			continue
+		}
+		kept = append(kept, i)
+	}
+	return kept
+}
+
+// newRequestID looks like Lambda's (a random UUID).
+func newRequestID() string {
+	b := make([]byte, 16)
+	rand.Read(b)
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func (d *daemon) runInvocation(f Function, i *invocation, payload []byte) {
+	box, address, err := d.startInvocation(f, i, payload)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		i.failed = err.Error()
+		i.record.Ended = time.Now().UTC()
+		d.log.Error().Err(err).Str("function", f.Name).Str("slot", i.record.Slot).Msg("no sandbox for an invocation")
+		return
+	}
+	i.box, i.record.PID, i.record.NATAddress = box, box.cmd.Process.Pid, address
+	select {
+	case <-d.stopped: // too late: shutDown may have looked before it was there
+		go box.end(0)
+	default:
+	}
+}
+
+func (d *daemon) startInvocation(f Function, i *invocation, payload []byte) (*sandbox, string, error) {
+	// Lambda unpacks what it verified; here it was verified when it was unpacked.
+	if _, err := os.Stat(d.rt.layer() + "/" + layer.BootstrapPath); err != nil {
+		return nil, "", fmt.Errorf("layer: %w: delete the network and create it again", err)
+	}
+	at, err := d.router.addSandbox()
+	if err != nil {
+		return nil, "", err
+	}
+	staging, err := os.MkdirTemp(d.dir.join("functions", f.Name), "sandbox-")
+	if err != nil {
+		at.release()
+		return nil, "", stateError(d.dir.stateDir(), err)
+	}
+	uid, gid := d.mapIDs()
+	timeout := time.Duration(f.TimeoutS) * time.Second
+	spec := initSpec{
+		Kind: config.KindFunction, Slot: i.record.Slot, Address: sandboxInside.Addr().String(),
+		StateDir: d.dir.stateDir(), Staging: staging, Secret: d.secret,
+		Source: d.dir.join("functions", f.Name, "source"), LayerDir: d.rt.layer(),
+		UID: functionUID, GID: functionGID, MapUID: uid, MapGID: gid,
+		Event: &event{
+			RequestID: i.record.RequestID, Function: f.Name, ARN: f.ARN, Slot: i.record.Slot,
+			MemoryMB: f.MemoryMB, Timeout: timeout, Deadline: time.Now().Add(timeout), Payload: payload,
+		},
+	}
+	box, err := d.startSandbox(spec, at, nil, func() { _ = removeAll(staging) })
+	return box, at.address.String(), err
+}
+
+func (d *daemon) listInvocations(name string) ([]Invocation, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, err := d.lookUpFunction(name)
+	if err != nil {
+		return nil, err
+	}
+	list := []Invocation{}
+	for _, i := range f.invocations {
+		list = append(list, i.snapshot())
+	}
+	return list, nil
+}
+
+// stopInvocations ends the running invocations of a slot ("": of all), and
+// returns when their sandboxes are gone.
+func (d *daemon) stopInvocations(name, slot string) error {
+	for {
+		d.mu.Lock()
+		f, err := d.lookUpFunction(name)
+		if err != nil {
+			d.mu.Unlock()
+			return nil
+		}
+		var boxes []*sandbox
+		making := false
+		for _, i := range f.invocations {
+			if i.running() && (slot == "" || i.record.Slot == slot) {
+				making = making || i.box == nil
+				if i.box != nil {
+					boxes = append(boxes, i.box)
+				}
+			}
+		}
+		d.mu.Unlock()
+		endAll(boxes)
+		if !making {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond) // its sandbox is being made, within setUpTime
+	}
+}
+
+// deleteFunction ends a function's invocations and forgets it with their logs.
+func (d *daemon) deleteFunction(name string) error {
+	if err := d.stopInvocations(name, ""); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, err := d.lookUpFunction(name)
+	if err != nil {
+		return nil
+	}
+	for _, i := range f.invocations {
+		_ = os.Remove(guestLog(d.dir, i.record.Slot))
+		_ = os.Remove(nodeLog(d.dir, i.record.Slot))
+	}
+	if err := removeAll(d.dir.join("functions", name)); err != nil {
+		return stateError(d.dir.stateDir(), err)
+	}
+	delete(d.functions, name)
+	return nil
+}

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package localcloud
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+// Paths inside a host.
+const (
+	hostSecretFile = "/etc/boxer/secret"
+	hostStateDir   = "/var/lib/boxer"
+	hostLayerZip   = "/run/boxer/layer.zip"
+	hostScript     = "/run/boxer/user-data"
+	hostPath       = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+)
+
+// drainTime is how long a guest may take to end after TERM.
+const drainTime = 10 * time.Second
+
+// Descriptors HostMain is started with, besides the standard ones (logs).
+const (
+	specFD   = 3 // the initSpec, JSON up to its end
+	reportFD = 4 // initReports, JSON lines
+	listenFD = 5 // the published listeners
+)
+
+// initSpec tells the init of a host what the host is.
+type initSpec struct {
+	Kind     string `json:"kind"` // as in config.Node
+	Slot     string `json:"slot"`
+	Address  string `json:"address"`
+	StateDir string `json:"state_dir"` // of the store, to be hidden
+	Staging  string `json:"staging"`   // an empty directory to assemble the root on
+	Secret   string `json:"secret"`
+	Source   string `json:"source,omitempty"`
+	State    string `json:"state,omitempty"` // persistent state, seeds only
+	LayerZip string `json:"layer_zip,omitempty"`
+	LayerDir string `json:"layer_dir,omitempty"`
+	Script   string `json:"script,omitempty"` // VMs: the bootstrap script
+	UID      int    `json:"uid"`              // of the guest, as it sees itself
+	GID      int    `json:"gid"`
+	MapUID   int    `json:"map_uid"` // of the guest, as the daemon sees it
+	MapGID   int    `json:"map_gid"`
+	Listen   int    `json:"listen"` // published listeners
+
+	Event *event `json:"event,omitempty"` // functions: what to run
+}
+
+func (s *initSpec) isVM() bool { return s.Kind != config.KindFunction }
+
+// initReport is what the init of a host tells the daemon.
+type initReport struct {
+	Started bool   `json:"started,omitempty"`
+	Done    bool   `json:"done,omitempty"` // functions: the event was answered
+	Error   string `json:"error,omitempty"`
+}
+
+// HostMain is `boxer local-host`: process 1 of a host. It sets the host up,
+// starts what runs there, reaps, and ends when that ends; the kernel then kills
+// whatever is left in its namespaces.
+func HostMain(args []string) int {
+	if os.Getpid() != 1 || len(args) != 1 {
+		fmt.Fprintln(os.Stderr, "boxer local-host is started by Boxer itself")
+		return 125
+	}
+	h, err := newHostInit()
+	if err == nil {
+		err = h.run()
+	}
+	h.report(initReport{Done: err == nil, Error: errorText(err)})
+	return 0
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+type hostInit struct {
+	spec    initSpec
+	reports *json.Encoder
+	signals chan os.Signal
+	child   int
+	ended   chan syscall.WaitStatus
+}
+
+func newHostInit() (*hostInit, error) {
+	h := &hostInit{
+		reports: json.NewEncoder(os.NewFile(reportFD, "report")),
+		signals: make(chan os.Signal, 4),
+		ended:   make(chan syscall.WaitStatus, 1),
+	}
+	unix.CloseOnExec(reportFD)
+	signal.Notify(h.signals, unix.SIGTERM, unix.SIGINT)
+	in := os.NewFile(specFD, "spec")
+	defer in.Close()
+	if err := json.NewDecoder(in).Decode(&h.spec); err != nil {
+		return h, fmt.Errorf("read what to be: %w", err)
+	}
+	return h, nil
+}
+
+func (h *hostInit) report(r initReport) { _ = h.reports.Encode(r) }
+
+func (h *hostInit) run() error {
+	if err := assembleRoot(&h.spec); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte(h.spec.Slot)); err != nil {
+		return fmt.Errorf("set host name: %w", err)
+	}
+	if h.spec.isVM() {
+		return h.runVM()
+	}
+	return h.runFunction()
+}
+
+// runVM runs the bootstrap script, which is the service manager of a host
+// without systemd.
+func (h *hostInit) runVM() error {
+	if err := os.WriteFile(hostScript, []byte(h.spec.Script), 0o755); err != nil {
+		return err
+	}
+	env := []string{
+		"PATH=" + hostPath, "HOME=/tmp", "LANG=C.UTF-8", "USER=" + guestUser(h.spec.UID),
+	}
+	if h.spec.Listen > 0 {
+		env = append(env, "LISTEN_FDS="+strconv.Itoa(h.spec.Listen))
+	}
+	if err := h.start([]string{"/bin/sh", hostScript}, env); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	h.report(initReport{Started: true})
+	status, stopped := h.wait(nil)
+	if stopped || status.ExitStatus() == 0 {
+		return nil
+	}
+	return fmt.Errorf("bootstrap: %s", describe(status))
+}
+
+// start starts the guest's side in a user namespace in which it is nobody
+// special: mapped root would be root enough for programs to try and change user.
+func (h *hostInit) start(argv, env []string) error {
+	files := []uintptr{0, 1, 2}
+	for i := range h.spec.Listen {
+		unix.CloseOnExec(listenFD + i) // the child has it under another number
+		files = append(files, uintptr(listenFD+i))
+	}
+	pid, _, err := syscall.StartProcess(argv[0], argv, &syscall.ProcAttr{
+		Dir: "/", Env: env, Files: files,
+		Sys: &syscall.SysProcAttr{
+			Setsid:      true,
+			Cloneflags:  unix.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: h.spec.UID, HostID: h.spec.MapUID, Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: h.spec.GID, HostID: h.spec.MapGID, Size: 1}},
+			Credential:  &syscall.Credential{Uid: uint32(h.spec.UID), Gid: uint32(h.spec.GID), NoSetGroups: true},
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("start %s: %w", argv[0], err)
+	}
+	for i := range h.spec.Listen {
+		unix.Close(listenFD + i) // a listener lives exactly as long as the guest's side
+	}
+	h.child = pid
+	go h.reap()
+	return nil
+}
+
+// reap collects every process that ends, as init must.
+func (h *hostInit) reap() {
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if pid == h.child {
+			h.ended <- status
+		}
+		if err != nil { // no children: ours is among the reaped
+			return
+		}
+	}
+}
+
+// wait waits for the child, passing TERM on; stopped says that it was asked to
+// end, by a signal or because over was closed. After drainTime everything in
+// the host is killed.
+func (h *hostInit) wait(over <-chan struct{}) (status syscall.WaitStatus, stopped bool) {
+	var deadline <-chan time.Time
+	stop := func(grace time.Duration) {
+		_ = syscall.Kill(h.child, unix.SIGTERM)
+		if deadline == nil {
+			deadline = time.After(grace)
+		}
+		stopped = true
+	}
+	for {
+		select {
+		case status = <-h.ended:
+			return status, stopped
+		case <-h.signals:
+			stop(drainTime)
+		case <-over:
+			over = nil
+			stop(500 * time.Millisecond)
+		case <-deadline:
+			_ = syscall.Kill(-1, unix.SIGKILL)
+		}
+	}
+}
+
+func describe(status syscall.WaitStatus) string {
+	if status.Signaled() {
+		return "killed by signal " + unix.SignalName(status.Signal())
+	}
+	return "exit status " + strconv.Itoa(status.ExitStatus())
+}
+
+// runFunction serves the Runtime API for one event and runs the bootstrap of
+// the layer, as Lambda does.
+func (h *hostInit) runFunction() error {
+	bootstrap, err := findBootstrap()
+	if err != nil {
+		return err
+	}
+	api, err := serveRuntimeAPI(h.spec.Event)
+	if err != nil {
+		return err
+	}
+	defer api.close()
+	// Lambda gives 1,024 descriptors, and no way to more.
+	if err := syscall.Setrlimit(unix.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 1024, Max: 1024}); err != nil {
+		return fmt.Errorf("limit descriptors: %w", err)
+	}
+	if err := h.start([]string{bootstrap}, h.spec.Event.environment()); err != nil {
+		return fmt.Errorf("Runtime.InvalidEntrypoint: %w", err)
+	}
+	h.report(initReport{Started: true})
+	expired := time.AfterFunc(time.Until(h.spec.Event.Deadline), func() {
+		api.finish(fmt.Sprintf("Sandbox.Timedout: the function timed out after %s", h.spec.Event.Timeout))
+	})
+	defer expired.Stop()
+	status, stopped := h.wait(api.done)
+	if message, answered := api.outcome(); answered {
+		if message != "" {
+			return errors.New(message)
+		}
+		return nil
+	}
+	if stopped {
+		return errors.New("stopped")
+	}
+	return fmt.Errorf("Runtime.ExitError: the runtime ended before it answered: %s", describe(status))
+}
+
+// findBootstrap looks where Lambda looks.
+func findBootstrap() (string, error) {
+	for _, dir := range []string{"/var/runtime", "/var/task", "/opt"} {
+		path := filepath.Join(dir, "bootstrap")
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return "", errors.New("Runtime.InvalidEntrypoint: no bootstrap in /var/runtime, /var/task or /opt")
+}

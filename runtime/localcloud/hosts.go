@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package localcloud
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/boxer-overlay/boxer/layer"
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+// errInUse: another program has the port.
+var errInUse = errors.New("in use by another program")
+
+// vmSite is the site of all VM hosts of a network: they reach each other on any
+// port.
+const vmSite = "local"
+
+// host is a VM host as the daemon keeps it, also after it ended.
+type host struct {
+	record Host
+	box    *sandbox // nil while it is being made
+}
+
+// snapshot is the record as it is now. The caller holds d.mu.
+func (h *host) snapshot() Host {
+	r := h.record
+	if h.box != nil && !h.box.running() {
+		r.State, r.PID, r.Error = HostExited, 0, h.box.failure()
+	}
+	return r
+}
+
+// createHost starts a VM host. incoming is the copy of its source directory
+// ("": none), which is taken over.
+func (d *daemon) createHost(ctx context.Context, spec HostSpec, incoming string) (Host, error) {
+	node, err := d.completeVM(spec.Config)
+	if err != nil {
+		return Host{}, badRequest{err}
+	}
+	if err := d.reserve(node); err != nil {
+		return Host{}, err
+	}
+	h, err := d.buildHost(ctx, node, incoming)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		delete(d.hosts, node.Slot)
+		return Host{}, fmt.Errorf("host %q: %w", node.Slot, err)
+	}
+	d.hosts[node.Slot] = h
+	return h.snapshot(), nil
+}
+
+// completeVM fills in what the platform knows.
+func (d *daemon) completeVM(n config.Node) (config.Node, error) {
+	if n.Kind == "" {
+		n.Kind = config.KindVM
+	}
+	if n.Kind != config.KindVM && n.Kind != config.KindSeed {
+		return n, fmt.Errorf("host: kind %q: want vm", n.Kind)
+	}
+	if n.Network != d.info.Name {
+		return n, fmt.Errorf("host: network %q: this is network %q", n.Network, d.info.Name)
+	}
+	if n.LaunchToken == "" {
+		n.LaunchToken = rand.Text()
+	}
+	n.SecretRef = "file:" + hostSecretFile
+	n.SeedEndpoints = []string{d.seedAddress()}
+	if n.Kind == config.KindSeed {
+		n.SeedEndpoints = nil
+	}
+	n.Site, n.Port, n.StateDir = vmSite, d.info.Port, hostStateDir
+	return config.New(n)
+}
+
+// reserve takes the slot. One whose host ended may be taken again.
+func (d *daemon) reserve(n config.Node) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if old, ok := d.hosts[n.Slot]; ok && (old.box == nil || old.box.running()) {
+		return fmt.Errorf("host %q %w on network %q: choose another name or delete it first", n.Slot, ErrExists, d.info.Name)
+	}
+	d.hosts[n.Slot] = &host{record: Host{Slot: n.Slot, Kind: n.Kind, State: HostStarting,
+		LaunchID: cluster.LaunchID(n.LaunchToken), Started: time.Now().UTC()}}
+	return nil
+}
+
+func (d *daemon) buildHost(ctx context.Context, n config.Node, incoming string) (*host, error) {
+	listeners, err := d.publish(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := d.vmSpec(n, incoming)
+	if err != nil {
+		closeAll(listeners)
+		return nil, err
+	}
+	at, err := d.router.addHost()
+	if err != nil {
+		closeAll(listeners)
+		return nil, err
+	}
+	n.UnderlayAddress = at.address.String()
+	spec.Address, spec.Listen = n.UnderlayAddress, len(listeners)
+	if spec.Script, err = d.vmScript(n); err != nil {
+		closeAll(listeners)
+		at.release()
+		return nil, badRequest{err}
+	}
+	d.mu.Lock()
+	record := d.hosts[n.Slot].record
+	d.mu.Unlock()
+	box, err := d.startSandbox(spec, at, listeners, func() {})
+	if err != nil {
+		return nil, err
+	}
+	record.State, record.PID, record.UnderlayAddress = HostRunning, box.cmd.Process.Pid, n.UnderlayAddress
+	return &host{record: record, box: box}, nil
+}
+
+// lastWords is the end of a slot's node log, to explain a failure.
+func (d *daemon) lastWords(slot string) string {
+	lines, err := tail(nodeLog(d.dir, slot), 3)
+	if err != nil || len(lines) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(lines, " | ")
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// publish opens the published ports on the machine.
+func (d *daemon) publish(ctx context.Context, n config.Node) ([]*os.File, error) {
+	var files []*os.File
+	for _, p := range n.Publish {
+		address := p.HostAddress
+		if address == "" {
+			address = "127.0.0.1"
+		}
+		target := net.JoinHostPort(address, strconv.Itoa(p.HostPort))
+		f, err := d.listenOutside(ctx, target)
+		if err == nil {
+			files = append(files, f)
+			continue
+		}
+		closeAll(files)
+		if errors.Is(err, errInUse) {
+			return nil, fmt.Errorf("publish port %d of %q: %s is %w: stop it or choose another host_port", p.Port, n.Name, target, err)
+		}
+		return nil, fmt.Errorf("publish port %d of %q on %s: %w", p.Port, n.Name, target, err)
+	}
+	return files, nil
+}
+
+// vmSpec prepares the host's own directory.
+func (d *daemon) vmSpec(n config.Node, incoming string) (initSpec, error) {
+	own := d.dir.join("hosts", n.Slot)
+	uid, gid := d.mapIDs()
+	spec := initSpec{
+		Kind: n.Kind, Slot: n.Slot, StateDir: d.dir.stateDir(), Staging: own + "/root", Secret: d.secret,
+		LayerZip: d.rt.zip(), UID: vmUID, GID: vmUID, MapUID: uid, MapGID: gid,
+	}
+	if n.Kind == config.KindSeed {
+		spec.State = own + "/state"
+	} else if err := removeAll(own); err != nil {
+		return initSpec{}, stateError(d.dir.stateDir(), err)
+	}
+	err := os.MkdirAll(spec.Staging, 0o700)
+	if err == nil && spec.State != "" {
+		err = os.MkdirAll(spec.State, 0o700)
+	}
+	if err == nil && spec.State != "" {
+		err = giveTo(spec.State, uid, gid)
+	}
+	if err == nil && incoming != "" {
+		spec.Source = own + "/source"
+		if err = os.Rename(incoming, spec.Source); err == nil && d.rooted {
+			err = giveTo(spec.Source, uid, gid)
+		}
+	}
+	return spec, stateError(d.dir.stateDir(), err)
+}
+
+// vmScript is the same bootstrap script an EC2 VM gets as user data.
+func (d *daemon) vmScript(n config.Node) (string, error) {
+	doc, err := json.Marshal(n)
+	if err != nil {
+		return "", err
+	}
+	sum, err := d.layerSum()
+	if err != nil {
+		return "", err
+	}
+	return layer.VMScript(layer.VM{LayerURL: "file://" + hostLayerZip, SHA256: sum, Node: string(doc)})
+}
+
+// layerSum is what the layer's checksum was when the network was made.
+func (d *daemon) layerSum() (string, error) {
+	data, err := os.ReadFile(d.rt.sum())
+	if err != nil {
+		return "", fmt.Errorf("layer: %w: delete the network and create it again", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+func (d *daemon) getHost(slot string) (Host, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h, ok := d.hosts[slot]
+	if !ok {
+		return Host{}, fmt.Errorf("host %q: %w on network %q", slot, ErrNotFound, d.info.Name)
+	}
+	return h.snapshot(), nil
+}
+
+func (d *daemon) listHosts() []Host {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := []Host{}
+	for _, h := range d.hosts {
+		list = append(list, h.snapshot())
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Slot < list[j].Slot })
+	return list
+}
+
+// deleteHost ends a host and forgets it.
+func (d *daemon) deleteHost(slot string) error {
+	d.mu.Lock()
+	h, ok := d.hosts[slot]
+	d.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	if slot == seedSlot {
+		return badRequest{fmt.Errorf("host %q is the network's seed: it goes with the network", slot)}
+	}
+	if h.box == nil {
+		return fmt.Errorf("host %q is being created: wait for that to end", slot)
+	}
+	h.box.end(drainTime)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.hosts[slot] != h { // somebody else deleted it, and it was made again
+		return nil
+	}
+	if err := removeAll(d.dir.join("hosts", slot)); err != nil {
+		return stateError(d.dir.stateDir(), err)
+	}
+	for _, log := range []string{guestLog(d.dir, slot), nodeLog(d.dir, slot)} {
+		if err := os.Remove(log); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return stateError(d.dir.stateDir(), err)
+		}
+	}
+	delete(d.hosts, slot)
+	return nil
+}

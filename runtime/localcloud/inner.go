@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package localcloud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+// seedSlot is the slot of the seed the network runs.
+const seedSlot = "seed-0"
+
+// daemon is the inner half of the daemon: process 1 of the local cloud, router
+// of its star, parent of every host's init. When it ends, everything does.
+type daemon struct {
+	dir     netDir
+	log     zerolog.Logger
+	info    NetworkInfo
+	secret  string
+	rooted  bool
+	rt      runtimeDir
+	router  *router
+	control *controlConn
+
+	asking  sync.Mutex         // one request to outer at a time
+	answers chan controlAnswer // to the request under way
+	stop    context.CancelFunc // ends the daemon
+	stopped <-chan struct{}    // it was asked to end
+
+	mu        sync.Mutex
+	hosts     map[string]*host
+	functions map[string]*function
+}
+
+type controlAnswer struct {
+	packet controlPacket
+	file   *os.File
+}
+
+func innerMain(dir netDir) error {
+	if os.Getpid() != 1 {
+		return errors.New("local cloud: started by hand")
+	}
+	control, err := newControlConn(os.NewFile(3, "control"))
+	if err != nil {
+		return err
+	}
+	first, _, err := control.receive()
+	if err != nil || first.Op != opStart || first.Info == nil {
+		return fmt.Errorf("local cloud: no start: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	d := &daemon{
+		dir: dir, info: *first.Info, rooted: first.Rooted, control: control,
+		log:     daemonLogger().With().Str("part", "inner").Str("network", first.Info.Name).Logger(),
+		answers: make(chan controlAnswer), stop: cancel, stopped: ctx.Done(),
+		hosts: map[string]*host{}, functions: map[string]*function{},
+	}
+	d.rt = runtimeDir(dir.stateDir() + "/runtime/" + d.info.Runtime)
+	server, setup, err := d.setUp()
+	if err != nil {
+		_ = control.send(controlPacket{Op: opReady, Error: err.Error(), Setup: setup}, nil)
+		return err
+	}
+	go d.listenToOuter()
+	err = d.startSeed(ctx)
+	_ = control.send(controlPacket{Op: opReady, Error: errorText(err)}, nil)
+	if err == nil {
+		d.log.Info().Bool("rooted", d.rooted).Msg("up")
+		<-ctx.Done()
+	}
+	d.shutDown()
+	server.close()
+	return err
+}
+
+// setUp makes the namespaces a router and opens the API. setup says that the
+// machine denied something that namespaces need.
+func (d *daemon) setUp() (server *apiServer, setup bool, err error) {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return nil, true, fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return nil, true, fmt.Errorf("mount /proc: %w", err)
+	}
+	if d.router, err = newRouter(); err != nil {
+		return nil, true, err
+	}
+	secret, err := os.ReadFile(d.dir.join("secret"))
+	if err != nil {
+		return nil, false, err
+	}
+	d.secret = strings.TrimSpace(string(secret)) + "\n"
+	if err := d.cleanUp(); err != nil {
+		return nil, false, stateError(d.dir.stateDir(), err)
+	}
+	if err := d.loadFunctions(); err != nil {
+		return nil, false, err
+	}
+	server, err = d.serve()
+	return server, false, err
+}
+
+// cleanUp removes what an earlier daemon's hosts left; the seed's state stays.
+func (d *daemon) cleanUp() error {
+	if err := d.emptyDir("incoming", ""); err != nil {
+		return err
+	}
+	return d.emptyDir("hosts", seedSlot)
+}
+
+func (d *daemon) emptyDir(name, keep string) error {
+	entries, err := os.ReadDir(d.dir.join(name))
+	for _, e := range entries {
+		if e.Name() != keep {
+			err = errors.Join(err, removeAll(d.dir.join(name, e.Name())))
+		}
+	}
+	return err
+}
+
+// listenToOuter takes outer's words until it ends, and ends with it.
+func (d *daemon) listenToOuter() {
+	defer d.stop()
+	for {
+		p, file, err := d.control.receive()
+		if err != nil {
+			d.log.Error().Err(err).Msg("the outer half is gone")
+			os.Exit(1) // no draining: nobody is there to see it
+		}
+		switch p.Op {
+		case opStop:
+			d.stop()
+		case opListen:
+			select {
+			case d.answers <- controlAnswer{p, file}:
+			case <-time.After(time.Second):
+				if file != nil {
+					file.Close()
+				}
+			}
+		}
+	}
+}
+
+// listenOutside has outer open a listener on the machine.
+func (d *daemon) listenOutside(ctx context.Context, address string) (*os.File, error) {
+	d.asking.Lock()
+	defer d.asking.Unlock()
+	if err := d.control.send(controlPacket{Op: opListen, Address: address}, nil); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	select {
+	case a := <-d.answers:
+		if a.packet.InUse {
+			return nil, errInUse
+		}
+		if a.packet.Error != "" || a.file == nil {
+			return nil, errors.New(a.packet.Error)
+		}
+		return a.file, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("no answer from the daemon's outer half: %w", ctx.Err())
+	}
+}
+
+// startSeed starts the network's own seed.
+func (d *daemon) startSeed(ctx context.Context) error {
+	port := d.info.SeedEndpoint[strings.LastIndexByte(d.info.SeedEndpoint, ':')+1:]
+	var hostPort int
+	if _, err := fmt.Sscan(port, &hostPort); err != nil {
+		return fmt.Errorf("seed endpoint %q: %w", d.info.SeedEndpoint, err)
+	}
+	_, err := d.createHost(ctx, HostSpec{Config: config.Node{
+		Network: d.info.Name, Kind: config.KindSeed, Slot: seedSlot, CIDR: d.info.CIDR,
+		Publish: []config.Publish{{Port: d.info.Port, HostPort: hostPort}},
+	}}, "")
+	if err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
+	return nil
+}
+
+// shutDown ends everything, all at the same time.
+func (d *daemon) shutDown() {
+	d.mu.Lock()
+	var all []*sandbox
+	for _, h := range d.hosts {
+		if h.box != nil {
+			all = append(all, h.box)
+		}
+	}
+	for _, f := range d.functions {
+		for _, i := range f.invocations {
+			if i.box != nil {
+				all = append(all, i.box)
+			}
+		}
+	}
+	d.mu.Unlock()
+	endAll(all)
+}
+
+// mapIDs are the ids of a guest as the daemon sees them.
+func (d *daemon) mapIDs() (uid, gid int) {
+	if d.rooted {
+		return guestHostUID, guestHostUID
+	}
+	return 0, 0
+}
+
+// seedAddress is where nodes inside find the seed.
+func (d *daemon) seedAddress() string {
+	return fmt.Sprintf("%s:%d", addressAt(hostBase, 1), d.info.Port)
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package localcloud
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// runtimeAPIAddress is where Lambda serves its Runtime API inside a sandbox.
+const runtimeAPIAddress = "127.0.0.1:9001"
+
+// Bounds of what a function may send, as on Lambda.
+const (
+	maxResponse = 6 << 20
+	maxPayload  = 1 << 20
+)
+
+// event is one invocation, as the sandbox's init gets it.
+type event struct {
+	RequestID string        `json:"request_id"`
+	Function  string        `json:"function"`
+	ARN       string        `json:"arn"`
+	Slot      string        `json:"slot"`
+	MemoryMB  int           `json:"memory_mb"`
+	Timeout   time.Duration `json:"timeout"`
+	Deadline  time.Time     `json:"deadline"`
+	Payload   []byte        `json:"payload"`
+}
+
+// environment is what Lambda sets for a runtime, with the machine's programs in
+// the path.
+func (e *event) environment() []string {
+	return []string{
+		"AWS_LAMBDA_RUNTIME_API=" + runtimeAPIAddress,
+		"AWS_LAMBDA_FUNCTION_NAME=" + e.Function,
+		"AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=" + strconv.Itoa(e.MemoryMB),
+		"AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
+		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/" + e.Function,
+		"AWS_LAMBDA_LOG_STREAM_NAME=" + e.Slot,
+		"AWS_REGION=local", "AWS_DEFAULT_REGION=local",
+		"LAMBDA_TASK_ROOT=/var/task", "LAMBDA_RUNTIME_DIR=/var/runtime", "_HANDLER=boxer",
+		"LANG=en_US.UTF-8", "TZ=:UTC",
+		"LD_LIBRARY_PATH=/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
+		"PATH=" + hostPath + ":/opt/bin",
+	}
+}
+
+// runtimeAPI serves one event to the runtime in this sandbox.
+type runtimeAPI struct {
+	event  *event
+	server *http.Server
+	done   chan struct{} // closed when the event is answered
+
+	mu       sync.Mutex
+	fetched  bool
+	answered bool
+	failure  string
+}
+
+func serveRuntimeAPI(e *event) (*runtimeAPI, error) {
+	l, err := net.Listen("tcp4", runtimeAPIAddress)
+	if err != nil {
+		return nil, fmt.Errorf("runtime API: %w", err)
+	}
+	a := &runtimeAPI{event: e, done: make(chan struct{})}
+	a.server = &http.Server{Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = a.server.Serve(l) }()
+	return a, nil
+}
+
+func (a *runtimeAPI) close() { _ = a.server.Close() }
+
+func (a *runtimeAPI) handler() http.Handler {
+	const runtime, extension = "/2018-06-01/runtime", "/2020-01-01/extension"
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+runtime+"/invocation/next", a.next)
+	mux.HandleFunc("POST "+runtime+"/invocation/{id}/response", a.response)
+	mux.HandleFunc("POST "+runtime+"/invocation/{id}/error", a.failed)
+	mux.HandleFunc("POST "+runtime+"/init/error", a.failed)
+	mux.HandleFunc("POST "+extension+"/register", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Lambda-Extension-Identifier", a.event.RequestID)
+		writeAPI(w, http.StatusOK, map[string]string{
+			"functionName": a.event.Function, "functionVersion": "$LATEST", "handler": "boxer"})
+	})
+	mux.HandleFunc("GET "+extension+"/event/next", a.sleep)
+	return mux
+}
+
+// next gives the event out once; a second call waits, as a frozen sandbox does,
+// until the end.
+func (a *runtimeAPI) next(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	first := !a.fetched
+	a.fetched = true
+	a.mu.Unlock()
+	if !first {
+		a.sleep(w, r)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Lambda-Runtime-Aws-Request-Id", a.event.RequestID)
+	h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(a.event.Deadline.UnixMilli(), 10))
+	h.Set("Lambda-Runtime-Invoked-Function-Arn", a.event.ARN)
+	_, _ = w.Write(a.event.Payload)
+}
+
+func (a *runtimeAPI) sleep(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+
+func (a *runtimeAPI) response(w http.ResponseWriter, r *http.Request) {
+	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxResponse))
+	a.answer(w, r, "", err)
+}
+
+// failed takes an error report of the runtime.
+func (a *runtimeAPI) failed(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxResponse))
+	a.answer(w, r, errorReport(body), err)
+}
+
+// errorReport makes one line of Lambda's error document.
+func errorReport(body []byte) string {
+	var doc struct {
+		Message string `json:"errorMessage"`
+		Type    string `json:"errorType"`
+	}
+	if err := json.Unmarshal(body, &doc); err != nil || doc.Message == "" && doc.Type == "" {
+		if len(body) == 0 {
+			return "the runtime reported an error without saying which"
+		}
+		return string(body[:min(len(body), 1000)])
+	}
+	if doc.Type == "" {
+		return doc.Message
+	}
+	return doc.Type + ": " + doc.Message
+}
+
+func (a *runtimeAPI) answer(w http.ResponseWriter, r *http.Request, failure string, err error) {
+	if id := r.PathValue("id"); id != "" && id != a.event.RequestID {
+		writeAPIError(w, http.StatusBadRequest, errors.New("InvalidRequestID: not the event of this sandbox"))
+		return
+	}
+	if err != nil {
+		writeAPIError(w, http.StatusRequestEntityTooLarge, fmt.Errorf("read the answer: %w", err))
+		return
+	}
+	writeAPI(w, http.StatusAccepted, map[string]string{"status": "OK"})
+	if f, ok := w.(http.Flusher); ok {
+		f.Flush() // before the end of the sandbox cuts it off
+	}
+	a.finish(failure)
+}
+
+// finish records the first outcome, which ends the sandbox.
+func (a *runtimeAPI) finish(failure string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.answered {
+		a.answered, a.failure = true, failure
+		close(a.done)
+	}
+}
+
+func (a *runtimeAPI) outcome() (failure string, answered bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.failure, a.answered
+}
+
+// writeAPI answers with v as JSON.
+func writeAPI(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}

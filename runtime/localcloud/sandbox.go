@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package localcloud
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// setUpTime bounds assembling a host.
+const setUpTime = 15 * time.Second
+
+// sandbox is a running init with everything below it: a VM host or a function's
+// sandbox.
+type sandbox struct {
+	cmd  *exec.Cmd
+	gone chan struct{} // closed when every process is gone and all was given back
+
+	ended time.Time // set before gone is closed
+
+	mu     sync.Mutex
+	asked  bool       // to end
+	result initReport // the last report
+}
+
+// startSandbox starts an init at a place and waits until it is set up. It takes
+// over listeners and place, whatever happens, and calls cleanUp at the end.
+func (d *daemon) startSandbox(spec initSpec, at *place, listeners []*os.File, cleanUp func()) (*sandbox, error) {
+	b := &sandbox{gone: make(chan struct{})}
+	release := func() {
+		b.ended = time.Now().UTC()
+		at.release()
+		cleanUp()
+		close(b.gone)
+	}
+	reports, err := d.launchInit(b, spec, at, listeners)
+	for _, l := range listeners {
+		l.Close()
+	}
+	if err != nil {
+		release()
+		return nil, err
+	}
+	started := make(chan struct{})
+	go func() {
+		b.follow(reports, started)
+		_ = b.cmd.Wait()
+		b.mu.Lock()
+		if b.result.Error != "" {
+			b.result.Error += d.lastWords(spec.Slot)
+		}
+		b.mu.Unlock()
+		release()
+	}()
+	select {
+	case <-started:
+		return b, nil
+	case <-b.gone:
+		return nil, errors.New(b.failure())
+	case <-time.After(setUpTime):
+		b.end(0)
+		return nil, fmt.Errorf("not set up after %s", setUpTime)
+	}
+}
+
+func (d *daemon) launchInit(b *sandbox, spec initSpec, at *place, listeners []*os.File) (*os.File, error) {
+	doc, err := json.Marshal(spec)
+	if err != nil {
+		return nil, err
+	}
+	logs, err := d.openLogs(spec.Slot)
+	if err != nil {
+		return nil, err
+	}
+	defer logs.close()
+	specOut, specIn, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer specOut.Close()
+	defer specIn.Close()
+	reportOut, reportIn, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer reportIn.Close()
+	// The arguments are only for whoever looks at the list of processes.
+	b.cmd = exec.Command("/proc/self/exe", "local-host", d.info.Name+"/"+spec.Slot)
+	b.cmd.Args[0] = "boxer"
+	b.cmd.Env, b.cmd.Dir = []string{"PATH=" + hostPath}, "/"
+	b.cmd.Stdout, b.cmd.Stderr = logs.guest, logs.node
+	b.cmd.ExtraFiles = append([]*os.File{specOut, reportIn}, listeners...)
+	b.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+		Setsid:     true,
+	}
+	if err := inNamespace(at.ns, b.cmd.Start); err != nil {
+		reportOut.Close()
+		return nil, fmt.Errorf("start host: %w", err)
+	}
+	specOut.Close() // so that an init that ends early fails the write
+	if _, err := io.Copy(specIn, bytes.NewReader(doc)); err != nil {
+		reportOut.Close()
+		_ = b.cmd.Process.Kill()
+		_ = b.cmd.Wait()
+		return nil, fmt.Errorf("start host: %w", err)
+	}
+	return reportOut, nil
+}
+
+// follow reads the init's reports until it has ended.
+func (b *sandbox) follow(reports *os.File, started chan<- struct{}) {
+	defer reports.Close()
+	decoder := json.NewDecoder(reports)
+	for {
+		var r initReport
+		if err := decoder.Decode(&r); err != nil {
+			return
+		}
+		if r.Started {
+			close(started)
+			continue
+		}
+		b.mu.Lock()
+		b.result = r
+		b.mu.Unlock()
+	}
+}
+
+// failure says why the sandbox ended, "" if it was asked to or was done.
+func (b *sandbox) failure() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.result.Error != "":
+		return b.result.Error
+	case b.result.Done || b.asked:
+		return ""
+	}
+	return "killed from outside"
+}
+
+// done: the event of the sandbox was answered.
+func (b *sandbox) done() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.result.Done
+}
+
+func (b *sandbox) running() bool {
+	select {
+	case <-b.gone:
+		return false
+	default:
+		return true
+	}
+}
+
+// end asks the sandbox to end, kills it after grace, and returns when it is gone.
+func (b *sandbox) end(grace time.Duration) {
+	b.mu.Lock()
+	b.asked = true
+	b.mu.Unlock()
+	_ = b.cmd.Process.Signal(unix.SIGTERM)
+	select {
+	case <-b.gone:
+		return
+	case <-time.After(grace + time.Second/2):
+	}
+	_ = b.cmd.Process.Kill()
+	<-b.gone
+}
+
+// endAll ends sandboxes, all at the same time.
+func endAll(boxes []*sandbox) {
+	var wg sync.WaitGroup
+	for _, b := range boxes {
+		wg.Go(func() { b.end(drainTime) })
+	}
+	wg.Wait()
+}
+
+// logFiles are the two logs of a slot.
+type logFiles struct{ guest, node *os.File }
+
+func (l logFiles) close() {
+	for _, f := range []*os.File{l.guest, l.node} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// openLogs opens the logs of a slot, empty. They belong to the guest, which may
+// open them again as /dev/stdout.
+func (d *daemon) openLogs(slot string) (logs logFiles, err error) {
+	uid, gid := d.mapIDs()
+	for _, l := range []struct {
+		path string
+		file **os.File
+	}{{guestLog(d.dir, slot), &logs.guest}, {nodeLog(d.dir, slot), &logs.node}} {
+		*l.file, err = os.OpenFile(l.path, os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err == nil {
+			err = (*l.file).Chown(uid, gid)
+		}
+		if err != nil {
+			logs.close()
+			return logFiles{}, stateError(d.dir.stateDir(), err)
+		}
+	}
+	return logs, nil
+}
+
+func guestLog(d netDir, slot string) string { return d.join("logs", slot+".log") }
+func nodeLog(d netDir, slot string) string  { return d.join("logs", slot+".node.log") }
