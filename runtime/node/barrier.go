@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+const barrierWord = 5 * time.Second // how often the log says what is missing
+
+// missing says what of waitFor is not there yet. Members count when they run.
+// Those of the node's own service, and all in "nodes", count as soon as they
+// are present: nodes that wait for each other would wait for ever.
+func missing(waitFor map[string]int, self cluster.Member, members []cluster.Member) []string {
+	var absent []string
+	for _, name := range slices.Sorted(maps.Keys(waitFor)) {
+		have := 0
+		for _, m := range members {
+			if m.Kind == config.KindSeed {
+				continue
+			}
+			present := m.State == cluster.StateRunning || m.State == cluster.StateStarting
+			switch {
+			case name == config.WaitNodes, m.Service == name && name == self.Service:
+				if present {
+					have++
+				}
+			case m.Service == name || m.Slot == name:
+				if m.State == cluster.StateRunning {
+					have++
+				}
+			}
+		}
+		if want := waitFor[name]; have < want {
+			absent = append(absent, fmt.Sprintf("%s: %d of %d", name, have, want))
+		}
+	}
+	return absent
+}
+
+// checkBarrier opens the barrier, for good, when nothing is missing.
+func (n *node) checkBarrier(members []cluster.Member) {
+	select {
+	case <-n.barrier:
+		return
+	default:
+	}
+	if len(missing(n.cfg.WaitFor, n.session.Self(), members)) == 0 {
+		close(n.barrier)
+	}
+}
+
+// await returns when the barrier is open.
+func (n *node) await(ctx context.Context) error {
+	tick := time.NewTicker(barrierWord)
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.barrier:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+			absent := missing(n.cfg.WaitFor, n.session.Self(), n.session.Members())
+			n.log.Info().Str("missing", strings.Join(absent, ", ")).Msg("the guest waits for others (wait_for)")
+		}
+	}
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/process"
+)
+
+// live runs the guest behind the barrier and stays as long as the kind of node
+// asks for.
+func (n *node) live(life context.Context) (int, error) {
+	life, cancel := n.beforeDeadline(life)
+	defer cancel()
+	if n.cfg.Kind == config.KindSeed {
+		n.say(func(st *cluster.Status) { st.State, st.Guest.State = cluster.StateRunning, cluster.GuestRunning })
+		<-life.Done()
+		return n.end(life, nil)
+	}
+	last, err := n.runGuest(life)
+	if err != nil {
+		if life.Err() == nil {
+			n.leave()
+			return ExitFailed, fmt.Errorf("node %q: %w", n.cfg.Slot, err)
+		}
+		return n.end(life, nil)
+	}
+	if n.stays() && life.Err() == nil {
+		<-life.Done() // a VM stays a member, so that it can be seen what became of its guest
+	}
+	return n.end(life, &last)
+}
+
+func (n *node) stays() bool {
+	return n.cfg.Kind == config.KindVM || n.cfg.Kind == config.KindContainer
+}
+
+// beforeDeadline ends the life early enough to drain and leave.
+func (n *node) beforeDeadline(life context.Context) (context.Context, context.CancelFunc) {
+	if n.o.Deadline.IsZero() {
+		return context.WithCancel(life)
+	}
+	margin := time.Duration(n.cfg.DeadlineMarginMS) * time.Millisecond
+	return context.WithDeadlineCause(life, n.o.Deadline.Add(-margin), errDeadline)
+}
+
+// runGuest returns the guest's last state.
+func (n *node) runGuest(life context.Context) (process.State, error) {
+	if !n.run.alive() && (n.run.Phase == process.PhaseExited || n.run.Phase == process.PhaseFailed) {
+		// It ended under the supervisor before this one.
+		last := process.State{Phase: n.run.Phase, ExitCode: n.run.ExitCode, Restarts: n.run.Restarts}
+		if n.run.Failure != "" {
+			last.Err = errors.New(n.run.Failure)
+		}
+		n.guestChanged(last)
+		return last, nil
+	}
+	if !n.run.alive() {
+		if err := n.await(life); err != nil {
+			return process.State{}, err
+		}
+	}
+	library, err := n.library()
+	if err != nil {
+		return process.State{}, err
+	}
+	guest := process.NewGuest(process.Options{
+		Spec: n.spec(library), Restart: n.cfg.Restart, Grace: n.grace(), Changed: n.guestChanged, Logger: n.log,
+	})
+	n.setGuest(guest)
+	return guest.Run(life, n.run.process, n.run.Restarts), nil
+}
+
+func (n *node) grace() time.Duration {
+	if n.o.Deadline.IsZero() {
+		return process.DefaultGrace
+	}
+	// One second of the margin is for leaving.
+	margin := time.Duration(n.cfg.DeadlineMarginMS) * time.Millisecond
+	return min(max(margin-time.Second, margin/2), process.DefaultGrace)
+}
+
+func (n *node) spec(library string) process.Spec {
+	s := process.Spec{
+		Argv: n.cfg.Argv, Dir: n.cfg.WorkingDir, Env: n.environment(library),
+		Stdout: n.o.Stdout, Stderr: n.o.Stdout, Foreground: n.o.Foreground,
+	}
+	if n.o.Foreground {
+		s.Stdin, s.Stderr = n.o.Stdin, n.o.Stderr
+	}
+	return s
+}
+
+// environment is this process's, with the node's own variables and Boxer's.
+func (n *node) environment(library string) []string {
+	self := n.session.Self()
+	vars := map[string]string{}
+	for _, e := range os.Environ() {
+		k, v, _ := strings.Cut(e, "=")
+		if strings.HasPrefix(k, "LISTEN_") || k == "NOTIFY_SOCKET" || strings.HasPrefix(k, "BOXER_") {
+			continue // meant for the supervisor
+		}
+		vars[k] = v
+	}
+	for k, v := range n.cfg.Env {
+		vars[k] = v
+	}
+	preload := library
+	if theirs := vars["LD_PRELOAD"]; theirs != "" && theirs != library {
+		preload += ":" + theirs
+	}
+	for k, v := range map[string]string{
+		"LD_PRELOAD": preload, "BOXER_LIB": library, "BOXER_IPC": n.run.Tokens.Environment(n.run.IPC),
+		"BOXER_NETWORK": n.cfg.Network, "BOXER_NODE_ID": strconv.FormatUint(uint64(self.ID), 10),
+		"BOXER_NODE_NAME": self.Slot, "BOXER_NODE_ADDRESS": self.OverlayAddress.String(), "BOXER_DIR": n.dir,
+	} {
+		vars[k] = v
+	}
+	env := make([]string, 0, len(vars))
+	for k, v := range vars {
+		env = append(env, k+"="+v)
+	}
+	return env
+}
+
+// library finds the process monitor: as told, or where this program lies.
+func (n *node) library() (string, error) {
+	candidates := []string{n.o.Library}
+	if n.o.Library == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return "", fmt.Errorf("find the process monitor: %w", err)
+		}
+		dir := filepath.Dir(self)
+		candidates = []string{filepath.Join(dir, "libboxer.so"), filepath.Join(dir, "..", "lib", "libboxer.so")}
+	}
+	for _, path := range candidates {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return filepath.Abs(path)
+		}
+	}
+	return "", fmt.Errorf("the process monitor is missing: no %s: install libboxer.so beside the boxer program", strings.Join(candidates, " or "))
+}
+
+// guestChanged notes and announces what became of the guest.
+func (n *node) guestChanged(s process.State) {
+	n.run.Phase, n.run.PID, n.run.StartTime = s.Phase, s.PID, s.StartTime
+	n.run.ExitCode, n.run.Restarts = s.ExitCode, s.Restarts
+	if s.Err != nil {
+		n.run.Failure = s.Err.Error()
+	}
+	if err := n.run.save(n.dir); err != nil {
+		n.log.Error().Err(err).Msg("a supervisor after this one could not take the guest up")
+	}
+	n.status.mu.Lock()
+	adopted := n.run.process != nil && s.PID == n.run.process.PID()
+	n.status.started, n.status.ready = time.Now(), adopted // asked only while it runs
+	n.status.mu.Unlock()
+
+	guest := cluster.Guest{PID: s.PID, ExitCode: s.ExitCode, Restarts: s.Restarts}
+	state := cluster.StateStarting
+	switch s.Phase {
+	case process.PhaseRunning:
+		guest.State = cluster.GuestRunning
+		n.log.Info().Int("pid", s.PID).Bool("adopted", adopted).Msg("guest running")
+	case process.PhaseWaiting: // before a restart
+		guest.State = cluster.GuestWaiting
+	case process.PhaseExited:
+		guest.State, state = cluster.GuestExited, cluster.StateExited
+		n.log.Info().Any("exit_code", s.ExitCode).Msg("guest ended")
+	case process.PhaseFailed:
+		guest.State, guest.Error, state = cluster.GuestFailed, n.run.Failure, cluster.StateFailed
+		n.log.Error().Str("error", n.run.Failure).Msg("guest cannot be started")
+	}
+	listeners := n.sockets.Listeners()
+	if guest.State == cluster.GuestRunning && n.isReady(listeners) {
+		state = cluster.StateRunning
+	}
+	n.say(func(st *cluster.Status) { st.State, st.Guest, st.Listeners = state, guest, listeners })
+}
+
+// end leaves the network and says how it ended.
+func (n *node) end(life context.Context, last *process.State) (int, error) {
+	result := Result{Reason: ReasonGuest, NodeID: n.session.Self().ID, Address: n.session.Self().OverlayAddress.String()}
+	var err error
+	switch cause := context.Cause(life); {
+	case cause == nil:
+	case errors.Is(cause, errDeadline):
+		result.Reason = ReasonDeadline
+	case errors.Is(cause, errStopped), errors.Is(cause, context.Canceled), errors.Is(cause, context.DeadlineExceeded):
+		result.Reason = ReasonStopped
+	default:
+		result.Reason, err = ReasonLost, fmt.Errorf("node %q: %w", n.cfg.Slot, cause)
+	}
+	if last != nil {
+		result.ExitCode = last.ExitCode
+	}
+	n.leave()
+	if n.o.Ended != nil {
+		n.o.Ended(result)
+	}
+	return n.exitCode(result, last, err)
+}
+
+func (n *node) exitCode(r Result, last *process.State, err error) (int, error) {
+	if err != nil {
+		return ExitFailed, err
+	}
+	if r.Reason != ReasonGuest && !(n.cfg.Kind == config.KindClient && r.ExitCode != nil) {
+		return 0, nil // an orderly end
+	}
+	if last == nil || last.ExitCode == nil {
+		return ExitFailed, fmt.Errorf("node %q: the guest ended, its exit status is not known", n.cfg.Slot)
+	}
+	if last.Phase == process.PhaseFailed {
+		return *last.ExitCode, last.Err
+	}
+	return *last.ExitCode, nil
+}
+
+func (n *node) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	if err := n.session.Leave(ctx); err != nil && !errors.Is(err, cluster.ErrReplaced) {
+		n.log.Warn().Err(err).Msg("left without a good-bye")
+		return
+	}
+	n.log.Info().Msg("left the network")
+}

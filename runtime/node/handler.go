@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/ipc"
+	"github.com/boxer-overlay/boxer/runtime/transport"
+)
+
+// handler answers process monitors: sockets and transport know how.
+type handler struct{ n *node }
+
+func (h handler) Table(context.Context) (*os.File, error) { return h.n.table.File(), nil }
+
+func (h handler) Listen(ctx context.Context, r ipc.ListenRequest) error {
+	return h.n.sockets.Listen(ctx, r)
+}
+
+func (h handler) Accept(ctx context.Context, r ipc.AcceptRequest) (ipc.Accepted, func(bool), error) {
+	return h.n.sockets.Accept(ctx, r)
+}
+
+func (h handler) Address(ctx context.Context, cookie uint64) (ipc.Addresses, error) {
+	return h.n.sockets.Address(ctx, cookie)
+}
+
+func (h handler) Connect(ctx context.Context, r ipc.ConnectRequest) (ipc.Plan, error) {
+	p, err := h.n.transport.Connect(ctx, transport.Request{Cookie: r.Cookie, To: r.To, V6: r.V6, Fallback: r.Fallback})
+	if err != nil {
+		return ipc.Plan{}, err
+	}
+	// The classes are numbered as the actions are.
+	return ipc.Plan{Action: ipc.Action(p.Class), Addr: p.Addr, Preface: p.Preface, Held: p.Held, Ended: p.Ended}, nil
+}
+
+const (
+	sampleInterval = 250 * time.Millisecond
+	samplesPerWord = 4
+)
+
+// countPaths looks for native connections, which nobody tells us of, and
+// reports all counts once a second if they have changed.
+func (n *node) countPaths(ctx context.Context) error {
+	tick := time.NewTicker(sampleInterval)
+	defer tick.Stop()
+	var reported map[cluster.Path]bool
+	for i := 1; ; i++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if sample, err := n.sockets.NativePeers(); err == nil {
+			n.transport.SampleNative(sample)
+		}
+		if i%samplesPerWord == 0 {
+			reported = n.reportPaths(reported)
+		}
+	}
+}
+
+func (n *node) reportPaths(reported map[cluster.Path]bool) map[cluster.Path]bool {
+	paths := n.transport.Paths()
+	now := make(map[cluster.Path]bool, len(paths))
+	changed := len(paths) != len(reported)
+	for _, p := range paths {
+		now[p] = true
+		changed = changed || !reported[p]
+	}
+	if changed {
+		n.session.ReportPaths(paths)
+	}
+	return now
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+// joinPatience: nodes of a platform may come up before their seed does.
+const joinPatience = 20 * time.Second
+
+func (n *node) join(ctx context.Context) error {
+	seeds := n.cfg.SeedEndpoints
+	own, err := n.ownUnderlay()
+	if err != nil {
+		return err
+	}
+	if n.seed != nil {
+		host := "127.0.0.1"
+		if own.IsValid() {
+			host = own.String()
+		}
+		seeds = []string{net.JoinHostPort(host, strconv.Itoa(n.cfg.Port))}
+	}
+	o := cluster.Options{
+		Network: n.cfg.Network, Secret: n.o.Secret, Seeds: seeds, Logger: n.log,
+		Hello: cluster.Hello{
+			Name: n.cfg.Name, Service: n.cfg.Service, Slot: n.cfg.Slot, Kind: n.cfg.Kind,
+			LaunchToken: n.run.LaunchToken, Site: n.cfg.Site, Version: n.o.Version,
+			UnderlayAddress: own, Port: uint16(n.cfg.Port), Reach: n.cfg.Reach,
+		},
+		Status:   n.status.get(),
+		Handlers: map[string]cluster.Handler{},
+	}
+	for method, h := range n.transport.Handlers() {
+		o.Handlers[method] = h
+	}
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, 2*time.Second
+	patience := joinPatience
+	if n.cfg.Kind == config.KindClient {
+		patience = time.Nanosecond // somebody sits in front of it: one try
+	}
+	n.session, err = backoff.Retry(ctx, func() (*cluster.Session, error) {
+		s, err := cluster.Join(ctx, o)
+		if err != nil && !errors.Is(err, cluster.ErrUnreachable) {
+			return nil, backoff.Permanent(err)
+		}
+		if err != nil && n.cfg.Kind != config.KindClient {
+			n.log.Warn().Err(err).Msg("cannot join yet; trying again")
+		}
+		return s, err
+	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(patience))
+	if err != nil {
+		return err
+	}
+	n.view.join(n.session)
+	self := n.session.Self()
+	n.log.Info().Uint32("node", self.ID).Stringer("address", self.OverlayAddress).Str("nat", self.NAT).Msg("joined")
+	return nil
+}
+
+// ownUnderlay is the address to declare: the configured one, or the source the
+// kernel chooses towards the seed. What reaches only seeds declares none.
+func (n *node) ownUnderlay() (netip.Addr, error) {
+	if n.cfg.UnderlayAddress != "" {
+		return netip.ParseAddr(n.cfg.UnderlayAddress)
+	}
+	if n.cfg.Reach == config.ReachSeeds || n.seed != nil {
+		return netip.Addr{}, nil
+	}
+	var failure error
+	for _, seed := range n.cfg.SeedEndpoints {
+		// UDP: this asks the kernel for a route and sends nothing.
+		conn, err := net.DialTimeout("udp4", seed, 5*time.Second)
+		if err != nil {
+			failure = err
+			continue
+		}
+		local := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+		_ = conn.Close()
+		return local, nil
+	}
+	return netip.Addr{}, fmt.Errorf("find this node's own address: %w: check the seed's address, or set underlay_address", failure)
+}
+
+// learnUnderlay settles the address that native connections are made from and to.
+func (n *node) learnUnderlay() {
+	self := n.session.Self()
+	own := self.UnderlayAddress.Addr()
+	if n.cfg.Reach == config.ReachSeeds {
+		// On a laptop several clients share the machine: one loopback address each.
+		own = netip.AddrFrom4([4]byte{127, 68, byte(self.ID >> 8), byte(self.ID)})
+	}
+	if !own.IsValid() {
+		own = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	n.view.underlay = own
+	n.sockets.SetUnderlay(own)
+}

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package node is the life of one node: it wires the overlay port, the control
+// network, the node table, the process monitors' requests and the guest.
+//
+//	overlay port -> (seed) -> join -> table, ipc -> barrier -> guest -> status -> leave
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/ipc"
+	"github.com/boxer-overlay/boxer/runtime/process"
+	"github.com/boxer-overlay/boxer/runtime/socket"
+	"github.com/boxer-overlay/boxer/runtime/table"
+	"github.com/boxer-overlay/boxer/runtime/transport"
+)
+
+// ExitFailed is the exit status when Boxer itself failed.
+const ExitFailed = 125
+
+// leaveTimeout bounds the good-bye; without it the seed waits for the lease.
+const leaveTimeout = 2 * time.Second
+
+// Options of Run.
+type Options struct {
+	Config  config.Node
+	Secret  []byte
+	Library string // libboxer.so; empty: beside this program, or in ../lib
+	Version string
+
+	// The guest's stdio in the foreground. Otherwise its stdin is /dev/null and
+	// all it prints goes to Stdout.
+	Stdin, Stdout, Stderr *os.File
+	Foreground            bool
+
+	// Deadline of the platform (functions); the zero time: none.
+	Deadline time.Time
+	// Ended, if set, is told why the node's life ended, just before Run returns.
+	Ended  func(Result)
+	Logger zerolog.Logger
+}
+
+// Reasons of a Result.
+const (
+	ReasonGuest    = "guest"    // the guest ended, or could not be started
+	ReasonDeadline = "deadline" // drained before the platform's deadline
+	ReasonStopped  = "stopped"  // a signal, or the caller's context
+	ReasonLost     = "lost"     // the network gave this node up
+)
+
+// Result says how a node's life ended.
+type Result struct {
+	Reason   string `json:"reason"`
+	NodeID   uint32 `json:"node_id"`
+	Address  string `json:"address"`
+	ExitCode *int   `json:"exit_code,omitempty"` // the guest's, if it ended
+}
+
+// node is one life of this node.
+type node struct {
+	o   Options
+	cfg config.Node
+	log zerolog.Logger
+
+	run  runFile
+	dir  string
+	view view
+
+	session   *cluster.Session
+	seed      *cluster.Seed
+	table     *table.Writer
+	sockets   *socket.Layer
+	transport *transport.Layer
+
+	tasks    sync.WaitGroup
+	stopping context.CancelCauseFunc
+	status   statusBoard
+	barrier  chan struct{} // closed when wait_for is met
+	guest    *process.Guest
+}
+
+// Causes of stopping.
+var (
+	errStopped  = errors.New("stopped")
+	errDeadline = errors.New("the platform's deadline is near")
+)
+
+// Run lives one node's life and returns the exit status for this process. It
+// handles the signals of the process itself; ctx is for callers that want the
+// node to end for other reasons.
+func Run(ctx context.Context, o Options) (int, error) {
+	n := &node{o: o, cfg: o.Config, barrier: make(chan struct{})}
+	n.log = o.Logger.With().Str("slot", o.Config.Slot).Logger()
+	life, stop := context.WithCancelCause(ctx)
+	n.stopping = stop
+	defer stop(nil)
+	defer n.handleSignals(life)()
+
+	// The background tasks outlive the guest: its last connections drain.
+	background, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		end()
+		n.tasks.Wait()
+		n.close()
+	}()
+	if err := n.start(life, background); err != nil {
+		if errors.Is(context.Cause(life), errStopped) {
+			return n.interrupted(), nil
+		}
+		return ExitFailed, fmt.Errorf("node %q: %w", n.cfg.Slot, err)
+	}
+	return n.live(life)
+}
+
+// start brings the node up to where its guest can run.
+func (n *node) start(ctx, background context.Context) error {
+	if err := n.prepare(); err != nil {
+		return err
+	}
+	n.sockets = socket.New(socket.Options{
+		Adopt: n.run.alive(), Exclude: []uint16{uint16(n.cfg.Port)}, Logger: n.log,
+	})
+	if n.cfg.Kind == config.KindSeed {
+		if err := n.startSeed(); err != nil {
+			return err
+		}
+	}
+	n.startTransport()
+	if err := n.openOverlayPort(ctx, background); err != nil {
+		return err
+	}
+	// What needs no membership is made while the seed is asked.
+	ready := make(chan error, 1)
+	go func() { ready <- n.openLocal() }()
+	err := n.join(ctx)
+	if localErr := <-ready; err == nil {
+		err = localErr
+	}
+	if err != nil {
+		return err
+	}
+	return n.serve(background)
+}
+
+// prepare finds the run files of a supervisor before this one, or begins anew.
+func (n *node) prepare() error {
+	var err error
+	if n.dir, err = runDir(n.cfg); err != nil {
+		return err
+	}
+	n.run, err = loadRun(n.cfg, n.dir)
+	return err
+}
+
+func (n *node) startSeed() error {
+	cidr, err := netip.ParsePrefix(n.cfg.CIDR)
+	if err != nil {
+		return fmt.Errorf("cidr: %w", err)
+	}
+	path := ""
+	if n.cfg.StateDir != "" {
+		path = n.cfg.StateDir + "/seed.json"
+	}
+	n.seed, err = cluster.NewSeed(cluster.SeedOptions{
+		Network: n.cfg.Network, Secret: n.o.Secret, CIDR: cidr, StatePath: path, Logger: n.log,
+	})
+	return err
+}
+
+func (n *node) startTransport() {
+	o := transport.Options{
+		Secret: n.o.Secret, Members: &n.view, Control: control{n}, Sockets: n.sockets,
+		Reach: n.cfg.Reach, Relays: n.relays, Relay: n.seed != nil, Logger: n.log,
+	}
+	if n.seed != nil {
+		o.ServeControl = n.seed.ServeConn
+	}
+	n.transport = transport.New(o)
+}
+
+// control lets the transport call other nodes before and after the join.
+type control struct{ n *node }
+
+func (c control) Call(ctx context.Context, to uint32, method string, in, out any) error {
+	s := c.n.view.current()
+	if s == nil {
+		return cluster.ErrDisconnected
+	}
+	return s.Call(ctx, to, method, in, out)
+}
+
+// relays are the seeds, dialled as this node can: at their own addresses, or
+// at the one endpoint a laptop was given.
+func (n *node) relays() []transport.RelayNode {
+	var all []transport.RelayNode
+	s := n.view.current()
+	if s == nil {
+		return nil
+	}
+	for _, m := range s.Members() {
+		switch {
+		case m.Kind != config.KindSeed || m.State == cluster.StateLost:
+		case n.cfg.Reach == config.ReachSeeds:
+			return []transport.RelayNode{{ID: m.ID, Endpoint: s.SeedEndpoint()}}
+		case m.UnderlayAddress.IsValid():
+			all = append(all, transport.RelayNode{ID: m.ID, Endpoint: m.UnderlayAddress.String()})
+		}
+	}
+	return all
+}
+
+// openOverlayPort listens for peers. What reaches only seeds is dialled by nobody.
+func (n *node) openOverlayPort(ctx, background context.Context) error {
+	if n.cfg.Reach == config.ReachSeeds && n.seed == nil {
+		return nil
+	}
+	host := ""
+	if a, err := netip.ParseAddr(n.cfg.UnderlayAddress); err == nil && a.IsLoopback() {
+		host = a.String() // several nodes share this machine
+	}
+	ln, err := transport.ListenOverlay(ctx, net.JoinHostPort(host, strconv.Itoa(n.cfg.Port)))
+	if err != nil {
+		return fmt.Errorf("%w: another program or node uses port %d of this machine", err, n.cfg.Port)
+	}
+	n.task(func() error { return n.transport.Serve(background, ln) })
+	if n.seed == nil {
+		return nil
+	}
+	return n.publish(background) // a seed's members may come in that way
+}
+
+// openLocal makes what process monitors talk to.
+func (n *node) openLocal() error {
+	var err error
+	n.table, err = table.NewWriter()
+	return err
+}
+
+// serve starts all that runs beside the guest.
+func (n *node) serve(background context.Context) error {
+	n.learnUnderlay()
+	if err := n.refresh(); err != nil {
+		return err
+	}
+	ln, err := ipc.Listen(n.run.IPC)
+	if err != nil {
+		return fmt.Errorf("open the process monitors' socket: %w", err)
+	}
+	n.task(func() error { return ipc.Serve(background, ln, n.run.tokens(), handler{n}) })
+	n.task(func() error { return n.sockets.Run(background) })
+	n.task(func() error { return n.beat(background) })
+	n.task(func() error { return n.follow(background) })
+	n.task(func() error { return n.countPaths(background) })
+	n.task(func() error { return n.streamMembers(background) })
+	n.task(func() error { return n.announce(background) })
+	if n.seed == nil {
+		return n.publish(background)
+	}
+	return nil
+}
+
+// task runs f in the background; its failure ends the node.
+func (n *node) task(f func() error) {
+	n.tasks.Go(func() {
+		if err := f(); err != nil {
+			n.log.Error().Err(err).Msg("a part of the supervisor failed")
+			n.stopping(err)
+		}
+	})
+}
+
+// beat is the table's sign of life.
+func (n *node) beat(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			n.table.Beat()
+		}
+	}
+}
+
+// close gives back what start made.
+func (n *node) close() {
+	if n.session != nil {
+		_ = n.session.Close()
+	}
+	if n.transport != nil {
+		n.transport.Close()
+	}
+	if n.seed != nil {
+		if err := n.seed.Close(); err != nil {
+			n.log.Error().Err(err).Msg("seed closed")
+		}
+	}
+	if n.table != nil {
+		_ = n.table.Close()
+	}
+	if n.run.process != nil {
+		select {
+		case <-n.run.process.Done():
+		default:
+			return // the next supervisor takes the guest up
+		}
+	}
+	n.run.clean(n.dir)
+}
+
+// interrupted is the exit status of a node that was stopped before it lived.
+func (n *node) interrupted() int {
+	if n.cfg.Kind == config.KindClient {
+		return 128 + int(syscall.SIGINT)
+	}
+	return 0
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// firstPublished is where systemd's socket activation begins to count.
+const firstPublished = 3
+
+// publish serves the listeners that were opened outside and handed in. On a
+// seed, one for the overlay port is another way into it.
+func (n *node) publish(ctx context.Context) error {
+	count, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if pid := os.Getenv("LISTEN_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		count = 0 // meant for another process
+	}
+	if len(n.cfg.Publish) == 0 {
+		return nil
+	}
+	if count < len(n.cfg.Publish) {
+		return fmt.Errorf("publish: %d ports, but %d listeners were handed in (LISTEN_FDS): the platform must open them", len(n.cfg.Publish), count)
+	}
+	for i, p := range n.cfg.Publish {
+		fd := firstPublished + i
+		unix.CloseOnExec(fd) // not for the guest
+		ln, err := net.FileListener(os.NewFile(uintptr(fd), fmt.Sprintf("publish-%d", p.Port)))
+		if err != nil {
+			return fmt.Errorf("publish port %d: descriptor %d: %w", p.Port, fd, err)
+		}
+		if tcp, ok := ln.(*net.TCPListener); ok && n.seed != nil && p.Port == n.cfg.Port {
+			n.task(func() error { return n.transport.Serve(ctx, tcp) })
+			continue
+		}
+		n.task(func() error { return n.transport.Publish(ctx, ln, uint16(p.Port)) })
+	}
+	return nil
+}

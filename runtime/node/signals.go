@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/term"
+
+	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/process"
+)
+
+// handleSignals gives a foreground guest its signals; any other node is
+// stopped by SIGTERM and SIGINT, and passes on what programs use between
+// themselves. The returned function ends it.
+func (n *node) handleSignals(life context.Context) func() {
+	terminal := n.o.Foreground && n.o.Stdin != nil && term.IsTerminal(int(n.o.Stdin.Fd()))
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case s := <-signals:
+				n.signalled(s.(syscall.Signal), terminal)
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(done)
+	}
+}
+
+func (n *node) signalled(s syscall.Signal, terminal bool) {
+	guest := n.currentGuest()
+	ends := s == syscall.SIGTERM || s == syscall.SIGINT
+	switch {
+	case n.cfg.Kind == config.KindClient && guest != nil:
+		// The terminal gave it these two already: it is of the same job.
+		if !terminal || s != syscall.SIGINT && s != syscall.SIGQUIT {
+			guest.Signal(s)
+		}
+	case ends || guest == nil && n.cfg.Kind == config.KindClient:
+		n.log.Info().Stringer("signal", s).Msg("stopping")
+		n.stopping(errStopped)
+	case guest != nil:
+		guest.Signal(s)
+	}
+}
+
+func (n *node) setGuest(g *process.Guest) {
+	n.status.mu.Lock()
+	defer n.status.mu.Unlock()
+	n.guest = g
+}
+
+func (n *node) currentGuest() *process.Guest {
+	n.status.mu.Lock()
+	defer n.status.mu.Unlock()
+	return n.guest
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/table"
+	"github.com/boxer-overlay/boxer/runtime/transport"
+)
+
+// view is the member set as the transport asks for it.
+type view struct {
+	underlay netip.Addr // set before the first refresh
+
+	mu      sync.RWMutex
+	session *cluster.Session
+	byAddr  map[netip.Addr]cluster.Member
+}
+
+func (v *view) join(s *cluster.Session) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.session = s
+}
+
+func (v *view) current() *cluster.Session {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.session
+}
+
+// Self is the zero Member before the join.
+func (v *view) Self() cluster.Member {
+	if s := v.current(); s != nil {
+		return s.Self()
+	}
+	return cluster.Member{}
+}
+
+// Members are all live members.
+func (v *view) Members() []cluster.Member {
+	if s := v.current(); s != nil {
+		return s.Members()
+	}
+	return nil
+}
+
+// Lookup finds the member at an overlay address.
+func (v *view) Lookup(overlay netip.Addr) (cluster.Member, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	m, ok := v.byAddr[overlay]
+	return m, ok
+}
+
+func (v *view) index(members []cluster.Member) {
+	byAddr := make(map[netip.Addr]cluster.Member, len(members))
+	for _, m := range members {
+		byAddr[m.OverlayAddress] = m
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.byAddr = byAddr
+}
+
+// follow keeps table, files and barrier in step with the network.
+func (n *node) follow(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.session.Done():
+			if ctx.Err() != nil {
+				return nil
+			}
+			return n.session.Err()
+		case <-n.session.Changed():
+			if err := n.refresh(); err != nil {
+				n.log.Error().Err(err).Msg("membership change not published")
+			}
+		}
+	}
+}
+
+// refresh publishes the member set of now.
+func (n *node) refresh() error {
+	members := n.session.Members()
+	self := n.session.Self()
+	n.view.index(members)
+	err := n.table.Publish(snapshot(n.cfg, self, n.view.underlay, n.session.CIDR(), members))
+	if err != nil {
+		return fmt.Errorf("publish the node table: %w", err)
+	}
+	if err := writeMemberFiles(n.dir, self, members); err != nil {
+		return err
+	}
+	n.checkBarrier(members)
+	return nil
+}
+
+func snapshot(cfg config.Node, self cluster.Member, underlay netip.Addr, cidr netip.Prefix, members []cluster.Member) table.Snapshot {
+	s := table.Snapshot{
+		CIDR: cidr, ID: self.ID, Name: self.Slot, Network: cfg.Network,
+		Overlay: self.OverlayAddress, Underlay: underlay, Port: uint16(cfg.Port),
+		Names: names(self, members),
+	}
+	for _, m := range members {
+		entry := table.Member{
+			Overlay: m.OverlayAddress, Underlay: m.UnderlayAddress.Addr(), ID: m.ID, Port: m.UnderlayAddress.Port(),
+			Transport: uint8(transport.Classify(self, m, cfg.Reach)),
+		}
+		if m.ID == self.ID {
+			entry.Underlay, entry.Port = underlay, uint16(cfg.Port)
+		}
+		s.Members = append(s.Members, entry)
+	}
+	return s
+}
+
+// names maps what guests may look up to addresses. A service is all members
+// that run it; while none does, those that start; else whoever is there: a
+// lost member's address still is its slot's.
+func names(self cluster.Member, members []cluster.Member) map[string][]netip.Addr {
+	all := map[string][]netip.Addr{}
+	rank := map[string]int{}
+	for _, m := range members {
+		better := rankOf(m.State)
+		switch {
+		case better > rank[m.Service]:
+			rank[m.Service] = better
+			all[m.Service] = []netip.Addr{m.OverlayAddress}
+		case better == rank[m.Service]:
+			all[m.Service] = append(all[m.Service], m.OverlayAddress)
+		}
+	}
+	for _, m := range members {
+		for _, name := range []string{m.Slot, fmt.Sprintf("node-%d", m.ID)} {
+			if !slices.Contains(all[name], m.OverlayAddress) {
+				all[name] = append(all[name], m.OverlayAddress)
+			}
+		}
+	}
+	if self.Name != "" && len(all[self.Name]) == 0 {
+		all[self.Name] = []netip.Addr{self.OverlayAddress}
+	}
+	return all
+}
+
+func rankOf(state string) int {
+	switch state {
+	case cluster.StateRunning:
+		return 3
+	case cluster.StateStarting:
+		return 2
+	}
+	return 1
+}
