@@ -119,19 +119,26 @@ static long await_direct(struct attempt *t) {
     return result == -EALREADY ? -EINPROGRESS : result; /* SO_SNDTIMEO ran out */
 }
 
-/* Gives the socket a port to be found at, on loopback unless it has an address. */
+/*
+ * Gives the socket a port to be found at, on loopback unless it has an address.
+ * What getsockname shows may be a real binding (then bind says EINVAL) or what
+ * is left of a connection that was called back, so bind is tried in any case.
+ */
 static long bind_for_hold(struct attempt *t, struct endpoint *local) {
+    struct endpoint wanted = {LOOPBACK, 0, t->end.family};
     union address a;
+    socklen_t len;
     int no = 0;
-    long error = 0;
+    long error;
     bound_at(t->fd, local);
-    if (local->port == 0) {
-        struct endpoint wanted = {local->ip ? local->ip : LOOPBACK, 0, t->end.family};
-        socklen_t len = address_make(&a, &wanted);
-        sys_setsockopt(t->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &no, sizeof no);
-        error = sys_bind(t->fd, &a, len);
-        bound_at(t->fd, local);
-    }
+    if (local->ip)
+        wanted.ip = local->ip;
+    len = address_make(&a, &wanted);
+    sys_setsockopt(t->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &no, sizeof no);
+    error = sys_bind(t->fd, &a, len);
+    if (error == -EINVAL && local->port)
+        error = 0;
+    bound_at(t->fd, local);
     if (local->ip == 0)
         local->ip = LOOPBACK; /* what the kernel takes towards the hold address */
     return error;

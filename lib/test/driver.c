@@ -15,8 +15,9 @@
 struct test {
     const char *name;
     struct fake fake;
-    const char *extra; /* one more variable for the guest */
-    int plain;         /* without the monitor's variables */
+    const char *extra; /* one more variable for the guest, and another */
+    const char *extra2;
+    int plain; /* without the monitor's variables */
     void (*verify)(const struct fake *f);
 };
 
@@ -49,6 +50,10 @@ static void saw_holds(const struct fake *f) {
 static void saw_fallbacks(const struct fake *f) {
     CHECK(f->ops[BOXER_OP_HELD] == 4 && f->fallbacks == 4);
     CHECK(f->prefaces == 0 && f->bad_prefaces == 0);
+}
+
+static void saw_called_back(const struct fake *f) {
+    CHECK(f->ops[BOXER_OP_HELD] == 4 && f->fallbacks == 4 && f->prefaces == 0);
 }
 
 static void saw_acks(const struct fake *f) {
@@ -88,6 +93,15 @@ static struct test tests[] = {
      .fake.no_preface = 1,
      .extra = "TEST_HOLD_TARGET=100.80.0.5",
      .verify = saw_fallbacks},
+    {.name = "hold",
+     .fake.no_preface = 2,
+     .extra = "TEST_HOLD_TARGET=100.80.0.5",
+     .verify = saw_fallbacks},
+    /* So small a segment that a part of the preface went out: called back. */
+    {.name = "hold",
+     .extra = "TEST_HOLD_TARGET=100.80.0.5",
+     .extra2 = "TEST_MAXSEG=88",
+     .verify = saw_called_back},
     {.name = "bind"},
     {.name = "listen", .verify = saw_listen},
     {.name = "accept-native"},
@@ -103,6 +117,7 @@ static struct test tests[] = {
     {.name = "hostname"},
     {.name = "exec"},
     {.name = "threads"},
+    {.name = "cancel"},
     {.name = "plain", .plain = 1, .verify = saw_nothing},
     {.name = "silent", .fake.mode = FAKE_SILENT},
     {.name = "supervisor-gone"},
@@ -123,7 +138,9 @@ struct pipes {
 static void become_guest(const struct test *t, const char *library, const char *guest,
                          const struct pipes *p) {
     char preload[600], lib[600], ipc[200], port[64], other[600];
-    char *env[9] = {preload, port, t->extra ? (char *)t->extra : "X=", other, NULL};
+    char *env[10] = {
+        preload, port, t->extra ? (char *)t->extra : "X=", t->extra2 ? (char *)t->extra2 : "Y=",
+        other,   NULL};
     char *argv[] = {(char *)guest, (char *)t->name, NULL};
     snprintf(preload, sizeof preload, "LD_PRELOAD=%s", library);
     snprintf(lib, sizeof lib, "BOXER_LIB=%s", library);
@@ -132,9 +149,9 @@ static void become_guest(const struct test *t, const char *library, const char *
     snprintf(other, sizeof other, "TEST_OTHER=%s", other_library);
     snprintf(port, sizeof port, "TEST_ECHO_PORT=%d", t->fake.echo_port);
     if (!t->plain) {
-        env[4] = lib;
-        env[5] = ipc;
-        env[6] = "BOXER_NETWORK=shop";
+        env[5] = lib;
+        env[6] = ipc;
+        env[7] = "BOXER_NETWORK=shop";
     }
     dup2(p->in[0], 0);
     dup2(p->out[1], 1);

@@ -47,7 +47,9 @@ static void answer_connect(struct fake *f, const struct boxer_request *q,
         r->action = BOXER_ACTION_DIRECT;
         r->ip = 0x7f440005; /* 127.68.0.5 */
         r->port = f->port;
-        r->preface_len = f->no_preface ? 0 : 96;
+        r->preface_len = f->no_preface == 1 ? 0 : 96;
+        if (f->no_preface == 2)
+            r->ip = 0xffffffff;
         for (unsigned i = 0; i < 96; i++)
             r->preface[i] = (uint8_t)i;
     } else {

@@ -18,8 +18,7 @@ struct fake {
     enum fake_mode mode;
     int stale_signals; /* before each delivered connection */
     int deliver;       /* connections delivered to each new listener */
-    int deliver_v6;    /* what is delivered is an AF_INET6 socket */
-    int no_preface;    /* DIRECT without a preface: makes the guest fall back */
+    int no_preface;    /* DIRECT that fails at once: 1 no preface, 2 no route */
     int refuse;        /* errno for CONNECT to .6 */
     int shrinkable;    /* a table without seals */
     int restart_table; /* TABLE gives a new table from the second time on */

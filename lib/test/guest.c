@@ -3,6 +3,7 @@
 #include "guest.h"
 
 #include <dirent.h>
+#include <netinet/tcp.h>
 
 static const struct {
     const char *name;
@@ -36,6 +37,7 @@ static const struct {
     {"hostile", guest_hostile},
     {"threads", guest_threads},
     {"renewed", guest_renewed},
+    {"cancel", guest_cancel},
 };
 
 struct sockaddr_in v4(const char *ip, unsigned port) {
@@ -53,6 +55,10 @@ struct sockaddr_in6 v6(const char *ip, unsigned port) {
 int tcp(int family) {
     int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK(fd >= 0);
+    if (getenv("TEST_MAXSEG")) {
+        int size = atoi(getenv("TEST_MAXSEG"));
+        CHECK(setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &size, sizeof size) == 0);
+    }
     return fd;
 }
 

@@ -49,5 +49,6 @@ void guest_no_table(void);
 void guest_hostile(void);
 void guest_threads(void);
 void guest_renewed(void);
+void guest_cancel(void);
 
 #endif
