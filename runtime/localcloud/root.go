@@ -243,7 +243,7 @@ func (r *hostRoot) writableDirs() error {
 		r.links["/var/tmp"] = "/tmp"
 		return r.writable("/tmp", os.ModeSticky|0o777, "size=512m")
 	}
-	for path, mode := range map[string]os.FileMode{"/run": 0o755, "/opt": 0o755, "/var": 0o755, "/tmp": os.ModeSticky|0o777, "/etc/boxer": 0o700} {
+	for path, mode := range map[string]os.FileMode{"/run": 0o755, "/opt": 0o755, "/var": 0o755, "/tmp": os.ModeSticky | 0o777, "/etc/boxer": 0o700} {
 		if err := r.writable(path, mode, ""); err != nil {
 			return err
 		}
@@ -251,13 +251,16 @@ func (r *hostRoot) writableDirs() error {
 	if err := r.skeleton(); err != nil {
 		return err
 	}
-	for path, mode := range map[string]os.FileMode{"/var/tmp": os.ModeSticky|0o777, "/run/lock": os.ModeSticky|0o777, "/run/boxer": 0o755, hostStateDir: 0o700, "/var/task": 0o755} {
+	for path, mode := range map[string]os.FileMode{"/var/tmp": os.ModeSticky | 0o777, "/run/lock": os.ModeSticky | 0o777, "/run/boxer": 0o755, hostStateDir: 0o700} {
 		if err := r.own(path, mode); err != nil {
 			return err
 		}
 	}
 	r.links["/var/run"] = "/run"
 	r.links["/var/lock"] = "/run/lock"
+	if r.spec.Source == "" { // as read-only as one with something in it
+		return r.tmpfs("/var/task", "mode=0755,size=4k", unix.MS_RDONLY)
+	}
 	return nil
 }
 
