@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/lambda"
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
+	"github.com/boxer-overlay/boxer/runtime/node"
+)
+
+// hidden runs the verbs that Boxer's own scripts type, before the command line
+// is built: a supervisor starts as fast as it can. It reports whether args were
+// one of them (then it has usually exited already).
+func hidden(args []string) bool {
+	if len(args) == 0 {
+		return false
+	}
+	switch args[0] {
+	case "node":
+		os.Exit(runNode(args[1:]))
+	case "function":
+		os.Exit(runFunction())
+	case "local-cloud":
+		os.Exit(localcloud.Main(args[1:]))
+	case "local-host":
+		os.Exit(localcloud.HostMain(args[1:]))
+	default:
+		return false
+	}
+	return true
+}
+
+// supervisorLog writes JSON lines, for those who collect logs.
+func supervisorLog(w io.Writer) zerolog.Logger {
+	zerolog.TimeFieldFormat = time.RFC3339Nano
+	level := zerolog.InfoLevel
+	if l, err := zerolog.ParseLevel(os.Getenv("BOXER_LOG")); err == nil && l != zerolog.NoLevel {
+		level = l
+	}
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+// runNode is the supervisor of a VM or seed: `boxer node --config FILE`. What
+// the guest prints goes to stdout, the supervisor's log to stderr.
+func runNode(args []string) int {
+	flags := flag.NewFlagSet("boxer node", flag.ContinueOnError)
+	path := flags.String("config", "/etc/boxer/node.json", "configuration of the node")
+	library := flags.String("library", "", "libboxer.so (default: beside this program, or in ../lib)")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return 0
+		}
+		return exitUsage
+	}
+	code, err := nodeFromFile(*path, *library)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "boxer node: %v\n", err)
+	}
+	return code
+}
+
+func nodeFromFile(path, library string) (int, error) {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return exitRunFailed, err
+	}
+	secret, err := cfg.Secret()
+	if err != nil {
+		return exitRunFailed, err
+	}
+	return node.Run(context.Background(), node.Options{
+		Config: cfg, Secret: secret, Library: library, Version: version,
+		Stdout: os.Stdout, Logger: supervisorLog(os.Stderr),
+	})
+}
+
+// runFunction is the supervisor of a function node, started by the layer's
+// bootstrap.
+func runFunction() int {
+	err := lambda.Run(context.Background(), lambda.Options{
+		Stdout: os.Stdout, Version: version, Logger: supervisorLog(os.Stderr),
+	})
+	fmt.Fprintf(os.Stderr, "boxer function: %v\n", err)
+	return exitRunFailed
+}
+
+// runClient makes this very process the supervisor of an ad-hoc node, and the
+// guest its child with this terminal.
+func runClient(ctx context.Context, info localcloud.NetworkInfo, n config.Node) (int, error) {
+	n.SecretRef = "file:" + info.SecretFile
+	n.SeedEndpoints = []string{info.SeedEndpoint}
+	n.Reach = config.ReachSeeds
+	n.Port = info.Port
+	n, err := config.New(n)
+	if err != nil {
+		return 0, &exitError{exitUsage, err}
+	}
+	secret, err := n.Secret()
+	if err != nil {
+		return 0, err
+	}
+	// The guest gets the signals; the supervisor ends when it does.
+	code, err := node.Run(context.WithoutCancel(ctx), node.Options{
+		Config: n, Secret: secret, Version: version,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Foreground: true,
+		Logger: supervisorLog(os.Stderr).Level(zerolog.WarnLevel),
+	})
+	if err != nil && code != 0 {
+		err = &exitError{code, err}
+	}
+	return code, err
+}
