@@ -88,8 +88,7 @@ func (r *runtime) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	return json.Marshal(result)
 }
 
-// parse: the platform knows the sandbox, not where it is: what a function
-// says of its own network place is not taken from the event.
+// parse refuses events that are not for a function node.
 func parse(event []byte) (config.Node, error) {
 	cfg, err := config.Parse(event)
 	if err != nil {

@@ -231,6 +231,8 @@ func (n *node) exitCode(r Result, last *process.State, err error) (int, error) {
 func (n *node) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
+	n.samplePaths() // a short-lived guest's connections
+	n.reportPaths(nil)
 	if err := n.session.Leave(ctx); err != nil && !errors.Is(err, cluster.ErrReplaced) {
 		n.log.Warn().Err(err).Msg("left without a good-bye")
 		return

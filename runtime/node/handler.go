@@ -55,12 +55,16 @@ func (n *node) countPaths(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if sample, err := n.sockets.NativePeers(); err == nil {
-			n.transport.SampleNative(sample)
-		}
+		n.samplePaths()
 		if i%samplesPerWord == 0 {
 			reported = n.reportPaths(reported)
 		}
+	}
+}
+
+func (n *node) samplePaths() {
+	if sample, err := n.sockets.NativePeers(); err == nil {
+		n.transport.SampleNative(sample)
 	}
 }
 

@@ -176,7 +176,7 @@ func (n *node) startSeed() error {
 		path = n.cfg.StateDir + "/seed.json"
 	}
 	n.seed, err = cluster.NewSeed(cluster.SeedOptions{
-		Network: n.cfg.Network, Secret: n.o.Secret, CIDR: cidr, StatePath: path, Logger: n.log,
+		Network: n.cfg.Network, Secret: n.o.Secret, CIDR: cidr, StatePath: path, Logger: n.o.Logger,
 	})
 	return err
 }

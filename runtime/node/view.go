@@ -4,6 +4,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -77,10 +78,10 @@ func (n *node) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-n.session.Done():
-			if ctx.Err() != nil {
-				return nil
+			if err := n.session.Err(); ctx.Err() == nil && !errors.Is(err, cluster.ErrClosed) {
+				return err // given up by the network; not our own leave
 			}
-			return n.session.Err()
+			return nil
 		case <-n.session.Changed():
 			if err := n.refresh(); err != nil {
 				n.log.Error().Err(err).Msg("membership change not published")

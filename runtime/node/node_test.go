@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"bufio"
+	"encoding/json"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+const server = `
+import http.server, sys
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+        self.wfile.write(b"hello from " + self.path.encode())
+    def log_message(self, *a): pass
+http.server.ThreadingHTTPServer(("", int(sys.argv[1])), H).serve_forever()
+`
+
+const fetch = `
+import sys, urllib.request
+print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())
+`
+
+// slowFetch keeps its connection open long enough to be seen in a sample.
+const slowFetch = `
+import socket, sys, time
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
+time.sleep(0.7)
+s.sendall(b"GET /vm HTTP/1.0\r\n\r\n")
+data = b""
+while chunk := s.recv(4096): data += chunk
+print(data.split(b"\r\n\r\n")[1].decode(), s.getpeername()[0])
+`
+
+func TestGuestsTalkByName(t *testing.T) {
+	w := newWorld(t)
+	w.start(config.Node{Kind: config.KindVM, Slot: "store", Argv: []string{"python3", "-c", server, "18101"}})
+	m := w.member("store", in(cluster.StateRunning))
+	if len(m.Listeners) != 1 || m.Listeners[0] != 18101 || m.NAT != cluster.NATNone || m.Guest.PID == 0 {
+		t.Errorf("the server is %+v", m)
+	}
+	vm := w.start(config.Node{Kind: config.KindVM, Slot: "vm", Argv: []string{"python3", "-c", slowFetch, "store", "18101"}})
+	w.member("vm", in(cluster.StateExited))
+	if got := vm.output(); got != "hello from /vm "+m.OverlayAddress.String() {
+		t.Errorf("from a VM of the site: %q", got)
+	}
+	client := w.start(config.Node{Kind: config.KindClient, Slot: "laptop", Argv: []string{"python3", "-c", fetch, "http://store:18101/laptop"}})
+	if code := client.wait(); code != 0 || client.output() != "hello from /laptop" {
+		t.Errorf("from a laptop: status %d, %q", code, client.output())
+	}
+	w.eventually("both transports are counted", func() bool {
+		paths, err := w.watch.Paths(t.Context())
+		seen := map[string]bool{}
+		for _, p := range paths {
+			seen[p.Transport] = p.To == m.ID || seen[p.Transport]
+		}
+		return err == nil && seen["relay"] && seen["native"]
+	})
+}
+
+func TestExitStatusOfAClient(t *testing.T) {
+	w := newWorld(t)
+	for _, tt := range []struct {
+		argv []string
+		want int
+		says string
+	}{
+		{[]string{"sh", "-c", "exit 42"}, 42, ""},
+		{[]string{"sh", "-c", "kill -KILL $$"}, 137, ""},
+		{[]string{"no-such-command"}, 127, `error: command "no-such-command" not found`},
+		{[]string{"/etc/hostname"}, 126, `error: command "/etc/hostname" cannot be run`},
+	} {
+		s := w.start(config.Node{Kind: config.KindClient, Slot: "run", Argv: tt.argv})
+		if code := s.wait(); code != tt.want || !strings.Contains(s.log(), tt.says) {
+			t.Errorf("%q: status %d, want %d, %q:\n%s", tt.argv, code, tt.want, tt.says, s.log())
+		}
+	}
+}
+
+func TestGuestEnvironmentAndFiles(t *testing.T) {
+	w := newWorld(t)
+	s := w.start(config.Node{Kind: config.KindVM, Slot: "store", Service: "db", Env: map[string]string{"COLOUR": "blue"},
+		Argv: []string{"sh", "-c", `echo "$BOXER_NETWORK $BOXER_NODE_ID $BOXER_NODE_NAME $BOXER_NODE_ADDRESS $COLOUR"; cat $BOXER_DIR/hosts $BOXER_DIR/members.txt; echo $BOXER_DIR; exec sleep 60`}})
+	w.member("store", in(cluster.StateRunning))
+	lines := strings.Split(s.output(), "\n")
+	if lines[0] != "shop 2 store 100.80.0.2 blue" {
+		t.Errorf("environment: %q", lines[0])
+	}
+	for _, want := range []string{"100.80.0.2 store db node-2", "2 100.80.0.2 store db vm starting", "1 100.80.0.1 seed-0 seed-0 seed running"} {
+		if !strings.Contains(s.output(), want) {
+			t.Errorf("no %q in\n%s", want, s.output())
+		}
+	}
+	dir := lines[len(lines)-1]
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("run directory: %v, %v", info, err)
+	}
+	conn, err := net.Dial("unix", dir+"/members.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	r := bufio.NewScanner(conn)
+	for _, slot := range []string{"seed-0", "store"} {
+		var e cluster.Event
+		if !r.Scan() || json.Unmarshal(r.Bytes(), &e) != nil || e.Type != cluster.EventJoin || e.Member.Slot != slot {
+			t.Errorf("stream: %q, want the join of %s", r.Text(), slot)
+		}
+	}
+	if code := s.stop(); code != 0 {
+		t.Errorf("stopped with status %d", code)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("the run directory is left")
+	}
+}
+
+// stop sends SIGTERM and returns the exit status.
+func (s *supervisor) stop() int {
+	s.w.t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		s.w.t.Fatal(err)
+	}
+	return s.wait()
+}
+
+func TestBarrier(t *testing.T) {
+	w := newWorld(t)
+	front := w.start(config.Node{Kind: config.KindVM, Slot: "front", WaitFor: map[string]int{"logic": 2}, Argv: []string{"sleep", "60"}})
+	m := w.member("front", in(cluster.StateStarting))
+	logic := func(slot string) {
+		w.start(config.Node{Kind: config.KindVM, Name: "logic", Slot: slot, Argv: []string{"sh", "-c", "exec sleep 60"}})
+		w.member(slot, in(cluster.StateRunning))
+	}
+	logic("logic-0")
+	if m = w.member("front", in(cluster.StateStarting)); m.Guest.State != cluster.GuestWaiting {
+		t.Errorf("with one of two: %+v\n%s", m.Guest, front.log())
+	}
+	logic("logic-1")
+	w.member("front", in(cluster.StateRunning))
+}
+
+func TestNodesThatWaitForEachOtherStart(t *testing.T) {
+	w := newWorld(t)
+	for _, slot := range []string{"a", "b"} {
+		w.start(config.Node{Kind: config.KindVM, Slot: slot, WaitFor: map[string]int{config.WaitNodes: 2}, Argv: []string{"sleep", "60"}})
+	}
+	w.member("a", in(cluster.StateRunning))
+	w.member("b", in(cluster.StateRunning))
+}
+
+func TestStopTerminatesTheGuestAndLeaves(t *testing.T) {
+	w := newWorld(t)
+	s := w.start(config.Node{Kind: config.KindVM, Slot: "store", Argv: []string{"sh", "-c", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done"}})
+	m := w.member("store", in(cluster.StateRunning))
+	if code := s.stop(); code != 0 || !strings.HasPrefix(s.output(), "up\n") || !strings.HasSuffix(s.output(), "bye") {
+		t.Errorf("status %d, output %q", code, s.output())
+	}
+	w.eventually("it has left", func() bool { _, ok := w.watch.Member(m.ID); return !ok })
+	if alive(m.Guest.PID) {
+		t.Error("the guest is left")
+	}
+}
+
+func TestAVMStaysWhenItsGuestEnds(t *testing.T) {
+	w := newWorld(t)
+	w.start(config.Node{Kind: config.KindVM, Slot: "job", Argv: []string{"sh", "-c", "exit 3"}})
+	if m := w.member("job", in(cluster.StateExited)); m.Guest.ExitCode == nil || *m.Guest.ExitCode != 3 {
+		t.Errorf("guest %+v", m.Guest)
+	}
+	w.start(config.Node{Kind: config.KindVM, Slot: "typo", Argv: []string{"no-such-command"}})
+	if m := w.member("typo", in(cluster.StateFailed)); m.Guest.State != cluster.GuestFailed || !strings.Contains(m.Guest.Error, "not found") || *m.Guest.ExitCode != 127 {
+		t.Errorf("guest %+v", m.Guest)
+	}
+	w.start(config.Node{Kind: config.KindVM, Slot: "flaky", Restart: config.RestartAlways, Argv: []string{"sh", "-c", "sleep 0.05"}})
+	w.member("flaky", func(m cluster.Member) bool { return m.Guest.Restarts >= 2 })
+}
+
+func TestAKilledSupervisorsGuestIsTakenUpAgain(t *testing.T) {
+	w := newWorld(t)
+	s := w.start(config.Node{Kind: config.KindVM, Slot: "store", StateDir: w.path("store-state"), Argv: []string{"python3", "-c", server, "18102"}})
+	before := w.member("store", in(cluster.StateRunning))
+	_ = s.cmd.Process.Kill()
+	s.wait()
+	if !alive(before.Guest.PID) {
+		t.Fatal("the guest died with its supervisor")
+	}
+	s.launch()
+	after := w.member("store", func(m cluster.Member) bool { return m.State == cluster.StateRunning && m.Since.Equal(before.Since) })
+	w.eventually("the new supervisor says so", func() bool { return strings.Contains(s.log(), `"adopted":true`) })
+	if after.ID != before.ID || after.Guest.PID != before.Guest.PID || after.OverlayAddress != before.OverlayAddress {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	client := w.start(config.Node{Kind: config.KindClient, Slot: "laptop", Argv: []string{"python3", "-c", fetch, "http://store:18102/again"}})
+	if code := client.wait(); code != 0 || client.output() != "hello from /again" {
+		t.Errorf("status %d, %q", code, client.output())
+	}
+	_ = syscall.Kill(before.Guest.PID, syscall.SIGKILL)
+	if m := w.member("store", in(cluster.StateExited)); m.Guest.ExitCode != nil {
+		t.Errorf("the adopted guest's status is known: %+v", m.Guest)
+	}
+}
+
+func TestAFunctionDrainsBeforeItsDeadline(t *testing.T) {
+	w := newWorld(t)
+	start := time.Now()
+	s := w.start(config.Node{Kind: config.KindFunction, Slot: "logic-0", DeadlineMarginMS: 2000, Argv: []string{"sh", "-c", "trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done"}},
+		func(task *nodeTask) { task.Life = 3 * time.Second })
+	if code := s.wait(); code != 0 || !strings.HasSuffix(s.output(), "bye") || !strings.Contains(s.log(), "ended: deadline") {
+		t.Errorf("status %d, output %q\n%s", code, s.output(), s.log())
+	}
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("ended after %v, past its deadline", took)
+	}
+	failed := w.start(config.Node{Kind: config.KindFunction, Slot: "logic-1", Argv: []string{"sh", "-c", "exit 5"}})
+	if code := failed.wait(); code != 5 {
+		t.Errorf("a function ended with %d", code)
+	}
+}
+
+func TestASeedsRestartDisturbsNobody(t *testing.T) {
+	w := newWorld(t)
+	w.start(config.Node{Kind: config.KindVM, Slot: "store", Argv: []string{"sleep", "60"}})
+	before := w.member("store", in(cluster.StateRunning))
+	_ = w.seed.cmd.Process.Kill()
+	w.seed.wait()
+	w.seed.launch()
+	w.member("seed-0", in(cluster.StateRunning))
+	after := w.member("store", func(m cluster.Member) bool {
+		return m.State == cluster.StateRunning && w.watch.Connected()
+	})
+	if after.ID != before.ID || after.Guest.PID != before.Guest.PID {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+}
