@@ -21,6 +21,7 @@ import (
 
 // TestCloud tries one network from all sides.
 func TestCloud(t *testing.T) {
+	t.Parallel()
 	c := testNetwork(t, testStore(t), "shop")
 	t.Run("root of a VM", func(t *testing.T) { tryVMRoot(t, c) })
 	t.Run("VMs reach each other", func(t *testing.T) { tryVMs(t, c) })

@@ -130,11 +130,11 @@ func TestCIDR(t *testing.T) {
 		return
 	}
 	for _, command := range []string{
-		"link set lo up", "link add x0 type dummy", "addr add 10.9.8.7/24 dev x0", "link set x0 up",
+		"link set lo up", "link add x0 type veth peer name x1", "addr add 10.9.8.7/24 dev x0", "link set x0 up", "link set x1 up",
 		"route add 172.30.0.0/16 dev x0", "route add default dev x0", "route add 128.0.0.0/1 dev x0",
 	} {
 		if out, err := exec.Command("ip", strings.Fields(command)...).CombinedOutput(); err != nil {
-			t.Skipf("ip %s: %v %s", command, err, out)
+			t.Fatalf("ip %s: %v %s", command, err, out)
 		}
 	}
 	for cidr, want := range map[string]string{

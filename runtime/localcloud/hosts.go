@@ -74,6 +74,11 @@ func (d *daemon) completeVM(n config.Node) (config.Node, error) {
 	if n.Network != d.info.Name {
 		return n, fmt.Errorf("host: network %q: this is network %q", n.Network, d.info.Name)
 	}
+	for _, p := range n.Publish {
+		if p.HostPort == 0 {
+			return n, fmt.Errorf("host %q: publish port %d: no host_port", n.Slot, p.Port)
+		}
+	}
 	if n.LaunchToken == "" {
 		n.LaunchToken = rand.Text()
 	}

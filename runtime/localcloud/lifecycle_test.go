@@ -74,6 +74,7 @@ func (tr traces) gone(t *testing.T, files ...string) {
 }
 
 func TestDeleteLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s := testStore(t)
 	c := testNetwork(t, s, "shop")
 	// One that ignores TERM would take drainTime; this takes up to a fork.
@@ -89,6 +90,9 @@ func TestDeleteLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	testFunction(t, c, FunctionSpec{Name: "f", SourceDir: dir})
+	if err := removeAll(dir); err != nil {
+		t.Error(err)
+	}
 	invoke(t, c, "f", "f-0", "sleep", "1000")
 	tr := tracesOf(t, c)
 	if len(tr.left()) < 4 {
@@ -121,6 +125,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 // TestDaemonDies kills the daemon: everything goes with it, and the next
 // Connect starts it again with the seed's state.
 func TestDaemonDies(t *testing.T) {
+	t.Parallel()
 	s := testStore(t)
 	c := testNetwork(t, s, "shop")
 	vm(t, c, "a", nil, "sleep", "1000")
@@ -179,6 +184,7 @@ func TestDaemonDies(t *testing.T) {
 }
 
 func TestTwoCreators(t *testing.T) {
+	t.Parallel()
 	s := testStore(t)
 	t.Cleanup(func() { _ = s.DeleteNetwork(context.Background(), "shop") })
 	results := make([]error, 4)
@@ -209,6 +215,7 @@ func TestTwoCreators(t *testing.T) {
 // TestHalfMade: what a creator that was killed left is no network, can be
 // deleted, and is replaced by the next creator.
 func TestHalfMade(t *testing.T) {
+	t.Parallel()
 	s := testStore(t)
 	half := func() {
 		for _, dir := range []string{"logs", "hosts/x"} {
@@ -240,6 +247,7 @@ func TestHalfMade(t *testing.T) {
 // TestCreatorKilled kills the process that creates a network before the seed
 // is up: the daemon must not stay.
 func TestCreatorKilled(t *testing.T) {
+	t.Parallel()
 	s := testStore(t)
 	d := s.netDir("shop")
 	s.rt = brokenRuntime(t, "trap '' TERM; sleep 100 & wait") // a seed that never answers
@@ -290,6 +298,7 @@ func brokenRuntime(t *testing.T, script string) Runtime {
 // TestSeedFails: a network whose seed does not start is undone, and the error
 // has the seed's own words.
 func TestSeedFails(t *testing.T) {
+	t.Parallel()
 	s := testStore(t)
 	s.rt = brokenRuntime(t, "echo the seed is unhappy >&2; kill -9 $PPID")
 	_, err := s.CreateNetwork(testContext(t), NetworkSpec{Name: "shop"})
@@ -303,6 +312,7 @@ func TestSeedFails(t *testing.T) {
 
 // TestCorruptLayer damages the layer before and after the network was made.
 func TestCorruptLayer(t *testing.T) {
+	t.Parallel()
 	s := testStore(t)
 	path := filepath.Join(t.TempDir(), "bad.zip")
 	if err := os.WriteFile(path, []byte("PK not really"), 0o644); err != nil {
@@ -334,6 +344,7 @@ func TestCorruptLayer(t *testing.T) {
 }
 
 func TestLongStateDir(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), strings.Repeat("deep/", 40), "state")
 	s, err := Open(dir, testRuntime(t))
 	if err != nil {
@@ -351,6 +362,7 @@ func TestOrdinaryUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("this is the ordinary user")
 	}
+	t.Parallel()
 	const nobody = 65534
 	dir, err := os.MkdirTemp("", "boxer-user-")
 	if err != nil {

@@ -48,8 +48,15 @@ func TestMain(m *testing.M) {
 			os.Exit(fakeDial(args[0]))
 		}
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if dir := filepath.Dir(testLayerMade); testLayerMade != "" {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(status)
 }
+
+// testLayerMade is the layer this process made, to be removed.
+var testLayerMade string
 
 func fail(err error) int {
 	fmt.Fprintln(os.Stderr, "fake boxer:", err)
@@ -219,6 +226,7 @@ var testLayer = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "layer.zip")
+	testLayerMade = path
 	return path, os.WriteFile(path, zip.Bytes(), 0o644)
 })
 

@@ -4,15 +4,17 @@ package localcloud
 
 import (
 	"context"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -76,7 +78,7 @@ func (spec *NetworkSpec) complete() error {
 	}
 	if spec.Secret == nil {
 		random := make([]byte, 32)
-		rand.Read(random)
+		cryptorand.Read(random)
 		spec.Secret = []byte(hex.EncodeToString(random))
 	}
 	if len(strings.TrimSpace(string(spec.Secret))) < 16 {
@@ -140,14 +142,22 @@ func (s *Store) prepare(ctx context.Context, d netDir, spec NetworkSpec) (Networ
 	return info, renameio.WriteFile(info.SecretFile, []byte(secret), 0o600)
 }
 
-// freePort finds a port for the seed; it is kept for the network's life.
+// freePort finds a port for the seed, which is kept for the network's life. It
+// looks below the ports the kernel gives to outgoing connections, one of which
+// could hold the port when the daemon is started again.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port on 127.0.0.1: %w", err)
+	for range 100 {
+		port := 20000 + rand.N(10000)
+		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("find a free port on 127.0.0.1: %w", err)
+		}
+		return port, l.Close()
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, errors.New("find a free port on 127.0.0.1: 100 tries found none from 20000 to 29999")
 }
 
 // DeleteNetwork stops everything of a network and removes it. It is idempotent
@@ -213,25 +223,45 @@ func (s *Store) Connect(ctx context.Context, name string) (*Client, error) {
 	if info.MachineID != machine {
 		return nil, fmt.Errorf("network %q in %s was %w: use it there, or delete it", name, s.dir, ErrOtherMachine)
 	}
-	if !info.Alive {
-		if info, err = s.restart(ctx, name); err != nil {
-			return nil, fmt.Errorf("network %q: start its daemon again: %w", name, err)
-		}
+	if info, err = s.ensure(ctx, name); err != nil {
+		return nil, fmt.Errorf("network %q: %w", name, err)
 	}
 	return newClient(info), nil
 }
 
-func (s *Store) restart(ctx context.Context, name string) (NetworkInfo, error) {
+// ensure starts the daemon of a network if it does not answer. It waits for
+// others who create, start or delete it.
+func (s *Store) ensure(ctx context.Context, name string) (NetworkInfo, error) {
 	d := s.netDir(name)
 	lock, err := waitLock(ctx, string(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return NetworkInfo{}, fmt.Errorf("%w: it was deleted", ErrNotFound)
+	}
 	if err != nil {
 		return NetworkInfo{}, s.wrap(err)
 	}
 	defer lock.unlock()
 	info, err := d.info()
-	if err != nil || info.Alive { // another process was faster
+	if err != nil || info.Alive && answers(ctx, info) {
 		return info, err
 	}
+	if info, err = s.restart(ctx, d, info); err != nil {
+		return NetworkInfo{}, fmt.Errorf("start its daemon again: %w", err)
+	}
+	return info, nil
+}
+
+// answers: the daemon's API takes connections.
+func answers(ctx context.Context, info NetworkInfo) bool {
+	conn, err := newClient(info).dial(ctx, "", "")
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
+func (s *Store) restart(ctx context.Context, d netDir, info NetworkInfo) (NetworkInfo, error) {
 	if err := d.stopDaemon(ctx); err != nil { // the rest of one that died
 		return NetworkInfo{}, err
 	}
