@@ -70,6 +70,8 @@ static long exchange(struct ipc *c, int listener, int signal, int flags, struct 
     int real;
     long error;
     q.cookie = socket_cookie(listener);
+    if (peer->family == AF_INET6)
+        q.flags |= BOXER_FLAG_V6;
     error = ipc_ask(c, &q, &r, &real);
     if (!error)
         error = r.error ? -r.error : (real < 0 ? -ENOENT : 0);

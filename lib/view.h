@@ -11,7 +11,7 @@
 /* The mapped table, or NULL: this is no guest, or nobody gave us one. */
 const void *view(void);
 
-/* view() with its header; 0 when there is none to work with. */
+/* view() with its header; NULL when there is none to work with. */
 const void *view_info(struct table_info *info);
 
 static inline int in_overlay(const struct table_info *info, uint32_t ip) {

@@ -70,6 +70,7 @@ static void saw_nak(const struct fake *f) {
 
 static void saw_v6_listen(const struct fake *f) {
     CHECK(f->last[BOXER_OP_LISTEN].flags == BOXER_FLAG_V6 && f->last[BOXER_OP_LISTEN].ip == 0);
+    CHECK(f->last[BOXER_OP_ACCEPT].flags == BOXER_FLAG_V6);
 }
 
 static void saw_nothing(const struct fake *f) {
