@@ -24,7 +24,8 @@ func detail(err error) string {
 	var known *explained
 	switch {
 	case errors.As(err, &failure):
-		cause, output, remedy = failure.Slot+": "+failure.Cause, failure.Output, failure.Remedy
+		cause, output, remedy = readable(failure)
+		cause = failure.Slot + ": " + cause
 	case errors.As(err, &known):
 		cause, remedy = known.cause.Error(), known.remedy
 	}
