@@ -23,23 +23,28 @@ export TF_DATA_DIR="$work/terraform" CHECKPOINT_DISABLE=1 TF_IN_AUTOMATION=1
 mirror=$work/mirror
 plugin=$mirror/$host/boxer-overlay/boxer/$version/linux_$arch
 
-# All network namespaces that processes live in, as far as this user may see.
-all_namespaces() { readlink /proc/[0-9]*/ns/net 2>/dev/null | sort -u; }
-all_namespaces >"$work/namespaces"
-# Those that were not there when the demo began.
-namespaces() { all_namespaces | grep -vxFc -f "$work/namespaces" || true; }
-# Processes of the demo: in one of those, or naming its directory; this script excepted.
+# Processes that name the demo's directory (the network's daemon), and all their
+# descendants (hosts, supervisors, guests); this script and its children excepted.
 ours() {
-    for dir in /proc/[0-9]*; do
-        pid=${dir#/proc/}
-        [ "$pid" != $$ ] || continue
-        ns=$(readlink "$dir/ns/net" 2>/dev/null) || ns=
-        if [ -n "$ns" ] && ! grep -qxF "$ns" "$work/namespaces"; then
-            echo "$pid"
-        elif tr '\0' '\n' 2>/dev/null <"$dir/cmdline" | grep -qF "$work"; then
-            echo "$pid"
-        fi
-    done
+    named=$(for dir in /proc/[0-9]*; do
+        [ "${dir#/proc/}" != $$ ] && tr '\0' '\n' 2>/dev/null <"$dir/cmdline" | grep -qF "$work" && echo "${dir#/proc/}"
+    done || true)
+    ps -e -o pid= -o ppid= | awk -v named="$named" -v self=$$ '
+        BEGIN { n = split(named, p); for (i = 1; i <= n; i++) in_set[p[i]] = 1 }
+        { pid[NR] = $1; parent[$1] = $2 }
+        END {
+            do {
+                grew = 0
+                for (i = 1; i <= NR; i++)
+                    if (!in_set[pid[i]] && in_set[parent[pid[i]]]) { in_set[pid[i]] = 1; grew = 1 }
+            } while (grew)
+            for (i = 1; i <= NR; i++) if (in_set[pid[i]] && parent[pid[i]] != self) print pid[i]
+        }'
+}
+# The network namespaces of the processes given, but not this one's.
+namespaces() {
+    for pid in "$@"; do readlink "/proc/$pid/ns/net" 2>/dev/null || true; done |
+        sort -u | grep -vxF "$(readlink /proc/self/ns/net)" || true
 }
 cleanup() {
     status=$?
@@ -89,16 +94,21 @@ sleep 2 # supervisors report their paths once a second
 "$bin/boxer" paths --network shop
 
 say "$tf destroy"
-echo "before: $(ours | wc -l) processes, $(namespaces) network namespaces, $(find "$BOXER_STATE_DIR" -type f | wc -l) files of state"
+pids=$(ours)
+namespaces $pids >"$work/namespaces"
+echo "before: $(echo "$pids" | wc -l) processes, $(wc -l <"$work/namespaces") network namespaces, $(find "$BOXER_STATE_DIR/networks" -type f | wc -l) files of state"
 began=$(date +%s.%N)
 $tf destroy -input=false -auto-approve
 echo "destroyed in $(echo "$(date +%s.%N) $began" | awk '{printf "%.1f", $1 - $2}') s"
 
 say 'what is left'
-processes=$(ours | wc -l)
-networks=$(namespaces)
+# One that has ended, and waits only for this machine's init to take note (state
+# Z), is not left.
+left=$({ ours; for pid in $pids; do ! grep -q '^State:.[^ZX]' "/proc/$pid/status" 2>/dev/null || echo "$pid"; done; } | sort -u)
+processes=$(echo "$left" | grep -c . || true)
+networks=$(namespaces $(ls /proc | grep '^[0-9]') | grep -xFc -f "$work/namespaces" || true)
 mounts=$(grep -cF "$work" /proc/self/mountinfo || true)
 files=$(find "$BOXER_STATE_DIR/networks" -mindepth 1 2>/dev/null | wc -l)
 echo "processes: $processes, network namespaces: $networks, mounts: $mounts, files: $files"
-[ "$processes$networks$mounts$files" = 0000 ] || { ours | xargs -r ps -fp; fail 'something was left behind'; }
+[ "$processes$networks$mounts$files" = 0000 ] || { echo "$left" | xargs -r ps -fp; fail 'something was left behind'; }
 echo 'nothing'
