@@ -147,9 +147,8 @@ func TestAccLifecycle(t *testing.T) {
 	serves := func(replicas int) resource.TestCheckFunc {
 		return func(*terraform.State) error {
 			noted = append(noted, q.processes()...)
-			if counts := q.answers(20); len(counts) != replicas {
-				return fmt.Errorf("answers came from %v, want %d replicas", counts, replicas)
-			}
+			// No request may fail, but nginx avoids a server that was away for 10 s.
+			q.eventually(fmt.Sprintf("%d replicas answer", replicas), func() bool { return len(q.answers(20)) == replicas })
 			return nil
 		}
 	}
