@@ -4,8 +4,15 @@
 #include "hooks.h"
 #include "ipc.h"
 #include "sys.h"
+#include "view.h"
 
 #define LISTEN_PATIENCE (1 * SECOND)
+
+/* A client on a laptop has its underlay address on loopback. */
+static int is_own_underlay(uint32_t ip) {
+    struct table_info info;
+    return view_info(&info) && ip == info.header.own_underlay;
+}
 
 /* What the supervisor can bring connections to: 0 for anything else. */
 static int describe(int fd, struct boxer_request *q) {
@@ -27,7 +34,7 @@ static int describe(int fd, struct boxer_request *q) {
         q->flags |= BOXER_FLAG_V6;
     if (a.any.sa_family == AF_INET6 && socket_option(fd, IPPROTO_IPV6, IPV6_V6ONLY) > 0)
         q->flags |= BOXER_FLAG_V6ONLY;
-    return !is_loopback(q->ip);
+    return !is_loopback(q->ip) || is_own_underlay(q->ip);
 }
 
 /* A listener that could not be announced still serves native peers. */
