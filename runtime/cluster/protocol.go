@@ -67,7 +67,8 @@ var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 var nodeIDName = regexp.MustCompile(`^node-[0-9]+$`)
 
 func (r *joinRequest) check() error {
-	for what, name := range map[string]string{"slot": r.Hello.Slot, "name": r.Hello.Name, "service": r.Hello.Service} {
+	for _, field := range [][2]string{{"slot", r.Hello.Slot}, {"name", r.Hello.Name}, {"service", r.Hello.Service}} {
+		what, name := field[0], field[1]
 		if !nameRule.MatchString(name) || nodeIDName.MatchString(name) || name == "localhost" {
 			return remoteErrorf(CodeBadRequest, "%s %q cannot be a name in the network: use 1 to 63 lower-case letters, digits and dashes", what, name)
 		}

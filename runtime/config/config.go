@@ -178,9 +178,10 @@ func (n *Node) fillDefaults() {
 
 // Check reports the first thing wrong with the document.
 func (n *Node) Check() error {
-	for what, name := range map[string]string{"network": n.Network, "slot": n.Slot, "name": n.Name, "service": n.Service} {
-		if err := CheckName(name); err != nil {
-			return fmt.Errorf("%s: %w", what, err)
+	// In this order: the name and the service are the slot's by default.
+	for _, field := range [][2]string{{"network", n.Network}, {"slot", n.Slot}, {"name", n.Name}, {"service", n.Service}} {
+		if err := CheckName(field[1]); err != nil {
+			return fmt.Errorf("%s: %w", field[0], err)
 		}
 	}
 	switch n.Kind {

@@ -46,15 +46,15 @@ func Run(ctx context.Context, o Options) error {
 	if o.Stdout == nil {
 		o.Stdout = os.Stdout
 	}
-	aws.StartWithOptions(&runtime{o}, aws.WithContext(ctx))
+	aws.StartWithOptions(&handler{o}, aws.WithContext(ctx))
 	return errors.New("the platform's runtime interface ended")
 }
 
-type runtime struct{ o Options }
+type handler struct{ o Options }
 
 // Invoke lives one node's life. Its response says how it ended.
-func (r *runtime) Invoke(ctx context.Context, event []byte) ([]byte, error) {
-	log := r.o.Logger
+func (h *handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
+	log := h.o.Logger
 	if lc, ok := lambdacontext.FromContext(ctx); ok {
 		log = log.With().Str("request", lc.AwsRequestID).Logger()
 	}
@@ -69,20 +69,20 @@ func (r *runtime) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	deadline, _ := ctx.Deadline()
 	var result node.Result
 	var before int64
-	if info, err := r.o.Stdout.Stat(); err == nil {
+	if info, err := h.o.Stdout.Stat(); err == nil {
 		before = info.Size()
 	}
 	// Not ctx: it ends with the deadline, before which the node leaves by itself.
 	code, err := node.Run(context.WithoutCancel(ctx), node.Options{
-		Config: cfg, Secret: secret, Library: r.o.Library, Version: r.o.Version,
-		Stdout: r.o.Stdout, Deadline: deadline, Logger: log,
+		Config: cfg, Secret: secret, Library: h.o.Library, Version: h.o.Version,
+		Stdout: h.o.Stdout, Deadline: deadline, Logger: log,
 		Ended: func(ended node.Result) { result = ended },
 	})
 	if err != nil {
-		return nil, quote(err, r.o.Stdout, before)
+		return nil, quote(err, h.o.Stdout, before)
 	}
 	if code != 0 {
-		return nil, quote(fmt.Errorf("node %q: the guest ended with exit status %d", cfg.Slot, code), r.o.Stdout, before)
+		return nil, quote(fmt.Errorf("node %q: the guest ended with exit status %d", cfg.Slot, code), h.o.Stdout, before)
 	}
 	log.Info().Str("reason", result.Reason).Msg("invocation ends")
 	return json.Marshal(result)

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -98,7 +99,7 @@ type world struct {
 	watch   *cluster.Session
 }
 
-var worlds = 70
+var worlds atomic.Int32
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
@@ -106,8 +107,8 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	worlds++
-	w := &world{t: t, library: so, dir: t.TempDir(), net: worlds}
+	t.Parallel()
+	w := &world{t: t, library: so, dir: t.TempDir(), net: 70 + int(worlds.Add(1))}
 	w.seed = w.start(config.Node{Kind: config.KindSeed, Slot: "seed-0", CIDR: "100.80.0.0/16", StateDir: w.path("seed")})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -189,7 +190,7 @@ func (s *supervisor) launch() {
 	}
 	s.out, s.errors = open(s.outFile), open(base+".node.log")
 	s.cmd = exec.Command(os.Args[0])
-	s.cmd.Env = append(os.Environ(), nodeVariable+"="+base+".json", "TMPDIR="+s.w.dir)
+	s.cmd.Env = append(os.Environ(), nodeVariable+"="+base+".json", "TMPDIR="+s.w.dir, "GORACE=atexit_sleep_ms=0")
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.errors
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.began = time.Now()
