@@ -54,7 +54,7 @@ func (c *cli) client(t *testing.T) {
 	if r := c.run(t, "run", "--", "no-such-program"); r.code != 127 {
 		t.Errorf("want 127 for a program that does not exist: %s", r)
 	}
-	if r := c.run(t, "run", "--", "/etc/hostname"); r.code != 126 {
+	if r := c.run(t, "run", "--", "/etc/passwd"); r.code != 126 {
 		t.Errorf("want 126 for a file that is not executable: %s", r)
 	}
 	if r := c.run(t, "run", "--", "sh", "-c", "kill -9 $$"); r.code != 128+9 {
@@ -104,7 +104,7 @@ func (c *cli) foreground(t *testing.T) {
 		if r := c.run(t, "run", "--kind", kind, "--", "no-such-program"); r.code != 127 {
 			t.Errorf("%s: want 127: %s", kind, r)
 		}
-		if r := c.run(t, "run", "--kind", kind, "--", "/etc/hostname"); r.code != 126 {
+		if r := c.run(t, "run", "--kind", kind, "--", "/etc/passwd"); r.code != 126 {
 			t.Errorf("%s: want 126: %s", kind, r)
 		}
 		c.onlySeed(t)

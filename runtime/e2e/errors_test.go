@@ -90,7 +90,7 @@ func (w *world) errTaken(t *testing.T) {
 func (w *world) errCommand(t *testing.T) {
 	for _, kind := range []string{"client", "vm", "function"} {
 		w.fails(t, "unknown-command-"+kind, "run", "--kind", kind, "--", "no-such-program")
-		w.fails(t, "not-executable-"+kind, "run", "--kind", kind, "--", "/etc/hostname")
+		w.fails(t, "not-executable-"+kind, "run", "--kind", kind, "--", "/etc/passwd")
 	}
 	w.fails(t, "unknown-command-detach", "run", "--kind", "vm", "--name", "wrong", "--detach", "--", "no-such-program")
 	w.fails(t, "unknown-command-function-detach", "run", "--kind", "function", "--name", "wrong", "--detach", "--", "no-such-program")
@@ -236,7 +236,8 @@ sh -c "$1"
 shift
 status=0
 "$@" || status=$?
-[ -z "$(ls -A "$BOXER_STATE_DIR/networks" 2>/dev/null)" ] || { echo "left: $(find "$BOXER_STATE_DIR")"; exit 99; }
+left=$(find "$BOXER_STATE_DIR" -mindepth 1 ! -name fill)
+[ -z "$left" ] || { echo "left: $left"; exit 99; }
 exit $status`
 
 // TestStateDirectory: one that is full, read-only, or no directory at all.

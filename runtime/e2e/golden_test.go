@@ -58,6 +58,8 @@ var variables = []struct {
 	{regexp.MustCompile(`--publish [0-9]+:`), "--publish PORT:"},
 	{regexp.MustCompile(`host port [0-9]+`), "host port PORT"},
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "SHA256"},
+	{regexp.MustCompile(`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`), "UUID"},
+	{regexp.MustCompile(`\.(probe|new)-[0-9]+`), ".$1-N"},
 	{regexp.MustCompile(`\bpid [0-9]+`), "pid N"},
 	{regexp.MustCompile(`process [0-9]+`), "process N"},
 	{regexp.MustCompile(`\b(client|vm|function)-[0-9a-f]{6}\b`), "$1-XXXXXX"},
