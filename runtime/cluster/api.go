@@ -22,7 +22,8 @@ const (
 	DefaultBatch     = 5 * time.Millisecond  // changes gathered into one delta
 	firstRetry       = 50 * time.Millisecond // reconnecting, and doubling up to
 	lastRetry        = 1000 * time.Millisecond
-	dialTimeout      = 5 * time.Second
+	dialTimeout      = 5 * time.Second  // until TCP is connected: a dead host
+	answerTimeout    = 20 * time.Second // until the seed has admitted: it may serve a burst
 )
 
 // Hello is what a node says of itself when it joins.

@@ -50,12 +50,14 @@ func joinErrors(errs []error) error {
 }
 
 func (s *Session) connectTo(ctx context.Context, endpoint string) (*link, *joinReply, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	conn, err := s.dial(ctx, endpoint)
+	dialing, cancelDial := context.WithTimeout(ctx, dialTimeout)
+	defer cancelDial()
+	conn, err := s.dial(dialing, endpoint)
 	if err != nil {
 		return nil, nil, describeDial(err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	secured := tls.Client(conn, s.identity.config())
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()

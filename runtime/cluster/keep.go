@@ -43,7 +43,7 @@ func (s *Session) reconnect() {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = firstRetry, lastRetry
 	_, err := backoff.Retry(s.ctx, func() (struct{}, error) {
-		ctx, cancel := context.WithTimeout(s.ctx, 2*dialTimeout)
+		ctx, cancel := context.WithTimeout(s.ctx, dialTimeout+answerTimeout)
 		defer cancel()
 		err := s.attach(ctx)
 		var remote *RemoteError

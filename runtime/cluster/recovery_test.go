@@ -219,7 +219,7 @@ func TestBurstOfJoins(t *testing.T) {
 			defer wg.Done()
 			so := seed.options(fmt.Sprintf("worker-%d", i))
 			so.Silence, so.Heartbeat = 10*time.Second, 5*time.Second
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			s, err := Join(ctx, so)
 			if err != nil {

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	handshakeTimeout = 5 * time.Second
+	handshakeTimeout = 10 * time.Second // once its turn has come
 	joinTimeout      = 10 * time.Second // from the handshake to join or observe
 	maxHandshakes    = 64               // at once; more wait
 )
@@ -146,13 +146,13 @@ func (s *Seed) handshake(conn net.Conn, source netip.Addr) (*tls.Conn, error) {
 	if s.failures.blocked(source) {
 		return nil, errors.New("too many failed handshakes")
 	}
-	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
 	select {
 	case s.shaking <- struct{}{}:
 		defer func() { <-s.shaking }()
 	case <-time.After(handshakeTimeout):
 		return nil, errors.New("too many handshakes at once")
 	}
+	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
 	secured := tls.Server(conn, s.identity.config())
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
