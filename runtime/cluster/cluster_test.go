@@ -28,7 +28,7 @@ func testOptions(t *testing.T) SeedOptions {
 	return SeedOptions{
 		Network: "shop", Secret: testSecret, CIDR: netip.MustParsePrefix("100.80.0.0/16"),
 		StatePath: filepath.Join(t.TempDir(), "seed.json"),
-		Lease:     300 * time.Millisecond, Heartbeat: 50 * time.Millisecond, Silence: 500 * time.Millisecond,
+		Lease:     time.Second, Heartbeat: 100 * time.Millisecond, Silence: 3 * time.Second,
 		Logger: zerolog.New(zerolog.NewTestWriter(t)),
 	}
 }
@@ -73,7 +73,7 @@ func (s *testSeed) stop() {
 func (s *testSeed) options(slot string) Options {
 	return Options{
 		Network: "shop", Secret: testSecret, Seeds: []string{s.address}, Logger: zerolog.Nop(),
-		Heartbeat: 50 * time.Millisecond, Silence: 500 * time.Millisecond,
+		Heartbeat: 100 * time.Millisecond, Silence: 3 * time.Second,
 		Hello: Hello{Slot: slot, Kind: "vm", Version: "test", Port: 7717, UnderlayAddress: netip.MustParseAddr("127.0.0.1")},
 	}
 }

@@ -125,6 +125,11 @@ func TestRepeatedFailuresAreBlocked(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn)
 		conn.Close()
 	}
+	seed.failures.mu.Lock()
+	for _, l := range seed.failures.sources {
+		l.ReserveN(time.Now(), 3) // so that a slow machine sees the block too
+	}
+	seed.failures.mu.Unlock()
 	err := joinError(t, func(*Options) {}, seed.options("a"))
 	if !strings.Contains(err.Error(), "after too many failed attempts") {
 		t.Errorf("a blocked source is told %v", err)

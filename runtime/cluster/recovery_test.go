@@ -55,7 +55,7 @@ func TestLeaseExpires(t *testing.T) {
 	a.Close()
 	eventually(t, "a is lost", func() bool { return stateOf(watcher, id) == StateLost })
 	eventually(t, "a is gone", func() bool { return stateOf(watcher, id) == "absent" })
-	if took := time.Since(start); took < 250*time.Millisecond {
+	if took := time.Since(start); took < 900*time.Millisecond {
 		t.Errorf("gone after %v, within its lease", took)
 	}
 }
@@ -109,7 +109,6 @@ func (m *muteConn) Write(p []byte) (int, error) {
 
 func TestSeedRestartKeepsIDsAndSlots(t *testing.T) {
 	o := testOptions(t)
-	o.Lease = time.Second
 	seed := startSeed(t, o, "127.0.0.1:0")
 	a, b := join(t, seed.options("a")), join(t, seed.options("b"))
 	gone := join(t, seed.options("gone"))
