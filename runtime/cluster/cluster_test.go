@@ -66,7 +66,7 @@ func startSeed(t *testing.T, o SeedOptions, address string) *testSeed {
 
 func (s *testSeed) stop() {
 	_ = s.listener.Close()
-	_ = s.Seed.Close()
+	_ = s.Close()
 	s.accepted.Wait()
 }
 

@@ -216,7 +216,8 @@ func (n *node) exitCode(r Result, last *process.State, err error) (int, error) {
 	if err != nil {
 		return ExitFailed, err
 	}
-	if r.Reason != ReasonGuest && !(n.cfg.Kind == config.KindClient && r.ExitCode != nil) {
+	itsOwn := r.Reason == ReasonGuest || n.cfg.Kind == config.KindClient && r.ExitCode != nil
+	if !itsOwn {
 		return 0, nil // an orderly end
 	}
 	if last == nil || last.ExitCode == nil {

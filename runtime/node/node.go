@@ -108,7 +108,7 @@ func Run(ctx context.Context, o Options) (int, error) {
 	life, stop := context.WithCancelCause(ctx)
 	n.stopping = stop
 	defer stop(nil)
-	defer n.handleSignals(life)()
+	defer n.handleSignals()()
 
 	// The background tasks outlive the guest: its last connections drain.
 	background, end := context.WithCancel(context.WithoutCancel(ctx))

@@ -138,13 +138,13 @@ func (s *supervisor) stop() int {
 func TestBarrier(t *testing.T) {
 	w := newWorld(t)
 	front := w.start(config.Node{Kind: config.KindVM, Slot: "front", WaitFor: map[string]int{"logic": 2}, Argv: []string{"sleep", "60"}})
-	m := w.member("front", in(cluster.StateStarting))
+	w.member("front", in(cluster.StateStarting))
 	logic := func(slot string) {
 		w.start(config.Node{Kind: config.KindVM, Name: "logic", Slot: slot, Argv: []string{"sh", "-c", "exec sleep 60"}})
 		w.member(slot, in(cluster.StateRunning))
 	}
 	logic("logic-0")
-	if m = w.member("front", in(cluster.StateStarting)); m.Guest.State != cluster.GuestWaiting {
+	if m := w.member("front", in(cluster.StateStarting)); m.Guest.State != cluster.GuestWaiting {
 		t.Errorf("with one of two: %+v\n%s", m.Guest, front.log())
 	}
 	logic("logic-1")

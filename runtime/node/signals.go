@@ -3,7 +3,6 @@
 package node
 
 import (
-	"context"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,7 +16,7 @@ import (
 // handleSignals gives a foreground guest its signals; any other node is
 // stopped by SIGTERM and SIGINT, and passes on what programs use between
 // themselves. The returned function ends it.
-func (n *node) handleSignals(life context.Context) func() {
+func (n *node) handleSignals() func() {
 	terminal := n.o.Foreground && n.o.Stdin != nil && term.IsTerminal(int(n.o.Stdin.Fd()))
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
