@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -14,12 +15,12 @@ import (
 )
 
 // reserved are networks an overlay must not overlap, whatever the machine has.
-var reserved = map[string]netip.Prefix{
-	"the local cloud's own network": netip.MustParsePrefix("100.64.0.0/16"),
-	"loopback":                      netip.MustParsePrefix("127.0.0.0/8"),
-	"link-local addresses":          netip.MustParsePrefix("169.254.0.0/16"),
-	"multicast addresses":           netip.MustParsePrefix("224.0.0.0/3"),
-	"addresses that mean no host":   netip.MustParsePrefix("0.0.0.0/8"),
+var reserved = []takenPrefix{
+	{netip.MustParsePrefix("100.64.0.0/16"), "the local cloud's own network"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "link-local addresses"},
+	{netip.MustParsePrefix("224.0.0.0/3"), "multicast and reserved addresses"},
+	{netip.MustParsePrefix("0.0.0.0/8"), "addresses that mean no host"},
 }
 
 // checkCIDR reports why cidr cannot be an overlay on this machine.
@@ -32,9 +33,7 @@ func checkCIDR(cidr string) error {
 	if err != nil {
 		return err
 	}
-	for what, prefix := range reserved {
-		taken = append(taken, takenPrefix{prefix, what})
-	}
+	taken = append(slices.Clone(reserved), taken...)
 	for _, t := range taken {
 		if t.prefix.Overlaps(p) {
 			return fmt.Errorf("cidr %s overlaps %s (%s): choose another private network, such as %s",

@@ -6,31 +6,21 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-	"golang.org/x/sys/unix"
-
 	"github.com/boxer-overlay/boxer/layer"
-	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
-// The test binary stands in for boxer: it is in the layer, and runs the
-// daemon, hosts, and plain stand-ins for the supervisor.
+// The test binary stands in for boxer where this package runs it: as daemon and
+// as init of hosts. In the layer is testdata/fakeboxer, a plain supervisor.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch args := os.Args[2:]; os.Args[1] {
@@ -38,14 +28,6 @@ func TestMain(m *testing.M) {
 			os.Exit(Main(args))
 		case "local-host":
 			os.Exit(HostMain(args))
-		case "node":
-			os.Exit(fakeNode(args[1]))
-		case "function":
-			os.Exit(fakeFunction())
-		case "serve":
-			os.Exit(fakeServe(args))
-		case "dial":
-			os.Exit(fakeDial(args[0]))
 		}
 	}
 	status := m.Run()
@@ -58,150 +40,7 @@ func TestMain(m *testing.M) {
 // testLayerMade is the layer this process made, to be removed.
 var testLayerMade string
 
-func fail(err error) int {
-	fmt.Fprintln(os.Stderr, "fake boxer:", err)
-	return 1
-}
-
-// fakeNode runs a seed, or the command of the document.
-func fakeNode(path string) int {
-	n, err := config.Load(path)
-	if err != nil {
-		return fail(err)
-	}
-	if n.Kind == config.KindSeed {
-		return fail(fakeSeed(n))
-	}
-	cmd := exec.Command(n.Argv[0], n.Argv[1:]...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
-	fds, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	for i := range fds {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(3+i), "listener"))
-	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGTERM)
-	if err := cmd.Start(); err != nil {
-		return fail(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	select {
-	case <-signals:
-		_ = cmd.Process.Signal(unix.SIGTERM)
-		<-ended
-		fmt.Fprintln(os.Stderr, "fake boxer: ended by TERM")
-		return 0
-	case err := <-ended:
-		return fail(err)
-	}
-}
-
-func fakeSeed(n config.Node) error {
-	secret, err := n.Secret()
-	if err != nil {
-		return err
-	}
-	if count, err := os.ReadFile(filepath.Join(n.StateDir, "starts")); err == nil || os.IsNotExist(err) {
-		if err := os.WriteFile(filepath.Join(n.StateDir, "starts"), append(count, '.'), 0o600); err != nil {
-			return err
-		}
-	}
-	seed, err := cluster.NewSeed(cluster.SeedOptions{
-		Network: n.Network, Secret: secret, CIDR: netip.MustParsePrefix(n.CIDR),
-		StatePath: filepath.Join(n.StateDir, "seed.json"), Logger: zerolog.Nop(),
-	})
-	if err != nil {
-		return err
-	}
-	published, err := net.FileListener(os.NewFile(3, "published"))
-	if err != nil {
-		return err
-	}
-	for {
-		conn, err := published.Accept()
-		if err != nil {
-			return err
-		}
-		go seed.ServeConn(conn)
-	}
-}
-
-// fakeFunction is a runtime that runs the event's command.
-func fakeFunction() int {
-	base := "http://" + os.Getenv("AWS_LAMBDA_RUNTIME_API") + "/2018-06-01/runtime"
-	resp, err := http.Get(base + "/invocation/next")
-	if err != nil {
-		return fail(err)
-	}
-	doc, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return fail(err)
-	}
-	invocation := base + "/invocation/" + resp.Header.Get("Lambda-Runtime-Aws-Request-Id")
-	n, err := config.Parse(doc)
-	if err == nil {
-		cmd := exec.Command(n.Argv[0], n.Argv[1:]...)
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
-		err = cmd.Run()
-	}
-	if err != nil {
-		body := fmt.Sprintf(`{"errorType":"Guest.Failed","errorMessage":%q}`, err)
-		_, err = http.Post(invocation+"/error", "application/json", strings.NewReader(body))
-	} else {
-		_, err = http.Post(invocation+"/response", "application/json", strings.NewReader("{}"))
-	}
-	if err != nil {
-		return fail(err)
-	}
-	_, err = http.Get(base + "/invocation/next") // until the sandbox ends
-	return fail(err)
-}
-
-// fakeServe tells everyone who connects to one of the ports (or the inherited
-// listener, "fd") who they are.
-func fakeServe(ports []string) int {
-	var wg sync.WaitGroup
-	for _, port := range ports {
-		l, err := net.Listen("tcp4", ":"+port)
-		if port == "fd" {
-			l, err = net.FileListener(os.NewFile(3, "published"))
-		}
-		if err != nil {
-			return fail(err)
-		}
-		wg.Go(func() {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
-					return
-				}
-				host, _ := os.Hostname()
-				fmt.Fprintf(conn, "%s sees %s\n", host, conn.RemoteAddr().(*net.TCPAddr).IP)
-				conn.Close()
-			}
-		})
-	}
-	fmt.Println("serving", ports)
-	wg.Wait()
-	return 0
-}
-
-func fakeDial(address string) int {
-	conn, err := net.DialTimeout("tcp4", address, time.Second)
-	if err != nil {
-		fmt.Println("dial:", err)
-		return 0
-	}
-	_ = conn.SetReadDeadline(time.Now().Add(time.Second))
-	text, err := io.ReadAll(conn)
-	fmt.Printf("%s", text)
-	if err != nil {
-		fmt.Println("read:", err)
-	}
-	return 0
-}
-
-// testLayer is a layer with this test binary as boxer.
+// testLayer is a layer with the fake boxer.
 var testLayer = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv("BOXER_TEST_LAYER"); path != "" {
 		return path, nil
@@ -217,12 +56,12 @@ var testLayer = sync.OnceValues(func() (string, error) {
 	if err := os.WriteFile(library, []byte("not a library"), 0o644); err != nil {
 		return "", err
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		return "", err
+	boxer := filepath.Join(dir, "boxer")
+	if out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", boxer, "./testdata/fakeboxer").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the fake boxer: %w: %s", err, out)
 	}
 	var zip bytes.Buffer
-	if err := layer.Build(&zip, layer.Files{Boxer: exe, Library: library}); err != nil {
+	if err := layer.Build(&zip, layer.Files{Boxer: boxer, Library: library}); err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "layer.zip")
@@ -236,7 +75,11 @@ func testRuntime(t *testing.T) Runtime {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Runtime{Layers: map[string]string{runtime.GOARCH: path}}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Runtime{Boxer: exe, Layers: map[string]string{runtime.GOARCH: path}}
 }
 
 func testStore(t *testing.T) *Store {
