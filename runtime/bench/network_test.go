@@ -65,7 +65,7 @@ func (b *boxer) command(ctx context.Context, dir, program string, args ...string
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s %s: %w\n%s", filepath.Base(program), strings.Join(args, " "), err, tail(errs.String()+out.String(), 2000))
+		return nil, fmt.Errorf("%s %s: %w\n%s", filepath.Base(program), strings.Join(args, " "), err, tail(out.String(), 1000)+tail(errs.String(), 2000))
 	}
 	return out.Bytes(), nil
 }

@@ -145,8 +145,12 @@ func (r *report) print(w io.Writer) error {
 func (r row) cells() []string {
 	cells := []string{r.Name, r.Unit, number(r.Native), number(r.Boxer), "-", "-", "-", "-"}
 	if r.Ratio > 0 {
-		cells[4] = fmt.Sprintf("%.3fx", r.Ratio)
-		cells[5] = fmt.Sprintf("%.2f..%.2f", r.Low, r.High)
+		digits := 3
+		if r.Ratio >= 10 {
+			digits = 1
+		}
+		cells[4] = fmt.Sprintf("%.*fx", digits, r.Ratio)
+		cells[5] = fmt.Sprintf("%.*f..%.*f", digits-1, r.Low, digits-1, r.High)
 	}
 	if r.Target != nil {
 		cells[6], cells[7] = r.Target.String(), "no"
