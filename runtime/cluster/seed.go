@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -43,17 +44,18 @@ type Seed struct {
 	shaking  chan struct{} // handshakes under way
 	saver    *saver
 
-	mu      sync.Mutex
-	nextID  uint32
-	slots   map[string]*slot
-	members map[uint32]*record
-	links   map[*link]uint32 // joined (id) and observing (0) connections
-	changed map[uint32]bool  // members the next delta speaks of
-	flush   *time.Timer
-	paths   map[uint32][]Path
-	conns   map[net.Conn]bool
-	closed  bool
-	serving sync.WaitGroup
+	mu        sync.Mutex
+	nextID    uint32
+	slots     map[string]*slot
+	members   map[uint32]*record
+	links     map[*link]uint32           // joined (id) and observing (0) connections
+	changed   map[uint32]bool            // members the next delta speaks of
+	lastWords map[uint32]json.RawMessage // what leavers said after the last delta
+	flush     *time.Timer
+	paths     map[uint32][]Path
+	conns     map[net.Conn]bool
+	closed    bool
+	serving   sync.WaitGroup
 }
 
 // record is a member as the seed keeps it.
@@ -88,7 +90,7 @@ func NewSeed(o SeedOptions) (*Seed, error) {
 		failures: newFailureLimit(), shaking: make(chan struct{}, maxHandshakes),
 		nextID: 1,
 		slots:  map[string]*slot{}, members: map[uint32]*record{},
-		links: map[*link]uint32{}, changed: map[uint32]bool{},
+		links: map[*link]uint32{}, changed: map[uint32]bool{}, lastWords: map[uint32]json.RawMessage{},
 		paths: map[uint32][]Path{}, conns: map[net.Conn]bool{},
 	}
 	s.saver = newSaver(o.StatePath, s.snapshot)
@@ -207,6 +209,9 @@ func (s *Seed) remove(rec *record, spent bool) {
 		rec.lease.Stop()
 	}
 	rec.link, rec.lease = nil, nil
+	if s.changed[id] {
+		s.lastWords[id] = rec.encode()
+	}
 	delete(s.members, id)
 	if sl := s.slots[rec.member.Slot]; sl != nil && sl.ID == id {
 		sl.Left, sl.Spent = time.Now(), spent

@@ -211,3 +211,41 @@ func TestAFunctionLaunchThatEndedIsNotReborn(t *testing.T) {
 	o.Hello.LaunchToken = "the next"
 	join(t, o)
 }
+
+// A node that ends says how its guest ended and leaves at once: both in one batch.
+func TestLastWordsOfALeaverAreHeard(t *testing.T) {
+	o := testOptions(t)
+	o.Batch = 100 * time.Millisecond
+	seed := startSeed(t, o, "127.0.0.1:0")
+	watcher, err := Observe(t.Context(), seed.options(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { watcher.Close() })
+	node := join(t, seed.options("short"))
+	eventually(t, "the watcher sees it", func() bool { return stateOf(watcher, node.Self().ID) != "absent" })
+	events, stop := watcher.Subscribe()
+	defer stop()
+
+	code := 7
+	if err := node.SetStatus(t.Context(), Status{State: StateExited, Guest: Guest{State: GuestExited, ExitCode: &code}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		select {
+		case e := <-events:
+			if e.Type != EventLeave {
+				continue
+			}
+			if g := e.Member.Guest; g.ExitCode == nil || *g.ExitCode != code {
+				t.Errorf("the leaver's guest is %+v, want exit code %d", g, code)
+			}
+			return
+		case <-time.After(5 * time.Second):
+			t.Fatal("no leave event")
+		}
+	}
+}

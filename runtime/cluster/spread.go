@@ -35,6 +35,7 @@ func (s *Seed) spread() {
 	ids := slices.Sorted(maps.Keys(s.changed))
 	clear(s.changed)
 	frames := s.encodeDeltas(ids, false)
+	clear(s.lastWords)
 	for l := range s.links {
 		for _, frame := range frames {
 			_ = l.send(frame) // a dead link is dropped by its reader
@@ -52,6 +53,9 @@ func (s *Seed) encodeDeltas(ids []uint32, full bool) [][]byte {
 			if rec := s.members[id]; rec != nil {
 				d.Members = append(d.Members, rec.encode())
 			} else {
+				if last, said := s.lastWords[id]; said {
+					d.Members = append(d.Members, last)
+				}
 				d.Left = append(d.Left, id)
 			}
 		}
