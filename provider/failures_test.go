@@ -140,6 +140,26 @@ func TestAccDeadSeed(t *testing.T) {
 	}
 }
 
+// A seed whose supervisor was killed is back in a moment: an apply waits for it.
+func TestAccSeedSupervisorKilled(t *testing.T) {
+	c := newCloud(t)
+	w := c.workspace()
+	w.configure(c.block() + sleepingStore)
+	w.apply()
+	pid, ok := c.supervisor("shop", "seed-0")
+	if !ok {
+		t.Fatal("the seed has no supervisor")
+	}
+	w.configure(c.block() + sleepingStore + vm("front", `["sleep", "1000"]`, ""))
+	w.must("init", "-input=false")
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	w.apply()
+	w.emptyPlan()
+	w.destroy()
+}
+
 var sleepingStore = shop + vm("store", `["sleep", "1000"]`, "")
 
 // A daemon that died took its hosts and replicas along: they are drift, the
