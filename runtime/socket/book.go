@@ -171,7 +171,7 @@ func (l *Layer) NativePeers() ([][2]netip.AddrPort, error) {
 	}
 	var made [][2]netip.AddrPort
 	for _, s := range found {
-		if s.state != stateListen && !listens[s.local.Port()] {
+		if s.state != stateListen && !listens[s.local.Port()] && !signalNet.Contains(s.local.Addr().Unmap()) {
 			made = append(made, [2]netip.AddrPort{s.local, s.peer})
 		}
 	}

@@ -37,6 +37,9 @@ type signal struct {
 	stop  context.CancelFunc
 }
 
+// signalNet are the addresses that signal connections come from (lib/wire.h).
+var signalNet = netip.MustParsePrefix("127.66.0.0/16")
+
 // raise makes the signal of an item, after a pause. Call with l.mu held.
 func (l *Layer) raise(q *queue, it *item, pause time.Duration) {
 	if l.closed {

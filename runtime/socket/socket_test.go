@@ -258,8 +258,14 @@ func TestNativePeersAndConnecting(t *testing.T) {
 	must(t, err)
 	defer conn.Close()
 	pair := [2]netip.AddrPort{conn.LocalAddr().(*net.TCPAddr).AddrPort(), conn.RemoteAddr().(*net.TCPAddr).AddrPort()}
+	signal, err := net.DialTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 66, 9, 8)}, ln.Addr().(*net.TCPAddr))
+	must(t, err)
+	defer signal.Close()
 	made, err := l.NativePeers()
 	must(t, err)
+	if from := signal.LocalAddr().(*net.TCPAddr).AddrPort(); slices.ContainsFunc(made, func(p [2]netip.AddrPort) bool { return p[0] == from }) {
+		t.Errorf("the signal from %v is no guest's connection, but is in %v", from, made)
+	}
 	if !slices.Contains(made, pair) || slices.Contains(made, [2]netip.AddrPort{pair[1], pair[0]}) {
 		t.Errorf("%v and only its active end expected in %v", pair, made)
 	}
