@@ -82,6 +82,7 @@ func inNewMounts(t *testing.T) bool {
 
 // TestFullStateDir fills the disk at different moments.
 func TestFullStateDir(t *testing.T) {
+	t.Parallel()
 	if !inNewMounts(t) {
 		return
 	}
@@ -109,6 +110,7 @@ func TestFullStateDir(t *testing.T) {
 
 // TestNoNamespaces runs where user namespaces are used up.
 func TestNoNamespaces(t *testing.T) {
+	t.Parallel()
 	if !inNewMounts(t) {
 		return
 	}
@@ -126,6 +128,7 @@ func TestNoNamespaces(t *testing.T) {
 }
 
 func TestCIDR(t *testing.T) {
+	t.Parallel()
 	if !inNewMounts(t) { // with addresses of our own choice
 		return
 	}

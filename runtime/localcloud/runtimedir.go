@@ -41,9 +41,6 @@ func (s *Store) installRuntime() (string, error) {
 	if source == "" {
 		return "", fmt.Errorf("no layer for %s: build it (make build) or name it in the configuration", runtime.GOARCH)
 	}
-	if err := layer.Verify(source, ""); err != nil {
-		return "", err
-	}
 	key, err := layer.Hash(source)
 	if err != nil {
 		return "", err
@@ -58,8 +55,10 @@ func (s *Store) installRuntime() (string, error) {
 		key = hex.EncodeToString(both[:])
 	}
 	d := s.runtimeDir(key)
-	if _, err := os.Stat(d.boxer()); err == nil && layer.Verify(d.zip(), sum) == nil {
-		return key, nil
+	if _, err := os.Stat(d.boxer()); err == nil {
+		if found, err := layer.Hash(d.zip()); err == nil && found == sum {
+			return key, nil
+		}
 	}
 	if err := s.fillRuntime(d, source, sum); err != nil {
 		return "", s.wrap(err)
@@ -78,16 +77,16 @@ func (s *Store) fillRuntime(d runtimeDir, source, sum string) error {
 	}
 	defer removeAll(tmp) // nothing is left there once it was renamed
 	fresh := runtimeDir(tmp)
+	if err := os.Mkdir(fresh.layer(), 0o755); err != nil {
+		return err
+	}
+	if err := layer.Unpack(source, fresh.layer(), sum); err != nil {
+		return err
+	}
 	if err := copyFile(source, fresh.zip(), 0o644); err != nil {
 		return err
 	}
 	if err := os.WriteFile(fresh.sum(), []byte(sum+"\n"), 0o644); err != nil {
-		return err
-	}
-	if err := os.Mkdir(fresh.layer(), 0o755); err != nil {
-		return err
-	}
-	if err := layer.Unpack(fresh.zip(), fresh.layer(), sum); err != nil {
 		return err
 	}
 	boxer := s.rt.Boxer
