@@ -29,7 +29,7 @@ func nameTaken(spec nodeSpec, holder string) error {
 func slotFree(ctx context.Context, client *localcloud.Client, spec nodeSpec, slot string) error {
 	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()
-	session, err := observe(ctx, client.Info())
+	session, err := launch.Observe(ctx, client.Info())
 	if err != nil {
 		return seedProblem(spec.Network, err)
 	}
@@ -45,21 +45,6 @@ func slotFree(ctx context.Context, client *localcloud.Client, spec nodeSpec, slo
 			taken := spec
 			taken.Name = slot
 			return nameTaken(taken, fmt.Sprintf("node %d (%s, running since %s)", holder.ID, holder.Kind, holder.Since.Format(time.DateTime)))
-		}
-	}
-}
-
-// observe tries until ctx ends: a seed that was killed is back in a moment.
-func observe(ctx context.Context, network localcloud.NetworkInfo) (*cluster.Session, error) {
-	for {
-		session, err := launch.Observe(ctx, network)
-		if !errors.Is(err, cluster.ErrUnreachable) {
-			return session, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
