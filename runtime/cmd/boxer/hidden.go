@@ -51,6 +51,15 @@ func supervisorLog(w io.Writer) zerolog.Logger {
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
 }
 
+// clientLog is silent: the terminal is the guest's, and what goes wrong is
+// returned. BOXER_LOG=debug (info, warn ...) lets the supervisor speak.
+func clientLog() zerolog.Logger {
+	if os.Getenv("BOXER_LOG") == "" {
+		return zerolog.Nop()
+	}
+	return supervisorLog(os.Stderr)
+}
+
 // runNode is the supervisor of a VM or seed: `boxer node --config FILE`. What
 // the guest prints goes to stdout, the supervisor's log to stderr.
 func runNode(args []string) int {
@@ -114,7 +123,7 @@ func runClient(ctx context.Context, info localcloud.NetworkInfo, n config.Node) 
 	code, err := node.Run(context.WithoutCancel(ctx), node.Options{
 		Config: n, Secret: secret, Version: version,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Foreground: true,
-		Logger: supervisorLog(os.Stderr).Level(zerolog.WarnLevel),
+		Logger: clientLog(),
 	})
 	if err != nil && code != 0 {
 		err = &exitError{code, err}
