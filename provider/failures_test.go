@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -117,6 +118,41 @@ func TestAccWaitForNeverMet(t *testing.T) {
 	w.configure(shop + vm("front", `["sleep", "1000"]`, "wait_for = { logic = 2 }"))
 	w.golden("node/wait for never met", w.errors(applying...), map[string]string{c.dir: "STATE"})
 	c.onlySeed("shop")
+	w.destroy()
+}
+
+// Ctrl-C ends the wait, and what was begun is taken back.
+func TestAccInterrupted(t *testing.T) {
+	c := newCloud(t)
+	w := c.workspace()
+	w.configure(c.block() + shop)
+	w.apply()
+	w.configure(c.block() + shop + vm("front", `["sleep", "1000"]`, "wait_for = { logic = 2 }"))
+	w.must("init", "-input=false")
+	var out bytes.Buffer
+	apply := w.command(append(applying, "-json")...)
+	apply.Stdout, apply.Stderr = &out, &out
+	if err := apply.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("the host exists", func() bool { return slices.Contains(c.hosts("shop"), "front") })
+	if err := apply.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	started := time.Now()
+	if err := apply.Wait(); err == nil {
+		t.Error("the interrupted apply succeeded")
+	}
+	if took := time.Since(started); took > 30*time.Second {
+		t.Errorf("it took %s to end", took)
+	}
+	if !strings.Contains(out.String(), "interrupted before the guest ran") {
+		t.Errorf("got %v", diagnosticsIn(out.String()))
+	}
+	c.onlySeed("shop")
+	if w.values(frontVM) != nil {
+		t.Error("the node that does not exist is in the state")
+	}
 	w.destroy()
 }
 
