@@ -22,7 +22,7 @@ const maxEntries = 1000
 // layers of a function. Tests lower it.
 var maxUnpacked int64 = 250 << 20
 
-// ErrCorrupt: the layer is not what it should be.
+// ErrCorrupt says that the layer is not what it should be.
 var ErrCorrupt = errors.New("corrupt layer")
 
 // Hash is the SHA-256 of the file at path, in hexadecimal.

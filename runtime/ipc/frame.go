@@ -171,7 +171,7 @@ func ParseResponse(f []byte) (Response, error) {
 	}
 	n := int(le.Uint16(f[52:]))
 	if n > PrefaceMax || r.Err > 0x7fffffff {
-		return Response{}, fmt.Errorf("response: %w: preface of %d bytes, error %d", ErrFrame, n, r.Err)
+		return Response{}, fmt.Errorf("response: %w: preface of %d bytes, error number %d", ErrFrame, n, uint32(r.Err))
 	}
 	if n > 0 {
 		r.Preface = append([]byte(nil), f[56:56+n]...)

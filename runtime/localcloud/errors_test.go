@@ -220,7 +220,7 @@ func TestCopySource(t *testing.T) {
 			}
 			return err
 		},
-		"no such file": func(d string) error { return os.RemoveAll(d) },
+		"no such file": os.RemoveAll,
 		"not a directory": func(d string) error {
 			return errors.Join(os.RemoveAll(d), os.WriteFile(d, nil, 0o600))
 		},

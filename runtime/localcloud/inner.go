@@ -137,7 +137,7 @@ func (d *daemon) listenToOuter() {
 		p, file, err := d.control.receive()
 		if err != nil {
 			d.log.Error().Err(err).Msg("the outer half is gone")
-			os.Exit(1) // no draining: nobody is there to see it
+			os.Exit(1) //nolint:gocritic // no draining: nobody is there to see it
 		}
 		switch p.Op {
 		case opStop:

@@ -97,7 +97,7 @@ func (s *Store) build(ctx context.Context, d netDir, spec NetworkSpec) (NetworkI
 		return NetworkInfo{}, err
 	}
 	defer started.release()
-	if err := s.waitSeed(ctx, d, info); err != nil {
+	if err := s.waitSeed(ctx, info); err != nil {
 		return NetworkInfo{}, err
 	}
 	if err := os.Rename(d.join("pending.json"), d.join("network.json")); err != nil {
@@ -270,7 +270,7 @@ func (s *Store) restart(ctx context.Context, d netDir, info NetworkInfo) (Networ
 		return NetworkInfo{}, err
 	}
 	defer started.release()
-	if err := s.waitSeed(ctx, d, info); err != nil {
+	if err := s.waitSeed(ctx, info); err != nil {
 		return NetworkInfo{}, err
 	}
 	if err := started.commit(); err != nil {

@@ -75,7 +75,7 @@ func (s *Store) fillRuntime(d runtimeDir, source, sum string) error {
 	if err != nil {
 		return err
 	}
-	defer removeAll(tmp) // nothing is left there once it was renamed
+	defer func() { _ = removeAll(tmp) }() // nothing is left there once it was renamed
 	fresh := runtimeDir(tmp)
 	if err := os.Mkdir(fresh.layer(), 0o755); err != nil {
 		return err

@@ -95,7 +95,7 @@ func (s *Store) launch(ctx context.Context, d netDir, info NetworkInfo, conn net
 	theirs.Close()
 	outer, err := identify(cmd.Process.Pid)
 	if err != nil {
-		return fmt.Errorf("start daemon: it ended at once: %s", lastLines(d.join("cloud.log"), 3))
+		return fmt.Errorf("start daemon: it ended at once: %s", lastLines(d.join("cloud.log")))
 	}
 	if err := writeJSON(d.join("daemon.json"), daemonFile{Outer: outer}); err != nil {
 		return s.wrap(err)
@@ -118,7 +118,7 @@ func (s *Store) awaitReady(ctx context.Context, d netDir, info NetworkInfo, conn
 		return fmt.Errorf("start daemon: %w", ctx.Err())
 	case err != nil:
 		return fmt.Errorf("start daemon: no answer (%w): its log %s ends with: %s",
-			err, d.join("cloud.log"), lastLines(d.join("cloud.log"), 3))
+			err, d.join("cloud.log"), lastLines(d.join("cloud.log")))
 	case ready.Error != "":
 		return errors.New(ready.Error)
 	}
@@ -165,7 +165,7 @@ func (d netDir) stopDaemon(ctx context.Context) error {
 }
 
 // waitSeed waits until the seed admits members.
-func (s *Store) waitSeed(ctx context.Context, d netDir, info NetworkInfo) error {
+func (s *Store) waitSeed(ctx context.Context, info NetworkInfo) error {
 	secret, err := os.ReadFile(info.SecretFile)
 	if err != nil {
 		return s.wrap(err)
@@ -181,12 +181,12 @@ func (s *Store) waitSeed(ctx context.Context, d netDir, info NetworkInfo) error 
 			return nil
 		}
 		if host, hostErr := client.Host(ctx, seedSlot); hostErr == nil && host.State == HostExited {
-			return fmt.Errorf("the seed ended: %s: %s", host.Error, lastLines(client.NodeLogPath(seedSlot), 3))
+			return fmt.Errorf("the seed ended: %s: %s", host.Error, lastLines(client.NodeLogPath(seedSlot)))
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("the seed at %s admits nobody: %w: the end of %s: %s", info.SeedEndpoint, err,
-				client.NodeLogPath(seedSlot), lastLines(client.NodeLogPath(seedSlot), 3))
+				client.NodeLogPath(seedSlot), lastLines(client.NodeLogPath(seedSlot)))
 		case <-time.After(pause):
 			pause = min(2*pause, 200*time.Millisecond)
 		}
@@ -216,8 +216,8 @@ func socketPair(kind int) (a, b *os.File, err error) {
 }
 
 // lastLines are the last lines of a log in one line, for an error message.
-func lastLines(path string, n int) string {
-	lines, err := tail(path, n)
+func lastLines(path string) string {
+	lines, err := tail(path, 3)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || err == nil && len(lines) == 0:
 		return "(it is empty)"

@@ -150,7 +150,7 @@ func (q *queue) take(sig *signal) *item {
 // resetFile closes a connection with an RST.
 func resetFile(f *os.File) {
 	if raw, err := f.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) {
+		_ = raw.Control(func(fd uintptr) {
 			unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		})
 	}
@@ -163,6 +163,6 @@ func socketOption(f syscall.Conn, option int) (value uint64) {
 	if err != nil {
 		return 0
 	}
-	raw.Control(func(fd uintptr) { value, _ = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, option) })
+	_ = raw.Control(func(fd uintptr) { value, _ = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, option) })
 	return value
 }

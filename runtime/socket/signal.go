@@ -82,7 +82,7 @@ func (l *Layer) signal(ctx context.Context, sig *signal) {
 	var b [1]byte
 	conn.SetWriteDeadline(time.Now().Add(signalTimeout))
 	if _, err = conn.Write(b[:]); err == nil {
-		conn.Read(b[:]) // ends when either side closes or resets
+		_, _ = conn.Read(b[:]) // ends when either side closes or resets
 	}
 	l.lose(sig, retryPause)
 }

@@ -47,7 +47,7 @@ func NewWriter() (*Writer, error) {
 	// F_SEAL_WRITE would be refused while our own mapping lives.
 	const seals = unix.F_SEAL_FUTURE_WRITE | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
-		unix.Munmap(mem)
+		_ = unix.Munmap(mem)
 		file.Close()
 		return nil, fmt.Errorf("node table: seal (Linux 5.1 or newer is needed): %w", err)
 	}

@@ -219,7 +219,7 @@ func reset(conn *net.TCPConn) {
 
 func resetFile(f *os.File) {
 	if raw, err := f.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) {
+		_ = raw.Control(func(fd uintptr) {
 			unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		})
 	}

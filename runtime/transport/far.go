@@ -56,7 +56,7 @@ func (l *Layer) dial(ctx context.Context, endpoint string, p preface) (*net.TCPC
 	if err != nil {
 		// Nobody on an overlay port means a node that is gone, not a guest's
 		// port without a listener.
-		return nil, fmt.Errorf("dial overlay port %s: %v: %w", endpoint, err, syscall.EHOSTUNREACH)
+		return nil, fmt.Errorf("dial overlay port %s: %v: %w", endpoint, err, syscall.EHOSTUNREACH) //nolint:errorlint // err may wrap ECONNREFUSED
 	}
 	tcp := conn.(*net.TCPConn)
 	tcp.SetWriteDeadline(time.Now().Add(dialTimeout))

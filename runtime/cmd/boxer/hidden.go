@@ -20,11 +20,11 @@ import (
 )
 
 // hidden runs the verbs that Boxer's own scripts type, before the command line
-// is built: a supervisor starts as fast as it can. It reports whether args were
-// one of them (then it has usually exited already).
-func hidden(args []string) bool {
+// is built, and exits: a supervisor starts as fast as it can. It returns if args
+// are none of them.
+func hidden(args []string) {
 	if len(args) == 0 {
-		return false
+		return
 	}
 	switch args[0] {
 	case "node":
@@ -35,10 +35,7 @@ func hidden(args []string) bool {
 		os.Exit(localcloud.Main(args[1:]))
 	case "local-host":
 		os.Exit(localcloud.HostMain(args[1:]))
-	default:
-		return false
 	}
-	return true
 }
 
 // supervisorLog writes JSON lines, for those who collect logs.

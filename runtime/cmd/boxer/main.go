@@ -44,9 +44,7 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
-	if hidden(os.Args[1:]) {
-		return
-	}
+	hidden(os.Args[1:])
 	// Foreground guests get the signals (run.go); everything else is cancelled by them.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := newRoot().ExecuteContext(ctx)
