@@ -55,10 +55,27 @@ type quickstart struct {
 func newQuickstart(t *testing.T) *quickstart {
 	t.Helper()
 	q := &quickstart{cloud: newCloud(t), dir: t.TempDir(), port: freePort(t)}
-	if err := os.CopyFS(q.dir, os.DirFS("../examples/quickstart")); err != nil {
+	copyExample(t, q.dir)
+	return q
+}
+
+// copyExample copies what belongs to the example, and not what somebody's own
+// terraform may have left beside it.
+func copyExample(t *testing.T, to string) {
+	t.Helper()
+	const from = "../examples/quickstart"
+	for _, name := range []string{"app", "front"} {
+		if err := os.CopyFS(filepath.Join(to, name), os.DirFS(filepath.Join(from, name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(from, "main.tf"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(to, "main.tf"), text, 0o644)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	return q
 }
 
 // config is the example as it is written, but for the places and the count.

@@ -16,9 +16,7 @@ func TestAccQuickstart(t *testing.T) {
 	c := newCloud(t)
 	plugin := builtFile(t, "terraform-provider-boxer")
 	w := &workspace{t: t, dir: t.TempDir(), program: terraformPath(t)}
-	if err := os.CopyFS(w.dir, os.DirFS("../examples/quickstart")); err != nil {
-		t.Fatal(err)
-	}
+	copyExample(t, w.dir)
 	// Only the port differs from what is written: 8080 may be in use here.
 	port := freePort(t)
 	text, err := os.ReadFile(filepath.Join(w.dir, "main.tf"))
