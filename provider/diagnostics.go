@@ -24,8 +24,7 @@ func detail(err error) string {
 	var known *explained
 	switch {
 	case errors.As(err, &failure):
-		cause, output, remedy = readable(failure)
-		cause = failure.Slot + ": " + cause
+		cause, output, remedy = failure.Slot+": "+failure.Cause, failure.Output, failure.Remedy
 	case errors.As(err, &known):
 		cause, remedy = known.cause.Error(), known.remedy
 	}

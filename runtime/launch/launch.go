@@ -23,8 +23,11 @@ import (
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
 
-// tailLines of the guest's output are quoted in a Failure.
-const tailLines = 12
+const (
+	// tailLines of the guest's output are quoted in a Failure.
+	tailLines   = 12
+	keepRunning = "A node runs a program that keeps running: check the command and its arguments."
+)
 
 // Token makes a launch token: 128 random bits, one use, bound to a slot.
 func Token() string {
@@ -41,6 +44,10 @@ type Failure struct {
 	Cause  string
 	Output []string // the last lines of the guest, or of the host if the guest said nothing
 	Remedy string
+
+	// CannotRun is 126 or 127 if the command cannot be run or was not found, as
+	// a shell has it; otherwise 0.
+	CannotRun int
 }
 
 func (f *Failure) Error() string {
@@ -119,17 +126,16 @@ func (l *Launcher) Wait(ctx context.Context, wants []Want) ([]cluster.Member, er
 	}
 	defer session.Close()
 
+	events, cancel := session.Subscribe()
+	defer cancel()
 	start := time.Now()
-	lastWord := start
+	w := &wait{l: l, wants: wants, seen: map[string]cluster.Member{}, holders: map[string]*Holder{}}
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		found, missing, err := l.check(session.Members(), wants)
-		if err != nil {
-			return nil, err
-		}
-		if len(missing) == 0 {
-			return found, nil
+	for lastWord := start; ; {
+		found, missing, err := w.check()
+		if err != nil || len(missing) == 0 {
+			return found, err
 		}
 		if l.Progress != nil && time.Since(lastWord) > 2*time.Second {
 			lastWord = time.Now()
@@ -137,69 +143,103 @@ func (l *Launcher) Wait(ctx context.Context, wants []Want) ([]cluster.Member, er
 		}
 		select {
 		case <-ctx.Done():
-			return nil, l.timeout(session.Members(), wants, missing, time.Since(start))
-		case <-session.Changed():
+			return nil, w.timeout(missing, time.Since(start))
+		case ev, open := <-events:
+			if !open {
+				return nil, fmt.Errorf("the connection to the seed of network %q is lost: %w", l.Network.Name, session.Err())
+			}
+			w.note(ev)
 		case <-tick.C:
-			if err := l.checkPlatform(ctx, session.Members(), wants); err != nil {
+			if err := w.checkPlatform(ctx); err != nil {
 				return nil, err
 			}
 		}
 	}
 }
 
+// wait is one Wait under way.
+type wait struct {
+	l       *Launcher
+	wants   []Want
+	seen    map[string]cluster.Member // by launch, as they were last, those that left included
+	holders map[string]*Holder        // by slot: other launches
+}
+
+func (w *wait) note(ev cluster.Event) {
+	m := ev.Member
+	for _, want := range w.wants {
+		switch {
+		case m.Slot != want.Slot:
+		case m.LaunchID == cluster.LaunchID(want.Token):
+			w.seen[m.LaunchID] = m
+		default:
+			if w.holders[m.Slot] == nil {
+				w.holders[m.Slot] = &Holder{}
+			}
+			w.holders[m.Slot].Note(ev)
+		}
+	}
+}
+
 // check sorts the wants into running members and missing slots.
-func (l *Launcher) check(members []cluster.Member, wants []Want) ([]cluster.Member, []string, error) {
-	found := make([]cluster.Member, 0, len(wants))
+func (w *wait) check() ([]cluster.Member, []string, error) {
+	found := make([]cluster.Member, 0, len(w.wants))
 	var missing []string
-	for _, w := range wants {
-		m, ok := findLaunch(members, w)
+	for _, want := range w.wants {
+		m, ok := w.find(want)
 		switch {
 		case !ok:
-			missing = append(missing, w.Slot)
+			missing = append(missing, want.Slot)
 		case m.State == cluster.StateRunning:
 			found = append(found, m)
-		case m.State == cluster.StateFailed || m.State == cluster.StateExited:
-			return nil, nil, l.guestFailure(w, m)
+		case m.Guest.State == cluster.GuestFailed || m.Guest.State == cluster.GuestExited:
+			return nil, nil, w.l.guestFailure(want, m)
 		default:
-			missing = append(missing, w.Slot+" ("+m.State+")")
+			missing = append(missing, want.Slot+" ("+m.State+")")
 		}
+	}
+	if len(missing) > 0 {
+		found = nil
 	}
 	return found, missing, nil
 }
 
-func findLaunch(members []cluster.Member, w Want) (cluster.Member, bool) {
-	id := cluster.LaunchID(w.Token)
-	for _, m := range members {
-		if m.Slot == w.Slot && m.LaunchID == id {
-			return m, true
-		}
-	}
-	return cluster.Member{}, false
+func (w *wait) find(want Want) (cluster.Member, bool) {
+	m, ok := w.seen[cluster.LaunchID(want.Token)]
+	return m, ok
 }
 
 func (l *Launcher) guestFailure(w Want, m cluster.Member) *Failure {
-	f := &Failure{Slot: w.Slot, Cause: m.Guest.Error, Output: l.output(w.Slot)}
+	f := Failure{Slot: w.Slot, Cause: m.Guest.Error, Output: l.output(w.Slot)}
+	if m.Guest.State == cluster.GuestFailed && m.Guest.ExitCode != nil {
+		f.CannotRun = *m.Guest.ExitCode
+	}
 	if f.Cause == "" {
 		f.Cause = "the guest ended"
 		if m.Guest.ExitCode != nil {
 			f.Cause = fmt.Sprintf("the guest ended with exit status %d", *m.Guest.ExitCode)
 		}
-		f.Remedy = "A node runs a program that keeps running: check the command and its arguments."
+		f.Remedy = keepRunning
 	}
-	return f
+	return f.readable()
 }
 
 // checkPlatform notices hosts and sandboxes that ended before they ever joined.
-func (l *Launcher) checkPlatform(ctx context.Context, members []cluster.Member, wants []Want) error {
-	for _, w := range wants {
-		if _, joined := findLaunch(members, w); joined {
+func (w *wait) checkPlatform(ctx context.Context) error {
+	for _, want := range w.wants {
+		if m, joined := w.find(want); joined && m.State != cluster.StateLeft {
 			continue
 		}
+		if h := w.holders[want.Slot]; h != nil {
+			if err := h.Taken(want.Slot); err != nil {
+				return err
+			}
+		}
 		var err error
-		if w.Function == "" {
-			err = l.checkHost(ctx, w)
+		if want.Function == "" {
+			err = w.l.checkHost(ctx, want)
 		} else {
-			err = l.checkInvocation(ctx, w)
+			err = w.l.checkInvocation(ctx, want)
 		}
 		if err != nil {
 			return err
@@ -212,7 +252,7 @@ func (l *Launcher) checkHost(ctx context.Context, w Want) error {
 	host, err := l.Client.Host(ctx, w.Slot)
 	switch {
 	case errors.Is(err, localcloud.ErrNotFound):
-		return &Failure{Slot: w.Slot, Cause: "its host disappeared while it started", Output: l.output(w.Slot)}
+		return Failure{Slot: w.Slot, Cause: "its host disappeared while it started", Output: l.output(w.Slot)}.readable()
 	case err != nil:
 		return nil // the daemon may be busy; the deadline of ctx bounds the wait
 	case host.Error != "" || host.State == localcloud.HostExited:
@@ -220,7 +260,7 @@ func (l *Launcher) checkHost(ctx context.Context, w Want) error {
 		if cause == "" {
 			cause = "its host ended while it started"
 		}
-		return &Failure{Slot: w.Slot, Cause: cause, Output: l.output(w.Slot)}
+		return Failure{Slot: w.Slot, Cause: cause, Output: l.output(w.Slot)}.readable()
 	}
 	return nil
 }
@@ -238,32 +278,32 @@ func (l *Launcher) checkInvocation(ctx context.Context, w Want) error {
 		if cause == "" {
 			cause = "its invocation ended while it started"
 		}
-		return &Failure{Slot: w.Slot, Cause: cause, Output: l.output(w.Slot)}
+		return Failure{Slot: w.Slot, Cause: cause, Output: l.output(w.Slot)}.readable()
 	}
 	return nil
 }
 
-func (l *Launcher) timeout(members []cluster.Member, wants []Want, missing []string, waited time.Duration) *Failure {
-	f := &Failure{
+func (w *wait) timeout(missing []string, waited time.Duration) *Failure {
+	f := Failure{
 		Slot:  strings.Join(missing, ", "),
 		Cause: fmt.Sprintf("not running after %s", waited.Round(time.Second)),
 	}
-	for _, w := range wants {
-		m, ok := findLaunch(members, w)
+	for _, want := range w.wants {
+		m, ok := w.find(want)
 		if ok && m.State == cluster.StateRunning {
 			continue
 		}
-		f.Output = l.output(w.Slot)
+		f.Output = w.l.output(want.Slot)
 		switch {
 		case !ok:
-			f.Cause += fmt.Sprintf("; %s never joined the network", w.Slot)
+			f.Cause += fmt.Sprintf("; %s never joined the network", want.Slot)
 		case m.Guest.State == cluster.GuestWaiting:
-			f.Cause += fmt.Sprintf("; %s waits for what its wait_for names", w.Slot)
+			f.Cause += fmt.Sprintf("; %s waits for what its wait_for names", want.Slot)
 		}
 		break
 	}
-	f.Remedy = "Its log: " + l.Client.LogPath(strings.Fields(missing[0])[0])
-	return f
+	f.Remedy = "Its log: " + w.l.Client.LogPath(strings.Fields(missing[0])[0])
+	return f.readable()
 }
 
 // output is what the guest said last or, if it said nothing, the host.

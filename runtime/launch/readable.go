@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package provider
+package launch
 
 import (
 	"encoding/json"
 	"regexp"
 	"strings"
-
-	"github.com/boxer-overlay/boxer/runtime/launch"
 )
 
 // A guest that fails on a function is reported either by its member record or,
@@ -19,20 +17,35 @@ var (
 	invocationSuffix = regexp.MustCompile(`(?s)(; its last output: |: \{"level"|: \d{4}/\d\d/\d\d ).*$`)
 )
 
-// readable returns the cause of a failure, what the guest said last, and what
-// to do about it.
-func readable(f *launch.Failure) (cause string, output []string, remedy string) {
-	cause = invocationSuffix.ReplaceAllString(invocationPrefix.ReplaceAllString(f.Cause, ""), "")
-	remedy = f.Remedy
-	if remedy == "" && strings.Contains(cause, "the guest ended with exit status") {
-		remedy = "A node runs a program that keeps running: check the command and its arguments."
+// remedies of causes that are known by their words alone.
+var remedies = map[string]string{
+	"the guest ended with exit status": keepRunning,
+	"layer checksum mismatch":          "The network's own copy of the layer is damaged: delete the network and create it again.",
+}
+
+// NewFailure says, in words for users, that a slot does not run because of cause.
+func NewFailure(slot, cause string) *Failure {
+	return Failure{Slot: slot, Cause: cause}.readable()
+}
+
+// readable is f in words for users.
+func (f Failure) readable() *Failure {
+	f.Cause = invocationSuffix.ReplaceAllString(invocationPrefix.ReplaceAllString(f.Cause, ""), "")
+	for cause, remedy := range remedies {
+		if f.Remedy == "" && strings.Contains(f.Cause, cause) {
+			f.Remedy = remedy
+		}
 	}
+	var output []string
 	for _, line := range f.Output {
-		if line = humanLine(line); line != "" && !strings.Contains(line, cause) {
+		line = humanLine(line)
+		said := strings.Contains(line, f.Cause) || strings.HasPrefix(line, "boxer ") && strings.Contains(f.Cause, line)
+		if line != "" && !said {
 			output = append(output, line)
 		}
 	}
-	return cause, output, remedy
+	f.Output = output
+	return &f
 }
 
 // supervisorLine matches the standard library's log prefix and JSON after it.
