@@ -140,6 +140,14 @@ func (g *globals) find() (*localcloud.Store, localcloud.NetworkInfo, error) {
 	return s, info, err
 }
 
+// checkAlive explains a network whose daemon has ended.
+func checkAlive(info localcloud.NetworkInfo) error {
+	if info.Alive {
+		return nil
+	}
+	return fmt.Errorf("network %q is not running: its daemon has ended, and its nodes with it: start a vm or function node to bring it back (--kind vm), or delete it with 'boxer network delete %s'", info.Name, info.Name)
+}
+
 // printJSON writes v, indented.
 func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)

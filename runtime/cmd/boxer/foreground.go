@@ -29,7 +29,7 @@ func (p *platformRun) foreground(ctx context.Context, n config.Node) (int, error
 	defer cancel()
 
 	wants, err := p.start(ctx, n)
-	defer p.clean(ctx, n.Kind, n.Name, wants)
+	defer func() { p.clean(ctx, wants) }()
 	if err != nil {
 		return 0, err
 	}
@@ -37,12 +37,18 @@ func (p *platformRun) foreground(ctx context.Context, n config.Node) (int, error
 	defer log.close()
 	code, err := p.untilEnd(ctx, wants[0], events, log)
 	log.copy()
+	if ctx.Err() != nil { // what it says while it is asked to end
+		p.clean(ctx, wants)
+		log.copy()
+	}
 	return code, err
 }
 
 // untilEnd prints the log until the launch has ended.
 func (p *platformRun) untilEnd(ctx context.Context, w launch.Want, events <-chan cluster.Event, log *logFollower) (int, error) {
 	id := cluster.LaunchID(w.Token)
+	var joined bool
+	var holder launch.Holder
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for beat := 0; ; beat++ {
@@ -53,13 +59,22 @@ func (p *platformRun) untilEnd(ctx context.Context, w launch.Want, events <-chan
 			if !open {
 				return 0, fmt.Errorf("%s: the connection to the seed is lost for good; see 'boxer network list'", w.Slot)
 			}
-			if ev.Member.Slot == w.Slot && ev.Member.LaunchID == id {
+			if ev.Member.Slot != w.Slot {
+				continue
+			}
+			if ev.Member.LaunchID != id {
+				holder.Note(ev)
+			} else {
+				joined = true
 				if done, code, err := guestEnd(ev); done {
 					return code, err
 				}
 			}
 		case <-tick.C:
 			log.copy()
+			if err := holder.Taken(w.Slot); !joined && err != nil {
+				return 0, err
+			}
 			if beat%20 == 19 {
 				if err := p.stillThere(ctx, w); err != nil {
 					return 0, err
@@ -98,7 +113,7 @@ func (p *platformRun) stillThere(ctx context.Context, w launch.Want) error {
 		case errors.Is(err, localcloud.ErrNotFound):
 			return fmt.Errorf("%s: its host is gone", w.Slot)
 		case err == nil && host.State == localcloud.HostExited:
-			return fmt.Errorf("%s: its host ended: %s", w.Slot, host.Error)
+			return launch.NewFailure(w.Slot, "its host ended: "+host.Error)
 		}
 		return nil
 	}
@@ -108,7 +123,9 @@ func (p *platformRun) stillThere(ctx context.Context, w launch.Want) error {
 	}
 	for _, inv := range invocations {
 		if inv.LaunchID == cluster.LaunchID(w.Token) && inv.State == localcloud.InvocationFailed {
-			return fmt.Errorf("%s: its invocation failed: %s", w.Slot, inv.Error)
+			f := launch.NewFailure(w.Slot, inv.Error)
+			f.Cause = "its invocation failed: " + f.Cause
+			return f
 		}
 	}
 	return nil

@@ -104,6 +104,9 @@ func runFunction() int {
 // runClient makes this very process the supervisor of an ad-hoc node, and the
 // guest its child with this terminal.
 func runClient(ctx context.Context, info localcloud.NetworkInfo, n config.Node) (int, error) {
+	if err := checkAlive(info); err != nil {
+		return 0, err
+	}
 	n.SecretRef = "file:" + info.SecretFile
 	n.SeedEndpoints = []string{info.SeedEndpoint}
 	n.Reach = config.ReachSeeds

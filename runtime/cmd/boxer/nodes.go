@@ -21,6 +21,9 @@ const askTimeout = 10 * time.Second
 // observe watches the network that is meant for the length of fn.
 func (g *globals) observe(ctx context.Context, fn func(context.Context, *cluster.Session) error) error {
 	_, info, err := g.find()
+	if err == nil {
+		err = checkAlive(info)
+	}
 	if err != nil {
 		return err
 	}

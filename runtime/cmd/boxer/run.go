@@ -102,7 +102,7 @@ func run(ctx context.Context, g *globals, f *runFlags, argv []string) (int, erro
 		if info, err = store.Network(info.Name); err != nil { // Connect may have restarted it
 			return 0, err
 		}
-		p := &platformRun{launch.Launcher{Network: info, Client: client}, f}
+		p := &platformRun{Launcher: launch.Launcher{Network: info, Client: client}, flags: f}
 		if f.detach {
 			return 0, p.detached(ctx, n)
 		}
@@ -183,7 +183,8 @@ func counts(list []string) (map[string]int, error) {
 // platformRun starts nodes of the platform.
 type platformRun struct {
 	launch.Launcher
-	flags *runFlags
+	flags    *runFlags
+	function string // that this run has created
 }
 
 // start launches the slots of n and returns what to wait for.
@@ -200,6 +201,7 @@ func (p *platformRun) start(ctx context.Context, n config.Node) ([]launch.Want, 
 		}); err != nil {
 			return nil, err
 		}
+		p.function = function
 	}
 	var wants []launch.Want
 	for _, slot := range slots {
@@ -228,13 +230,13 @@ func (p *platformRun) filled(n config.Node) config.Node {
 	return n
 }
 
-// clean removes what start has made, even when ctx has ended.
-func (p *platformRun) clean(ctx context.Context, kind, name string, wants []launch.Want) {
+// clean removes what start has made, and only that, even when ctx has ended.
+func (p *platformRun) clean(ctx context.Context, wants []launch.Want) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	if kind == config.KindFunction {
-		if err := p.Client.DeleteFunction(ctx, name); err != nil {
-			fmt.Fprintf(os.Stderr, "boxer: remove function %q: %v\n", name, err)
+	if p.function != "" {
+		if err := p.Client.DeleteFunction(ctx, p.function); err != nil {
+			fmt.Fprintf(os.Stderr, "boxer: remove function %q: %v\n", p.function, err)
 		}
 		return
 	}
@@ -256,7 +258,11 @@ func (p *platformRun) detached(ctx context.Context, n config.Node) error {
 		_, err = p.Wait(ctx, wants)
 	}
 	if err != nil {
-		p.clean(ctx, n.Kind, n.Name, wants)
+		p.clean(ctx, wants)
+		var failure *launch.Failure
+		if errors.As(err, &failure) && failure.CannotRun != 0 {
+			return &exitError{failure.CannotRun, err}
+		}
 		return err
 	}
 	for _, w := range wants {

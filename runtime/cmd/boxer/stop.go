@@ -26,8 +26,8 @@ func stopCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !info.Alive {
-				return fmt.Errorf("stop %q: network %q is not running", args[0], info.Name)
+			if err := checkAlive(info); err != nil {
+				return fmt.Errorf("stop %q: %w", args[0], err)
 			}
 			client, err := store.Connect(c.Context(), info.Name)
 			if err != nil {
