@@ -245,7 +245,7 @@ func (n *Node) Secret() ([]byte, error) {
 	path := strings.TrimPrefix(n.SecretRef, "file:")
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("network secret: %w", err)
+		return nil, fmt.Errorf("network secret: %w: put the file back, or delete the network and create it again", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("network secret %s: mode %04o lets others read it; run chmod 600 on it", path, info.Mode().Perm())

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 	"github.com/boxer-overlay/boxer/runtime/process"
@@ -180,7 +182,11 @@ func (n *node) guestChanged(s process.State) {
 		n.log.Info().Any("exit_code", s.ExitCode).Msg("guest ended")
 	case process.PhaseFailed:
 		guest.State, guest.Error, state = cluster.GuestFailed, n.run.Failure, cluster.StateFailed
-		n.log.Error().Str("error", n.run.Failure).Msg("guest cannot be started")
+		level := zerolog.ErrorLevel
+		if n.o.Foreground { // who waits in the foreground is told by Run
+			level = zerolog.InfoLevel
+		}
+		n.log.WithLevel(level).Str("error", n.run.Failure).Msg("guest cannot be started")
 	}
 	listeners := n.sockets.Listeners()
 	if guest.State == cluster.GuestRunning && n.isReady(listeners) {
