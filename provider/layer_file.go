@@ -36,9 +36,21 @@ func withLayer(source LayerSource, use func(localcloud.Runtime) error) error {
 	}
 	place := fmt.Sprintf("/proc/self/fd/%d", fd)
 	err = use(localcloud.Runtime{Layers: map[string]string{arch: place}})
-	if errors.Is(err, layer.ErrCorrupt) {
-		return &explained{errors.New(strings.ReplaceAll(err.Error(), place, name)),
-			"The layer is part of this provider's binary, which is incomplete or was altered: install the provider again."}
+	if err == nil {
+		return nil
 	}
-	return err
+	named := func(err error) error { // users know no descriptors
+		if text := err.Error(); strings.Contains(text, place) {
+			return errors.New(strings.ReplaceAll(text, place, name))
+		}
+		return err
+	}
+	if !errors.Is(err, layer.ErrCorrupt) {
+		return named(err)
+	}
+	if damage := layer.Verify(place, ""); damage != nil {
+		err = damage // says it without the errand that found it out
+	}
+	return &explained{named(err),
+		"The layer is part of this provider's binary, which is incomplete or was altered: install the provider again."}
 }
