@@ -15,19 +15,21 @@
  * rt_sigprocmask copies the set from user memory before it looks at how, so
  * with an impossible how it does nothing but tell EFAULT from EINVAL: the
  * cheapest question there is (some 60 ns), and one that filters allow. Asked
- * for the aligned word around the first and the last byte, which lie in the
- * same pages as those bytes; n is less than a page.
+ * for the aligned word around a byte, which lies in the same page.
  */
 static int word_readable(uintptr_t p) {
     return boxer_syscall(__NR_rt_sigprocmask, 0x7fff, (long)(p & ~(uintptr_t)7), 0, 8, 0, 0) !=
            -EFAULT;
 }
 
+#define PAGE_MASK (~(uintptr_t)4095) /* of the smallest pages there are */
+
+/* n is less than a page: the first and the last byte speak for all. */
 int readable(const void *p, size_t n) {
     uintptr_t first = (uintptr_t)p, last = first + n - 1;
     if (!word_readable(first))
         return 0;
-    return (first & ~(uintptr_t)7) == (last & ~(uintptr_t)7) || word_readable(last);
+    return (first & PAGE_MASK) == (last & PAGE_MASK) || word_readable(last);
 }
 
 int address_from_guest(union address *a, const void *sa, socklen_t len) {
