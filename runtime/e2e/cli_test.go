@@ -128,13 +128,13 @@ func (c *cli) onlySeed(t *testing.T) {
 
 func (c *cli) foregroundSignals(t *testing.T) {
 	for _, kind := range []string{"vm", "function"} {
-		b := c.begin(t, "run", "--kind", kind, "--", "sh", "-c", "echo ready; exec sleep 600")
+		b := c.begin(t, "run", "--kind", kind, "--", "sh", "-c", "trap 'echo asked to end; exit 0' TERM; echo ready; while :; do sleep 0.05; done")
 		b.says(t, "ready\n")
 		if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		if code := b.end(t, 30*time.Second); code != 128+15 {
-			t.Errorf("%s: exit %d, want 143; stderr %q", kind, code, b.stderr.String())
+		if code := b.end(t, 30*time.Second); code != 128+15 || !strings.Contains(b.stdout.String(), "asked to end\n") {
+			t.Errorf("%s: exit %d, want 143; stdout %q, stderr %q", kind, code, b.stdout.String(), b.stderr.String())
 		}
 		c.onlySeed(t)
 	}

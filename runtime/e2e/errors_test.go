@@ -82,6 +82,7 @@ func (w *world) errTaken(t *testing.T) {
 	w.fails(t, "taken-name-vm-detach", "run", "--name", "store", "--kind", "vm", "--detach", "--", "sleep", "600")
 	w.fails(t, "taken-name-function", "run", "--name", "logic", "--kind", "function", "--", "true")
 	w.fails(t, "taken-name-vm-of-function", "run", "--name", "logic-0", "--kind", "vm", "--detach", "--", "sleep", "600")
+	w.fails(t, "taken-name-vm-of-function-foreground", "run", "--name", "logic-0", "--kind", "vm", "--", "true")
 	if all := w.nodes(t); all["store"].State != "running" || all["logic-0"].State != "running" {
 		t.Errorf("the holders of the names should still run: %+v", all)
 	}
@@ -245,7 +246,7 @@ func TestStateDirectory(t *testing.T) {
 	for name, prepare := range map[string]string{
 		"full-state-dir":      `mount -t tmpfs -o size=64k boxer-test "$BOXER_STATE_DIR" && dd if=/dev/zero of="$BOXER_STATE_DIR/fill" bs=4k 2>/dev/null || :`,
 		"small-state-dir":     `mount -t tmpfs -o size=1m boxer-test "$BOXER_STATE_DIR"`,
-		"small-state-dir-2":   `mount -t tmpfs -o size=28m boxer-test "$BOXER_STATE_DIR"`,
+		"smallish-state-dir":  `mount -t tmpfs -o size=18m boxer-test "$BOXER_STATE_DIR"`,
 		"read-only-state-dir": `mount -t tmpfs -o ro boxer-test "$BOXER_STATE_DIR"`,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -60,14 +60,17 @@ var variables = []struct {
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "SHA256"},
 	{regexp.MustCompile(`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`), "UUID"},
 	{regexp.MustCompile(`\.(probe|new)-[0-9]+`), ".$1-N"},
+	{regexp.MustCompile(`boxer-layer-(amd64|arm64)`), "boxer-layer-ARCH"},
 	{regexp.MustCompile(`\bpid [0-9]+`), "pid N"},
 	{regexp.MustCompile(`process [0-9]+`), "process N"},
 	{regexp.MustCompile(`\b(client|vm|function)-[0-9a-f]{6}\b`), "$1-XXXXXX"},
 	{regexp.MustCompile(`\b20[0-9]{2}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+(Z|[+-][0-9:]+| UTC)?`), "TIME"},
+	{regexp.MustCompile(`(?m)^boxer: waiting .*\n`), ""}, // progress
 	{regexp.MustCompile(`\bafter [0-9.]+(ms|s)\b`), "after DURATION"},
 }
 
 func (w *world) normal(s string) string {
+	s = strings.ReplaceAll(s, w.bin, "BIN")
 	s = strings.ReplaceAll(s, w.state, "STATE")
 	s = strings.ReplaceAll(s, filepath.Dir(w.state), "HOME")
 	for _, v := range variables {
