@@ -16,13 +16,13 @@ const (
 // Numbers of blocks, and the size of each. A block is short enough that its
 // neighbour sees the same machine.
 const (
-	latencyBlocks = 30
-	streamBlocks  = 20
+	latencyBlocks = 40
+	streamBlocks  = 60
 	connectCount  = 250
 	connectMS     = 1500
 	rttBytes      = 1024
 	rttCount      = 4000
-	streamMS      = 250
+	streamMS      = 200
 	spawnBlocks   = 10
 	spawnCount    = 50
 	lookups       = 30
