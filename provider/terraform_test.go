@@ -281,6 +281,7 @@ var variable = []struct {
 	{regexp.MustCompile(`\.(new|probe)-\d+`), ".$1-N"},
 	{regexp.MustCompile(`\bpid \d+`), "pid N"},
 	{regexp.MustCompile(`(amd64|arm64)`), "ARCH"},
+	{regexp.MustCompile(`registry\.(terraform\.io|opentofu\.org)`), "REGISTRY"},
 }
 
 // golden compares diagnostics with testdata/golden/<name>.txt. The places in
