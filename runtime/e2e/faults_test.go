@@ -28,6 +28,9 @@ func TestFaults(t *testing.T) {
 	}
 	f.network(t, "faults")
 	t.Run("supervisor killed", f.supervisorKilled)
+	t.Run("seed killed", f.seedKilled)
+	t.Run("supervisor of a server killed", f.serverSupervisorKilled)
+	t.Run("supervisor of a client killed", f.clientSupervisorKilled)
 	t.Run("guest killed", f.guestKilled)
 	t.Run("guest restarted", f.guestRestarted)
 	t.Run("vm host killed", f.hostKilled)
