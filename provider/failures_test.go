@@ -147,7 +147,7 @@ func TestAccInterrupted(t *testing.T) {
 	if took := time.Since(started); took > 30*time.Second {
 		t.Errorf("it took %s to end", took)
 	}
-	if !strings.Contains(out.String(), "interrupted before the guest ran") {
+	if !strings.Contains(out.String(), "interrupted before the guest ran: context canceled") {
 		t.Errorf("got %v", diagnosticsIn(out.String()))
 	}
 	c.onlySeed("shop")

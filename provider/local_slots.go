@@ -26,10 +26,13 @@ func nameTaken(spec nodeSpec, holder string) error {
 // slotFree waits until no live member holds the slot: one that was just stopped
 // may still be counted for a moment. It also proves that the seed answers
 // before anything is made.
-func slotFree(ctx context.Context, client *localcloud.Client, spec nodeSpec, slot string) error {
-	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+func slotFree(outer context.Context, client *localcloud.Client, spec nodeSpec, slot string) error {
+	ctx, cancel := context.WithTimeout(outer, handOverTimeout)
 	defer cancel()
 	session, err := launch.Observe(ctx, client.Info())
+	if err != nil && outer.Err() != nil {
+		return outer.Err()
+	}
 	if err != nil {
 		return seedProblem(spec.Network, err)
 	}
@@ -42,6 +45,9 @@ func slotFree(ctx context.Context, client *localcloud.Client, spec nodeSpec, slo
 		select {
 		case <-session.Changed():
 		case <-ctx.Done():
+			if err := outer.Err(); err != nil {
+				return err // interrupted
+			}
 			taken := spec
 			taken.Name = slot
 			return nameTaken(taken, fmt.Sprintf("node %d (%s, running since %s)", holder.ID, holder.Kind, holder.Since.Format(time.DateTime)))

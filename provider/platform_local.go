@@ -18,8 +18,12 @@ import (
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
 
-// defaultReadyTimeout is how long a node may take from its launch to a running guest.
-const defaultReadyTimeout = 2 * time.Minute
+const (
+	// defaultReadyTimeout is how long a node may take from its launch to a running guest.
+	defaultReadyTimeout = 2 * time.Minute
+	// stepTimeout is enough to start a dead daemon and its seed again.
+	stepTimeout = time.Minute
+)
 
 // localPlatform runs everything on this machine. It opens the state directory
 // on first use, so that planning new resources makes none.
@@ -69,12 +73,30 @@ func (p *localPlatform) connect(ctx context.Context, network string) (*localclou
 	if err != nil {
 		return nil, err
 	}
-	client, err := store.Connect(ctx, network)
+	client, err := connectTo(ctx, store, network)
 	if errors.Is(err, localcloud.ErrNotFound) {
 		return nil, &explained{fmt.Errorf("network %q does not exist in %s", network, store.Dir()),
 			"Run terraform plan again: it will propose to create what is missing."}
 	}
 	return client, err
+}
+
+// connectTo returns a client of a network's daemon, which is started again if it
+// died.
+func connectTo(ctx context.Context, store *localcloud.Store, network string) (*localcloud.Client, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := step(ctx)
+	defer cancel()
+	return store.Connect(ctx, network)
+}
+
+// step gives one step of the local cloud its time even when the user interrupts
+// terraform: cut short, nobody knows whether its host exists, or a daemon that
+// lives is taken for dead. Waiting, which comes after it, can be interrupted.
+func step(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
 }
 
 // look returns a client that only looks, nil if the network's daemon does not
@@ -91,7 +113,7 @@ func (p *localPlatform) look(ctx context.Context, network string) (*localcloud.C
 	case err != nil || !info.Alive:
 		return nil, err
 	}
-	return store.Connect(ctx, network)
+	return connectTo(ctx, store, network)
 }
 
 func (p *localPlatform) MachineID() (string, error) {
@@ -176,6 +198,8 @@ func (p *localPlatform) StartVM(ctx context.Context, spec nodeSpec) (launch.Want
 	if err := slotFree(ctx, client, spec, want.Slot); err != nil {
 		return want, err
 	}
+	ctx, cancel := step(ctx)
+	defer cancel()
 	_, err = launcher(ctx, client).VM(ctx, node, spec.SourceDir)
 	if errors.Is(err, localcloud.ErrExists) {
 		return want, nameTaken(spec, "another host")
@@ -211,7 +235,7 @@ func (p *localPlatform) remove(ctx context.Context, network string, deletion fun
 	if err != nil {
 		return err
 	}
-	client, err := store.Connect(ctx, network)
+	client, err := connectTo(ctx, store, network)
 	if errors.Is(err, localcloud.ErrNotFound) {
 		return nil
 	}
@@ -231,6 +255,8 @@ func (p *localPlatform) CreateFunction(ctx context.Context, spec nodeSpec) error
 		return err
 	}
 	defer client.Close()
+	ctx, cancel := step(ctx)
+	defer cancel()
 	_, err = client.CreateFunction(ctx, localcloud.FunctionSpec{
 		Name: spec.Name, SourceDir: spec.SourceDir, MemoryMB: spec.MemoryMB, TimeoutS: spec.TimeoutS,
 	})
@@ -254,6 +280,8 @@ func (p *localPlatform) StartReplica(ctx context.Context, spec nodeSpec, slot st
 	if err := slotFree(ctx, client, spec, slot); err != nil {
 		return want, err
 	}
+	ctx, cancel := step(ctx)
+	defer cancel()
 	return want, launcher(ctx, client).Function(ctx, spec.Name, node)
 }
 
@@ -293,18 +321,18 @@ func (p *localPlatform) DeleteFunction(ctx context.Context, network, name string
 }
 
 func (p *localPlatform) Await(ctx context.Context, network string, launches []launch.Want) ([]cluster.Member, error) {
-	client, err := p.connect(ctx, network)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
 	ctx, cancel := context.WithTimeout(ctx, p.ready)
 	defer cancel()
-	members, err := launcher(ctx, client).Wait(ctx, launches)
+	client, err := p.connect(ctx, network)
+	if err == nil {
+		defer client.Close()
+		var members []cluster.Member
+		if members, err = launcher(ctx, client).Wait(ctx, launches); err == nil {
+			return members, nil
+		}
+	}
 	var failure *launch.Failure
 	switch {
-	case err == nil:
-		return members, nil
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil, fmt.Errorf("interrupted before the guest ran: %w", ctx.Err())
 	case errors.As(err, &failure):
