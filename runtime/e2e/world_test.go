@@ -237,8 +237,6 @@ func (w *world) node(t *testing.T, slot string, limit time.Duration, what string
 	return n
 }
 
-func any1(node) bool { return true }
-
 // eventually polls until ok, and says what was seen last if that never comes.
 func eventually(t *testing.T, limit time.Duration, what string, ok func() (bool, string)) {
 	t.Helper()
