@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -87,6 +88,25 @@ func TestUnpack(t *testing.T) {
 	}
 	if err := Unpack(path, dir, hash); err == nil || errors.Is(err, ErrCorrupt) { // what is there is not overwritten
 		t.Errorf("twice: %v", err)
+	}
+}
+
+// TestUnpackUmask: what is unpacked is for guests of any user.
+func TestUnpackUmask(t *testing.T) {
+	path, hash := write(t, build(t, testFiles(t, "boxer", "library")))
+	dir := t.TempDir()
+	old := syscall.Umask(0o077)
+	err := Unpack(path, dir, hash)
+	syscall.Umask(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]fs.FileMode{
+		BoxerPath: 0o755, LibraryPath: 0o644, filepath.Dir(BoxerPath): 0o755, filepath.Dir(LibraryPath): 0o755,
+	} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v %v, want %v", name, info, err, want)
+		}
 	}
 }
 

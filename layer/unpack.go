@@ -160,23 +160,42 @@ func walkEntry(f *zip.File, budget *int64, each func(*zip.File, io.Reader) error
 	return nil
 }
 
+// makeDirs makes dir and those above it open to every user, whatever the umask is.
+func makeDirs(root *os.Root, dir string) error {
+	if err := root.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for ; dir != "."; dir = path.Dir(dir) {
+		if err := root.Chmod(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func writeEntry(root *os.Root, f *zip.File, content io.Reader) error {
 	name := strings.TrimSuffix(f.Name, "/")
 	dir := path.Dir(name)
 	if f.Mode().IsDir() {
 		dir = name
 	}
-	if err := root.MkdirAll(dir, 0o755); err != nil {
+	if err := makeDirs(root, dir); err != nil {
 		return &writeError{err}
 	}
 	if f.Mode().IsDir() {
 		return nil
 	}
-	out, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, f.Mode().Perm()|0o400)
+	mode := f.Mode().Perm() | 0o400
+	out, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return &writeError{err}
 	}
 	_, err = io.Copy(&hostWriter{out}, content)
+	if err == nil {
+		if chmodErr := out.Chmod(mode); chmodErr != nil { // whatever the umask is
+			err = &writeError{chmodErr}
+		}
+	}
 	if closeErr := out.Close(); err == nil && closeErr != nil {
 		err = &writeError{closeErr}
 	}
