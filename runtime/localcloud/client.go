@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/config"
 )
@@ -119,8 +120,23 @@ func (c *Client) takeSource(dir string) (name, hash string, release func(), err 
 	return name, hash, release, nil
 }
 
+// outcomeTime is how long a request that makes something outlives its context.
+const outcomeTime = 20 * time.Second
+
+// outcome is a context for such a request. Breaking it off would leave the
+// daemon with something its caller does not know of and so cannot take back.
+func outcome(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() != nil {
+		return context.WithCancel(ctx)
+	}
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(outcomeTime, cancel) })
+	return late, func() { stop(); cancel() }
+}
+
 // CreateHost starts a VM host and returns when it is set up and its bootstrap
-// script runs; ErrExists while one of that slot runs.
+// script runs; ErrExists while one of that slot runs. It learns what became of
+// it even if ctx ends meanwhile.
 func (c *Client) CreateHost(ctx context.Context, spec HostSpec) (Host, error) {
 	name, _, release, err := c.takeSource(spec.SourceDir)
 	if err != nil {
@@ -128,6 +144,8 @@ func (c *Client) CreateHost(ctx context.Context, spec HostSpec) (Host, error) {
 	}
 	defer release()
 	spec.SourceDir = ""
+	ctx, cancel := outcome(ctx)
+	defer cancel()
 	var h Host
 	if err := c.do(ctx, http.MethodPost, "/hosts", hostRequest{spec, name}, &h); err != nil {
 		return Host{}, err
@@ -186,6 +204,8 @@ func (c *Client) CreateFunction(ctx context.Context, spec FunctionSpec) (Functio
 	}
 	defer release()
 	spec.SourceDir = ""
+	ctx, cancel := outcome(ctx)
+	defer cancel()
 	var f Function
 	err = c.do(ctx, http.MethodPost, "/functions", functionRequest{spec, name, hash}, &f)
 	return f, err

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -57,6 +58,8 @@ type outer struct {
 }
 
 func outerMain(dir netDir) error {
+	closeInherited()
+	unix.Umask(0o022) // hosts are made for guests of another uid, and guests inherit it
 	// The thread that starts inner must live as long as this process: inner's
 	// parent-death signal goes by thread.
 	runtime.LockOSThread()
@@ -89,6 +92,25 @@ func outerMain(dir netDir) error {
 	}()
 	go o.serveInner()
 	return o.run(signals, committed)
+}
+
+// closeInherited closes what the starter had open for others: a lock, a pipe, a
+// file would stay open as long as the network, and in the hands of its guests.
+// What this process opened itself is close-on-exec.
+func closeInherited() {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= 3 { // standard descriptors and the starter
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
 }
 
 // run waits for the end of inner, and asks for it when told to.

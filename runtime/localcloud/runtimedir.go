@@ -96,8 +96,10 @@ func (s *Store) fillRuntime(d runtimeDir, source, sum string) error {
 	if err := copyFile(boxer, fresh.boxer(), 0o755); err != nil {
 		return err
 	}
-	if err := os.Chmod(tmp, 0o755); err != nil { // guests of another uid look below
-		return err
+	for _, dir := range []string{tmp, fresh.layer()} {
+		if err := os.Chmod(dir, 0o755); err != nil { // guests of another uid look below
+			return err
+		}
 	}
 	if err := removeAll(string(d)); err != nil { // a damaged one
 		return err
