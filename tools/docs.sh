@@ -10,7 +10,9 @@ plugin=$work/mirror/registry.terraform.io/boxer-overlay/boxer/$version/linux_$(g
 mkdir -p "$plugin"
 cp bin/terraform-provider-boxer "$plugin/terraform-provider-boxer_v$version"
 cat >"$work/main.tf" <<'HCL'
-terraform { required_providers { boxer = { source = "boxer-overlay/boxer" } } }
+terraform {
+  required_providers { boxer = { source = "boxer-overlay/boxer" } }
+}
 HCL
 (
     cd "$work"
@@ -18,4 +20,6 @@ HCL
     terraform init -input=false -plugin-dir="$work/mirror" >/dev/null
     terraform providers schema -json >schema.json
 )
+# tfplugindocs looks for the provider under the namespace of its own maker only.
+sed -i 's,terraform.io/boxer-overlay/boxer,terraform.io/hashicorp/boxer,' "$work/schema.json"
 tools/bin/tfplugindocs generate --provider-name boxer --provider-dir provider --providers-schema "$work/schema.json"
