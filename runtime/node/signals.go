@@ -19,7 +19,12 @@ import (
 func (n *node) handleSignals() func() {
 	terminal := n.o.Foreground && n.o.Stdin != nil && term.IsTerminal(int(n.o.Stdin.Fd()))
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	for _, s := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2} {
+		// Under nohup the guest ignores it as well, as it would without us.
+		if !n.o.Foreground || !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
 	done := make(chan struct{})
 	go func() {
 		for {
@@ -48,7 +53,7 @@ func (n *node) signalled(s syscall.Signal, terminal bool) {
 		}
 	case ends || guest == nil && n.cfg.Kind == config.KindClient:
 		n.log.Info().Stringer("signal", s).Msg("stopping")
-		n.stopping(errStopped)
+		n.stopping(&stopSignal{s})
 	case guest != nil:
 		guest.Signal(s)
 	}
@@ -65,3 +70,10 @@ func (n *node) currentGuest() *process.Guest {
 	defer n.status.mu.Unlock()
 	return n.guest
 }
+
+// stopSignal is errStopped, by a signal.
+type stopSignal struct{ signal syscall.Signal }
+
+func (s *stopSignal) Error() string { return errStopped.Error() + " by a signal: " + s.signal.String() }
+
+func (s *stopSignal) Is(target error) bool { return target == errStopped }

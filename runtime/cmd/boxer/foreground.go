@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
@@ -33,15 +35,33 @@ func (p *platformRun) foreground(ctx context.Context, n config.Node) (int, error
 	if err != nil {
 		return 0, err
 	}
+	// A reader that goes away (| head) is an error of ours, or the node would stay.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
 	log := &logFollower{path: p.Client.LogPath(wants[0].Slot), out: os.Stdout}
 	defer log.close()
 	code, err := p.untilEnd(ctx, wants[0], events, log)
-	log.copy()
+	if copyErr := log.copy(); err == nil {
+		err = copyErr
+	}
 	if ctx.Err() != nil { // what it says while it is asked to end
 		p.clean(ctx, wants)
-		log.copy()
+		_ = log.copy()
+	}
+	if errors.Is(err, syscall.EPIPE) {
+		return (&interrupted{syscall.SIGPIPE}).status(), nil
 	}
 	return code, err
+}
+
+// stopStatus is the exit status of a run that ctx ended.
+func stopStatus(ctx context.Context) int {
+	var i *interrupted
+	if !errors.As(context.Cause(ctx), &i) {
+		i = &interrupted{syscall.SIGTERM}
+	}
+	return i.status()
 }
 
 // untilEnd prints the log until the launch has ended.
@@ -54,7 +74,7 @@ func (p *platformRun) untilEnd(ctx context.Context, w launch.Want, events <-chan
 	for beat := 0; ; beat++ {
 		select {
 		case <-ctx.Done():
-			return 128 + 15, nil
+			return stopStatus(ctx), nil
 		case ev, open := <-events:
 			if !open {
 				return 0, fmt.Errorf("%s: the connection to the seed is lost for good; see 'boxer network list'", w.Slot)
@@ -71,7 +91,9 @@ func (p *platformRun) untilEnd(ctx context.Context, w launch.Want, events <-chan
 				}
 			}
 		case <-tick.C:
-			log.copy()
+			if err := log.copy(); err != nil {
+				return 0, err
+			}
 			if err := holder.Taken(w.Slot); !joined && err != nil {
 				return 0, err
 			}
@@ -107,6 +129,9 @@ func guestEnd(ev cluster.Event) (bool, int, error) {
 
 // stillThere notices a host or sandbox that ended without a word.
 func (p *platformRun) stillThere(ctx context.Context, w launch.Want) error {
+	if err := p.networkGone(); err != nil {
+		return fmt.Errorf("%s: %w", w.Slot, err)
+	}
 	if w.Function == "" {
 		host, err := p.Client.Host(ctx, w.Slot)
 		switch {
@@ -138,20 +163,20 @@ type logFollower struct {
 	file *os.File
 }
 
-func (l *logFollower) copy() {
+func (l *logFollower) copy() error {
 	if l.file == nil {
 		f, err := os.Open(l.path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return
+			return nil
 		} else if err != nil {
-			fmt.Fprintf(os.Stderr, "boxer: %v\n", err)
-			return
+			return err
 		}
 		l.file = f
 	}
 	if _, err := io.Copy(l.out, l.file); err != nil {
-		fmt.Fprintf(os.Stderr, "boxer: print %s: %v\n", l.path, err)
+		return fmt.Errorf("print %s: %w", l.path, err)
 	}
+	return nil
 }
 
 func (l *logFollower) close() {

@@ -45,11 +45,43 @@ func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
 	hidden(os.Args[1:])
-	// Foreground guests get the signals (run.go); everything else is cancelled by them.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(context.Background())
 	err := newRoot().ExecuteContext(ctx)
 	stop()
 	os.Exit(report(err))
+}
+
+// interrupted is the cause of a context that a signal ended.
+type interrupted struct{ signal syscall.Signal }
+
+func (i *interrupted) Error() string { return i.signal.String() }
+
+// status is what a shell reports for a program that ended so.
+func (i *interrupted) status() int { return 128 + int(i.signal) }
+
+// untilSignal ends the context with the first signal that asks to end; a closed
+// terminal is one too. Clients pass the signals on to their guest (node.Run),
+// everything else takes back what it has begun. What whoever started us ignores
+// (nohup, a shell's background) stays ignored.
+func untilSignal(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 1)
+	for _, s := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	go func() {
+		select {
+		case s := <-signals:
+			cancel(&interrupted{s.(syscall.Signal)})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(nil)
+	}
 }
 
 // report prints err and returns the exit status.
