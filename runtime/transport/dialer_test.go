@@ -254,6 +254,32 @@ func TestHoldsAreBounded(t *testing.T) {
 	p.Ended(false)
 }
 
+// A supervisor at its limit of descriptors could not answer its guest at all.
+func TestRelayedConnectionsAreBoundedByDescriptors(t *testing.T) {
+	n := newNetwork(t)
+	a, hidden := n.node(), n.node(behindNAT)
+	arrivals := hidden.listen(80)
+	a.descriptors = &budget{left: holdNeeds + spliceNeeds}
+	g := a.connect(hidden.port(80), false)
+	arrived := receive(t, arrivals)
+	g.events(5 * time.Second)
+	talk(t, g.conn(), arrived.conn) // which closes them
+	eventually(t, "all are given back", func() bool {
+		a.descriptors.mu.Lock()
+		defer a.descriptors.mu.Unlock()
+		return a.descriptors.left == holdNeeds+spliceNeeds
+	})
+	p, err := a.Layer.Connect(context.Background(), Request{To: hidden.port(80)})
+	must(t, err)
+	if _, err := a.Layer.Connect(context.Background(), Request{To: hidden.port(80)}); !errors.Is(err, syscall.ENOBUFS) {
+		t.Errorf("one more: %v, want ENOBUFS", err)
+	}
+	p.Ended(false)
+	if a.descriptors.left != holdNeeds+spliceNeeds {
+		t.Errorf("%d descriptors left", a.descriptors.left)
+	}
+}
+
 func TestClassify(t *testing.T) {
 	at := netip.MustParseAddrPort("100.64.1.2:7717")
 	vm := cluster.Member{ID: 1, Site: "s", NAT: cluster.NATNone, UnderlayAddress: at}

@@ -67,8 +67,7 @@ func accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
 		if err == nil || ctx.Err() != nil {
 			return conn, err
 		}
-		if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) &&
-			!errors.Is(err, syscall.ENOBUFS) && !errors.Is(err, syscall.ENOMEM) && !errors.Is(err, syscall.ECONNABORTED) {
+		if !shortage(err) && !errors.Is(err, syscall.ECONNABORTED) {
 			return nil, err
 		}
 		select {
@@ -77,6 +76,12 @@ func accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// shortage tells whether an error may pass when others let go of something.
+func shortage(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
+		errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
 }
 
 // greet looks at the first byte of a connection and sends it where it belongs.

@@ -98,7 +98,8 @@ func (h *hole) close() {
 }
 
 // release connects to the guest's socket from the hole's address: both sides
-// open at the same time. Until the guest has connected itself it is refused.
+// open at the same time. Until the guest has connected itself it is refused;
+// descriptors that are short now may not be in a moment.
 func (h *hole) release(ctx context.Context, guest netip.AddrPort) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, releaseWait)
 	defer cancel()
@@ -118,13 +119,13 @@ func (h *hole) release(ctx context.Context, guest netip.AddrPort) (*net.TCPConn,
 		if err == nil {
 			return conn.(*net.TCPConn), nil
 		}
-		if !errors.Is(err, syscall.ECONNREFUSED) {
+		if !errors.Is(err, syscall.ECONNREFUSED) && !shortage(err) {
 			return nil, fmt.Errorf("release the guest's socket %s: %w", guest, err)
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("release the guest's socket %s: it does not connect", guest)
+			return nil, fmt.Errorf("release the guest's socket %s: it does not connect: %w", guest, err)
 		}
 	}
 }
@@ -142,25 +143,41 @@ func (l *Layer) hold(self, m cluster.Member, r Request) (Plan, error) {
 	if !enter(l.holds) {
 		return Plan{}, fmt.Errorf("%d connects are held already: %w", maxHolds, syscall.ENOBUFS)
 	}
+	if !l.descriptors.take(holdNeeds) {
+		leave(l.holds)
+		return Plan{}, fmt.Errorf("no descriptors are left for another relayed connection: raise the limit (ulimit -n): %w", syscall.ENOBUFS)
+	}
 	at, err := dig(l.places.Add(1))
 	if err != nil {
+		l.descriptors.give(holdNeeds)
 		leave(l.holds)
-		return Plan{}, fmt.Errorf("%w: %w", err, syscall.ENOBUFS)
+		// Not the supervisor's own errno: EMFILE would be the guest's fault.
+		return Plan{}, fmt.Errorf("%v: %w", err, syscall.ENOBUFS) //nolint:errorlint
 	}
 	h := &held{hole: at, l: l, self: self, m: m, r: r}
+	// Before the guest can ask; its port is known when it is held.
+	l.o.Sockets.Remember(r.Cookie, netip.AddrPortFrom(self.OverlayAddress, 0), r.To, family(r))
 	end := sync.OnceFunc(func() {
 		h.close()
 		leave(l.holds)
+		l.descriptors.give(holdNeeds - spliceNeeds)
+	})
+	over := sync.OnceFunc(func() {
+		end()
+		l.descriptors.give(spliceNeeds)
 	})
 	return Plan{
 		Class: ClassHold,
 		Addr:  h.addr,
 		Held: func(guest netip.AddrPort) {
-			if !l.spawn(func() { h.run(netip.AddrPortFrom(guest.Addr().Unmap(), guest.Port()), end) }) {
-				end()
+			if !l.spawn(func() {
+				defer over()
+				h.run(netip.AddrPortFrom(guest.Addr().Unmap(), guest.Port()), end)
+			}) {
+				over()
 			}
 		},
-		Ended: func(bool) { end() },
+		Ended: func(bool) { over() },
 	}, nil
 }
 

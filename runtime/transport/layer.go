@@ -96,15 +96,16 @@ type Layer struct {
 	mu      sync.Mutex // of closed
 	closed  bool
 
-	nonces   *nonces
-	unproven chan struct{}
-	passive  chan struct{}
-	holds    chan struct{}
-	places   atomic.Uint32 // counts through the hold addresses
-	backs    rendezvous    // dial-backs we wait for
-	relay    *relay
-	paths    paths
-	quiet    quiet
+	nonces      *nonces
+	unproven    chan struct{}
+	passive     chan struct{}
+	holds       chan struct{}
+	descriptors *budget
+	places      atomic.Uint32 // counts through the hold addresses
+	backs       rendezvous    // dial-backs we wait for
+	relay       *relay
+	paths       paths
+	quiet       quiet
 }
 
 // New makes a Layer.
@@ -113,16 +114,17 @@ func New(o Options) *Layer {
 		o.HoldTimeout = 130 * time.Second
 	}
 	l := &Layer{
-		o:        o,
-		key:      prefaceKey(o.Secret),
-		nonces:   newNonces(),
-		unproven: make(chan struct{}, maxUnproven),
-		passive:  make(chan struct{}, maxPassive),
-		holds:    make(chan struct{}, maxHolds),
-		backs:    rendezvous{waiting: map[session]chan *net.TCPConn{}},
-		relay:    newRelay(),
-		paths:    paths{counts: map[pathKey]uint64{}},
-		quiet:    quiet{sources: map[netip.Addr]time.Time{}},
+		o:           o,
+		key:         prefaceKey(o.Secret),
+		nonces:      newNonces(),
+		unproven:    make(chan struct{}, maxUnproven),
+		passive:     make(chan struct{}, maxPassive),
+		holds:       make(chan struct{}, maxHolds),
+		descriptors: newBudget(),
+		backs:       rendezvous{waiting: map[session]chan *net.TCPConn{}},
+		relay:       newRelay(),
+		paths:       paths{counts: map[pathKey]uint64{}},
+		quiet:       quiet{sources: map[netip.Addr]time.Time{}},
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l

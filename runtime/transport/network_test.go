@@ -53,11 +53,12 @@ type arrived struct {
 
 func newNetwork(t *testing.T) *network {
 	t.Helper()
+	dropPipes()
 	goroutines, fds := runtime.NumGoroutine(), countFDs(t)
 	t.Cleanup(func() {
 		var g, f int
 		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-			runtime.GC() // Go keeps pipes for splice(2) until then
+			dropPipes()
 			if g, f = runtime.NumGoroutine(), countFDs(t); g <= goroutines && f <= fds {
 				return
 			}
@@ -310,6 +311,18 @@ func receive(t *testing.T, ch <-chan arrived) arrived {
 	}
 }
 
+// dropPipes closes those kept for later.
+func dropPipes() {
+	for {
+		select {
+		case p := <-idlePipes:
+			p.back(false)
+		default:
+			return
+		}
+	}
+}
+
 func countFDs(t *testing.T) int {
 	t.Helper()
 	// The first file makes the Go runtime open its poller, once for all.
@@ -327,4 +340,14 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if is() {
+			return
+		}
+	}
+	t.Errorf("not so within 5 s: %s", what)
 }

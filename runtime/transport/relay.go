@@ -69,7 +69,7 @@ func (r *relay) pair(conn *net.TCPConn, p preface) *net.TCPConn {
 	switch {
 	case r.closed || (first != nil && first.kind == p.kind):
 		conn.Close()
-	case first != nil && first.expiry.Stop() && r.pairs < maxRelayed:
+	case first != nil && r.pairs < maxRelayed && first.expiry.Stop(): // a stopped expiry must be paired
 		delete(r.halves, p.session)
 		r.pairs++
 		return first.conn

@@ -8,9 +8,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func (v *node) half(k kind, id session) *net.TCPConn {
@@ -47,6 +50,19 @@ func TestRelayRefusesAndForgets(t *testing.T) {
 	silent(t, "one half too many", v.half(kindRelayActive, session{3}))
 	silent(t, "the other half does not come", first)
 	silent(t, "the other half does not come", second)
+	waitHalves(t, v, 0)
+}
+
+func TestRelayAtItsLimitForgetsHalves(t *testing.T) {
+	v := newNetwork(t).node(seed)
+	r := v.Layer.relay
+	r.mu.Lock()
+	r.wait, r.pairs = 200*time.Millisecond, maxRelayed
+	r.mu.Unlock()
+	first := v.half(kindRelayActive, session{1})
+	waitHalves(t, v, 1)
+	silent(t, "one pair too many", v.half(kindRelayPassive, session{1}))
+	silent(t, "its half expires all the same", first)
 	waitHalves(t, v, 0)
 }
 
@@ -157,4 +173,49 @@ func TestSpliceEndsWithItsContext(t *testing.T) {
 			t.Errorf("%v, want ECONNRESET", err)
 		}
 	}
+}
+
+// A function may have 1,024 descriptors: idle connections hold no pipes.
+func TestIdleSpliceHoldsNoPipes(t *testing.T) {
+	newNetwork(t)
+	left, right, done := spliced(t, context.Background())
+	before := countFDs(t)
+	for _, way := range [][2]net.Conn{{left, right}, {right, left}} {
+		_, err := way[0].Write([]byte("ping"))
+		must(t, err)
+		_, err = io.ReadFull(way[1], make([]byte, 4))
+		must(t, err)
+	}
+	time.Sleep(20 * time.Millisecond) // both directions wait again
+	dropPipes()
+	if now := countFDs(t); now > before {
+		t.Errorf("%d descriptors before, %d when idle again", before, now)
+	}
+	left.Close()
+	right.Close()
+	wait(t, done)
+}
+
+// Without descriptors for pipes the bytes go through this process.
+func TestSpliceWithoutPipes(t *testing.T) {
+	newNetwork(t)
+	left, right, done := spliced(t, context.Background())
+	list, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	dropPipes()
+	var old unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(len(list) / 2), Max: old.Max}))
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	go func() {
+		left.Write(want)
+		left.CloseWrite()
+	}()
+	got, err := io.ReadAll(right)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+	right.Close()
+	wait(t, done)
 }

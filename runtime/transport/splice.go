@@ -4,14 +4,18 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // splice joins two connections until both directions have ended, or ctx has,
 // and closes them. A half-close is passed on as one, a reset as a reset. The
-// bytes stay in the kernel (splice(2), by io.Copy).
+// bytes stay in the kernel (splice(2)).
 func splice(ctx context.Context, a, b *net.TCPConn) {
 	abort := sync.OnceFunc(func() {
 		reset(a)
@@ -21,7 +25,7 @@ func splice(ctx context.Context, a, b *net.TCPConn) {
 	var both sync.WaitGroup
 	for _, way := range [][2]*net.TCPConn{{a, b}, {b, a}} {
 		both.Go(func() {
-			if _, err := io.Copy(way[1], way[0]); err != nil {
+			if err := carry(way[1], way[0]); err != nil {
 				abort()
 				return
 			}
@@ -32,4 +36,132 @@ func splice(ctx context.Context, a, b *net.TCPConn) {
 	stop()
 	a.Close()
 	b.Close()
+}
+
+const (
+	spliceMost = 1 << 20 // bytes in a pipe
+	copyMost   = 32 << 10
+	pipesKept  = 16
+)
+
+// carry moves bytes from src to dst until src ends. Unlike io.Copy it holds a
+// pipe only while there are bytes in it: a function may have 1,024 descriptors,
+// and idle connections would hold four more each.
+func carry(dst, src *net.TCPConn) error {
+	from, err := src.SyscallConn()
+	if err != nil {
+		return err
+	}
+	to, err := dst.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		p, n, err := fill(from)
+		switch {
+		case errors.Is(err, errNoPipe):
+			n, err = copySome(dst, src)
+		case err == nil && n > 0:
+			err = p.empty(to, n)
+		}
+		if p != nil {
+			p.back(err == nil)
+		}
+		if err != nil || n == 0 {
+			return err
+		}
+	}
+}
+
+// errNoPipe: no descriptors are left for one.
+var errNoPipe = errors.New("no pipe")
+
+// fill waits for bytes and takes them into a pipe; 0 of them: the end.
+func fill(from syscall.RawConn) (p *pipe, n int, err error) {
+	var failed error
+	err = from.Read(func(fd uintptr) bool {
+		if p == nil {
+			if p, failed = takePipe(); failed != nil {
+				return true
+			}
+		}
+		n, failed = spliceOnce(int(fd), p.w)
+		if errors.Is(failed, unix.EAGAIN) {
+			p.back(true) // not held while it waits
+			p = nil
+			return false
+		}
+		return true
+	})
+	return p, n, errors.Join(err, failed)
+}
+
+// pipe is empty whenever nobody has it.
+type pipe struct{ r, w int }
+
+var idlePipes = make(chan *pipe, pipesKept)
+
+func takePipe() (*pipe, error) {
+	select {
+	case p := <-idlePipes:
+		return p, nil
+	default:
+	}
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, errNoPipe
+	}
+	_, _ = unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, spliceMost) // or as large as allowed
+	return &pipe{r: ends[0], w: ends[1]}, nil
+}
+
+// back gives the pipe up; a clean one may be kept.
+func (p *pipe) back(clean bool) {
+	if clean {
+		select {
+		case idlePipes <- p:
+			return
+		default:
+		}
+	}
+	_ = unix.Close(p.r)
+	_ = unix.Close(p.w)
+}
+
+// empty writes the n bytes in the pipe.
+func (p *pipe) empty(to syscall.RawConn, n int) error {
+	var failed error
+	err := to.Write(func(fd uintptr) bool {
+		for n > 0 {
+			var m int
+			if m, failed = spliceOnce(p.r, int(fd)); failed != nil {
+				return !errors.Is(failed, unix.EAGAIN)
+			}
+			n -= m
+		}
+		return true
+	})
+	return errors.Join(err, failed)
+}
+
+func spliceOnce(from, to int) (int, error) {
+	for {
+		n, err := unix.Splice(from, nil, to, nil, spliceMost, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		if !errors.Is(err, unix.EINTR) {
+			return int(n), err
+		}
+	}
+}
+
+// copySome waits for bytes and moves them through this process.
+func copySome(dst, src *net.TCPConn) (int, error) {
+	b := make([]byte, copyMost)
+	n, err := src.Read(b)
+	if n == 0 {
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return 0, err
+	}
+	return dst.Write(b[:n])
 }

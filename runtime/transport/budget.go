@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"math"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Descriptors that a guest's relayed connection needs while it is held (the
+// hole's two and both ends) and afterwards.
+const (
+	holdNeeds   = 4
+	spliceNeeds = 2
+)
+
+// spare descriptors are for all else: process monitors, peers, the seed.
+const spare = 160
+
+// budget is the descriptors that relayed connections of the guest may take. A
+// supervisor without any left could not even say no: every connect and accept
+// of the guest would wait in front of it.
+type budget struct {
+	mu   sync.Mutex
+	left int
+}
+
+func newBudget() *budget {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Cur > math.MaxInt32 {
+		limit.Cur = math.MaxInt32
+	}
+	most := int(limit.Cur)
+	return &budget{left: most - min(spare, most/2)}
+}
+
+func (b *budget) take(n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.left < n {
+		return false
+	}
+	b.left -= n
+	return true
+}
+
+func (b *budget) give(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left += n
+}
