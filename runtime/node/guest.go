@@ -215,16 +215,16 @@ func (n *node) end(life context.Context, last *process.State) (int, error) {
 	if n.o.Ended != nil {
 		n.o.Ended(result)
 	}
-	return n.exitCode(result, last, err)
+	return n.exitCode(life, result, last, err)
 }
 
-func (n *node) exitCode(r Result, last *process.State, err error) (int, error) {
+func (n *node) exitCode(life context.Context, r Result, last *process.State, err error) (int, error) {
 	if err != nil {
 		return ExitFailed, err
 	}
 	itsOwn := r.Reason == ReasonGuest || n.cfg.Kind == config.KindClient && r.ExitCode != nil
 	if !itsOwn {
-		return 0, nil // an orderly end
+		return n.interrupted(life), nil // an orderly end
 	}
 	if last == nil || last.ExitCode == nil {
 		return ExitFailed, fmt.Errorf("node %q: the guest ended, its exit status is not known", n.cfg.Slot)

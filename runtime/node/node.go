@@ -119,7 +119,7 @@ func Run(ctx context.Context, o Options) (int, error) {
 	}()
 	if err := n.start(life, background); err != nil {
 		if errors.Is(context.Cause(life), errStopped) {
-			return n.interrupted(), nil
+			return n.interrupted(life), nil
 		}
 		return ExitFailed, fmt.Errorf("node %q: %w", n.cfg.Slot, err)
 	}
@@ -323,10 +323,14 @@ func (n *node) close() {
 	n.run.clean(n.dir)
 }
 
-// interrupted is the exit status of a node that was stopped before it lived.
-func (n *node) interrupted() int {
-	if n.cfg.Kind == config.KindClient {
-		return 128 + int(syscall.SIGINT)
+// interrupted is the exit status of a node that was stopped before its guest ran.
+func (n *node) interrupted(life context.Context) int {
+	if n.cfg.Kind != config.KindClient {
+		return 0
 	}
-	return 0
+	var by *stopSignal
+	if !errors.As(context.Cause(life), &by) {
+		by = &stopSignal{syscall.SIGTERM}
+	}
+	return 128 + int(by.signal)
 }

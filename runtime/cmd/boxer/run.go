@@ -102,7 +102,7 @@ func run(ctx context.Context, g *globals, f *runFlags, argv []string) (int, erro
 		if info, err = store.Network(info.Name); err != nil { // Connect may have restarted it
 			return 0, err
 		}
-		p := &platformRun{Launcher: launch.Launcher{Network: info, Client: client}, flags: f}
+		p := &platformRun{store: store, Launcher: launch.Launcher{Network: info, Client: client}, flags: f}
 		if f.detach {
 			return 0, p.detached(ctx, n)
 		}
@@ -183,8 +183,20 @@ func counts(list []string) (map[string]int, error) {
 // platformRun starts nodes of the platform.
 type platformRun struct {
 	launch.Launcher
+	store    *localcloud.Store
 	flags    *runFlags
 	function string // that this run has created
+}
+
+// networkGone says that the network was deleted, or has ended, under this run.
+func (p *platformRun) networkGone() error {
+	info, err := p.store.Network(p.Network.Name)
+	if errors.Is(err, localcloud.ErrNotFound) {
+		return fmt.Errorf("network %q was deleted, and this node with it", p.Network.Name)
+	} else if err != nil {
+		return err
+	}
+	return checkAlive(info)
 }
 
 // start launches the slots of n and returns what to wait for.
@@ -234,6 +246,9 @@ func (p *platformRun) filled(n config.Node) config.Node {
 func (p *platformRun) clean(ctx context.Context, wants []launch.Want) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
+	if p.networkGone() != nil {
+		return // with all that was made there
+	}
 	if p.function != "" {
 		if err := p.Client.DeleteFunction(ctx, p.function); err != nil {
 			fmt.Fprintf(os.Stderr, "boxer: remove function %q: %v\n", p.function, err)
