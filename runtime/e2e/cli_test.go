@@ -81,6 +81,16 @@ func (c *cli) clientSignals(t *testing.T) {
 			t.Errorf("SIG%s: exit %d, stdout %q, stderr %q", name, code, b.stdout.String(), b.stderr.String())
 		}
 	}
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} { // before its guest runs
+		b := c.begin(t, "run", "--name", "early", "--wait-for", "nobody=1", "--", "true")
+		c.node(t, "early", 10*time.Second, "waits", func(n node) bool { return n.Guest.State == "waiting" })
+		if err := b.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if code := b.end(t, 10*time.Second); code != 128+int(sig) {
+			t.Errorf("%v at the barrier: exit %d; stderr %q", sig, code, b.stderr.String())
+		}
+	}
 	b := c.begin(t, "run", "--", "sh", "-c", "echo ready; exec sleep 600")
 	b.says(t, "ready\n")
 	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -141,3 +141,22 @@ func (f *faults) seedSupervisor(t *testing.T) int {
 	t.Fatal("the seed has no supervisor")
 	return 0
 }
+
+// TestDeleteUnderForeground: deleting a network ends the nodes that somebody
+// waits for, and tells them.
+func TestDeleteUnderForeground(t *testing.T) {
+	w := newWorld(t)
+	w.network(t, "under")
+	var waiting []*background
+	for _, kind := range []string{"vm", "function"} {
+		b := w.begin(t, "run", "--kind", kind, "--", "sh", "-c", "echo ready; exec sleep 600")
+		b.says(t, "ready\n")
+		waiting = append(waiting, b)
+	}
+	w.must(t, "network", "delete", "under")
+	for _, b := range waiting {
+		if code := b.end(t, 15*time.Second); code == 0 {
+			t.Errorf("%v: exit 0 although its program was ended; stderr %q", b.cmd.Args[1:], b.stderr.String())
+		}
+	}
+}
