@@ -89,11 +89,22 @@ static long exchange(struct ipc *c, int listener, int signal, int flags, struct 
     return error < 0 ? error : 0;
 }
 
+/*
+ * No descriptor is left to ask the supervisor with. It is told on the signal
+ * connection, lest it takes this for a program that knows no signals.
+ */
+static void decline(int signal) {
+    sys_sendto(signal, BOXER_SIGNAL_DECLINED, strlen(BOXER_SIGNAL_DECLINED),
+               MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+}
+
 /* 0: fd is the real socket now. -EMFILE: no room. Else the signal was stale. */
 static long fetch(const struct identity *id, int listener, int fd, int flags,
                   struct endpoint *peer) {
     struct ipc c;
     long error = ipc_open(&c, id, ACCEPT_PATIENCE);
+    if (error == -EMFILE || error == -ENFILE)
+        decline(fd);
     if (error)
         return error;
     error = exchange(&c, listener, fd, flags, peer);

@@ -40,6 +40,12 @@
 #define BOXER_SIGNAL_NET 0x7f420000u /* 127.66.0.0/16: signal connections */
 #define BOXER_HOLD_NET 0x7f430000u   /* 127.67.0.0/16: hold addresses */
 
+/*
+ * What a monitor without a free descriptor writes to a signal connection before
+ * it closes it: the connection behind it stays queued and is signalled again.
+ */
+#define BOXER_SIGNAL_DECLINED "BXDECLND"
+
 enum boxer_op {
     BOXER_OP_TABLE = 1,
     BOXER_OP_LISTEN = 2,

@@ -6,6 +6,7 @@
  */
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,6 +30,7 @@ static void saw_listen(const struct fake *f) {
 
 static void saw_native_only(const struct fake *f) {
     CHECK(f->ops[BOXER_OP_TABLE] == 1 && f->ops[BOXER_OP_CONNECT] == 0);
+    CHECK(f->ops[BOXER_OP_ADDRESS] == 0);
 }
 
 static void saw_prefaces(const struct fake *f) {
@@ -68,6 +70,13 @@ static void saw_nak(const struct fake *f) {
     CHECK(f->ops[BOXER_OP_ACK] == 0);
 }
 
+static void saw_declined(const struct fake *f) {
+    char text[16] = {0};
+    CHECK(f->ops[BOXER_OP_ACCEPT] == 0);
+    CHECK(recv(f->signal, text, sizeof text, MSG_DONTWAIT) == 8);
+    CHECK(strcmp(text, BOXER_SIGNAL_DECLINED) == 0);
+}
+
 static void saw_v6_listen(const struct fake *f) {
     CHECK(f->last[BOXER_OP_LISTEN].flags == BOXER_FLAG_V6 && f->last[BOXER_OP_LISTEN].ip == 0);
     CHECK(f->last[BOXER_OP_ACCEPT].flags == BOXER_FLAG_V6);
@@ -105,12 +114,13 @@ static struct test tests[] = {
      .verify = saw_called_back},
     {.name = "bind"},
     {.name = "listen", .verify = saw_listen},
-    {.name = "accept-native"},
+    {.name = "accept-native", .verify = saw_native_only},
     {.name = "accept-signal", .fake = {.deliver = 2, .stale_signals = 1}, .verify = saw_acks},
     {.name = "accept-signal", .fake = {.deliver = 2, .stale_signals = 1, .hand_all = 1}},
     {.name = "accept-signal-v6", .fake.deliver = 1, .verify = saw_v6_listen},
     {.name = "accept-edge", .fake = {.deliver = 2, .stale_signals = 1}},
     {.name = "accept-limit", .fake.deliver = 1, .verify = saw_nak},
+    {.name = "accept-declined", .fake.deliver = 1, .verify = saw_declined},
     {.name = "closed-stdio"},
     {.name = "other-sockets"},
     {.name = "hosts"},

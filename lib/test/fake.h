@@ -39,6 +39,7 @@ struct fake {
     int overlay;
     int echo;
     int hold;
+    int signal; /* the last signal connection */
     struct {
         uint16_t token;
         int fd;

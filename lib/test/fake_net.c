@@ -175,6 +175,7 @@ static void signal_listener(struct fake *f, uint16_t port, int real) {
         break;
     }
     CHECK(connect(fd, (struct sockaddr *)&a, sizeof a) == 0 && send(fd, "!", 1, 0) == 1);
+    f->signal = fd;
 }
 
 void fake_deliver(struct fake *f, const struct boxer_request *q) {

@@ -23,6 +23,7 @@ static const struct {
     {"accept-signal-v6", guest_accept_signal_v6},
     {"accept-edge", guest_accept_edge},
     {"accept-limit", guest_accept_limit},
+    {"accept-declined", guest_accept_declined},
     {"closed-stdio", guest_closed_stdio},
     {"other-sockets", guest_other_sockets},
     {"hosts", guest_hosts},

@@ -35,6 +35,7 @@ void guest_accept_signal(void);
 void guest_accept_signal_v6(void);
 void guest_accept_edge(void);
 void guest_accept_limit(void);
+void guest_accept_declined(void);
 void guest_closed_stdio(void);
 void guest_other_sockets(void);
 void guest_hosts(void);

@@ -115,6 +115,9 @@ void guest_accept_signal(void) {
     CHECK(fd >= 0 && errno == 77);
     CHECK(len == sizeof peer && ntohl(peer.sin_addr.s_addr) == 0x64500009);
     CHECK(ntohs(peer.sin_port) == 5555);
+    /* It is between other addresses than the node's own: ADDRESS says what to show. */
+    CHECK(strcmp(name_of(fd, 0), "100.80.0.3:1234") == 0);
+    CHECK(strcmp(name_of(fd, 1), "100.80.0.5:6379") == 0);
     CHECK(!(fcntl(fd, F_GETFL) & O_NONBLOCK) && !(fcntl(fd, F_GETFD) & FD_CLOEXEC));
     len = sizeof value;
     CHECK(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, &len) == 0 && value == 1);
@@ -167,17 +170,27 @@ void guest_accept_edge(void) {
     close(server);
 }
 
-/* Without room for the real socket: EMFILE, and it is there later. */
-void guest_accept_limit(void) {
+/* EMFILE with room for so few descriptors. */
+static void accept_with_room(int room) {
     int server = listener_at("0.0.0.0"), fd;
     struct pollfd p = {.fd = server, .events = POLLIN};
     struct rlimit limit, old;
     CHECK(poll(&p, 1, 5000) == 1 && getrlimit(RLIMIT_NOFILE, &old) == 0);
     limit = old;
-    limit.rlim_cur = (rlim_t)server + 3; /* the signal, the conversation, no more */
+    limit.rlim_cur = (rlim_t)(server + 1 + room);
     CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     fd = accept(server, NULL, NULL);
     CHECK(fd == -1 && errno == EMFILE);
     CHECK(setrlimit(RLIMIT_NOFILE, &old) == 0);
     close(server);
+}
+
+/* Without room for the real socket: EMFILE, and it is there later. */
+void guest_accept_limit(void) {
+    accept_with_room(2); /* the signal, the conversation, no more */
+}
+
+/* Without room for the conversation the signal connection says so. */
+void guest_accept_declined(void) {
+    accept_with_room(1);
 }

@@ -21,6 +21,10 @@ const (
 	busyPause     = 200 * time.Millisecond
 )
 
+// declined is what a monitor writes that has no descriptor left to ask with
+// (lib/wire.h).
+const declined = "BXDECLND"
+
 // signal is a connection from a reserved loopback address to the guest's
 // listener. Its source is its token. Its life:
 //
@@ -79,12 +83,28 @@ func (l *Layer) signal(ctx context.Context, sig *signal) {
 		}
 		return
 	}
-	var b [1]byte
+	var b [len(declined) + 1]byte
+	n := 0
 	conn.SetWriteDeadline(time.Now().Add(signalTimeout))
-	if _, err = conn.Write(b[:]); err == nil {
-		_, _ = conn.Read(b[:]) // ends when either side closes or resets
+	if _, err = conn.Write(b[:1]); err == nil {
+		n, _ = conn.Read(b[:]) // ends when either side closes or resets
+	}
+	if string(b[:n]) == declined {
+		l.forgive(sig)
+		l.lose(sig, busyPause)
+		return
 	}
 	l.lose(sig, retryPause)
+}
+
+// forgive takes back what lose is about to count: a guest at its limit of
+// descriptors keeps its connections waiting, as it does natively.
+func (l *Layer) forgive(sig *signal) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if sig.item != nil {
+		sig.item.lost--
+	}
 }
 
 // refused forgets the listeners of a port where the kernel cannot be asked.

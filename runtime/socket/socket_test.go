@@ -208,6 +208,24 @@ func TestStaleSignalAndGreedyStranger(t *testing.T) {
 	}
 }
 
+// A guest at its limit of descriptors says so: its connections stay queued.
+func TestDeclinedSignalsAreNotLost(t *testing.T) {
+	l := start(t, nil)
+	g := listen(t, l, "0.0.0.0", 0, 5)
+	far := g.deliver()
+	for range maxLost + 2 {
+		if !g.wait(5 * time.Second) {
+			t.Fatal("not signalled again")
+		}
+		fd, _, err := unix.Accept(g.fd)
+		must(t, err)
+		_, err = unix.Write(fd, []byte(declined))
+		must(t, err)
+		unix.Close(fd)
+	}
+	g.serve(far)
+}
+
 func TestAdoptsListenersThatExist(t *testing.T) {
 	g := listen(t, nil, "0.0.0.0", 0, 5)
 	// A guest's listener is not this process's: here the file belongs to a
