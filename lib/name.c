@@ -27,21 +27,38 @@ static int endpoint_at(enum side side, int fd, struct endpoint *e) {
  * Ends that only the supervisor made, or that its one port serves for all
  * others: what the guest should see is known to the supervisor alone.
  */
-static int needs_asking(const struct table_info *info, const struct endpoint *e) {
+static int made_by_supervisor(const struct table_info *info, const struct endpoint *e) {
     uint32_t net = e->ip & 0xffff0000u;
     return e->port == info->header.overlay_port || net == BOXER_SIGNAL_NET || net == BOXER_HOLD_NET;
+}
+
+/*
+ * A connection from elsewhere than the node's own address may be one that was
+ * handed over: a published port's, or a laptop's, whose relay has any port.
+ */
+static int needs_asking(const struct table_info *info, enum side side, int fd,
+                        const struct endpoint *e) {
+    struct endpoint other;
+    const struct endpoint *local = side == LOCAL ? e : &other;
+    int connected = endpoint_at(side == LOCAL ? PEER : LOCAL, fd, &other);
+    if (made_by_supervisor(info, e) || (connected && made_by_supervisor(info, &other)))
+        return 1;
+    return (side == LOCAL || connected) && local->ip && local->ip != info->header.own_underlay;
 }
 
 static int ask(enum side side, int fd, struct endpoint *e) {
     struct boxer_request q = {.op = BOXER_OP_ADDRESS};
     struct boxer_response r;
+    uint16_t port;
     q.cookie = socket_cookie(fd);
     if (ipc_once(&environment()->identity, &q, &r, NULL, ADDRESS_PATIENCE) != 0 || r.error)
         return 0;
     if (side == LOCAL ? !r.local_ip : !r.peer_ip)
         return 0;
     e->ip = side == LOCAL ? r.local_ip : r.peer_ip;
-    e->port = side == LOCAL ? r.local_port : r.peer_port;
+    port = side == LOCAL ? r.local_port : r.peer_port;
+    if (port) /* else the kernel's */
+        e->port = port;
     if (r.family == AF_INET || r.family == AF_INET6)
         e->family = r.family;
     return 1;
@@ -59,13 +76,10 @@ static int translate(enum side side, const void *table, struct table_info *info,
 /* 1 when the guest should see e instead of what the kernel gave. */
 static int overlay_name(enum side side, int fd, struct endpoint *e) {
     struct table_info info;
-    struct endpoint other;
     const void *table = view_info(&info);
-    int asked;
     if (!table || !endpoint_at(side, fd, e) || !is_tcp(fd))
         return 0;
-    asked = endpoint_at(side == LOCAL ? PEER : LOCAL, fd, &other) && needs_asking(&info, &other);
-    if ((asked || needs_asking(&info, e)) && ask(side, fd, e))
+    if (needs_asking(&info, side, fd, e) && ask(side, fd, e))
         return 1;
     return translate(side, table, &info, e);
 }
