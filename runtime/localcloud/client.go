@@ -235,7 +235,7 @@ func (c *Client) DeleteFunction(ctx context.Context, name string) error {
 func (c *Client) FunctionConfig(n config.Node) config.Node {
 	n.Version, n.Kind, n.Network = config.Version, config.KindFunction, c.info.Name
 	n.SecretRef = "file:" + hostSecretFile
-	n.SeedEndpoints = []string{fmt.Sprintf("%s:%d", addressAt(hostBase, 1), c.info.Port)}
+	n.SeedEndpoints = []string{fmt.Sprintf("%s:%d", addressAt(hostBase, seedIndex), c.info.Port)}
 	n.Port, n.Site, n.UnderlayAddress = c.info.Port, "", ""
 	if n.LaunchToken == "" {
 		n.LaunchToken = rand.Text()

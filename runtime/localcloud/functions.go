@@ -214,6 +214,11 @@ func (d *daemon) invoke(name string, payload []byte) (Invocation, error) {
 	if err != nil {
 		return Invocation{}, err
 	}
+	if h, ok := d.hosts[head.Slot]; ok && (h.box == nil || h.box.running()) {
+		// A slot has one holder, and one log.
+		return Invocation{}, fmt.Errorf("invoke %q: host %q %w on network %q: choose another name, or delete that one first",
+			name, head.Slot, ErrExists, d.info.Name)
+	}
 	i := &invocation{record: Invocation{
 		RequestID: newRequestID(), Function: name, Slot: head.Slot, LaunchID: cluster.LaunchID(head.LaunchToken),
 		State: InvocationRunning, Started: time.Now().UTC(),
@@ -353,6 +358,9 @@ func (d *daemon) deleteFunction(name string) error {
 		return nil
 	}
 	for _, i := range f.invocations {
+		if _, ok := d.hosts[i.record.Slot]; ok {
+			continue // made since; the log is its own
+		}
 		_ = os.Remove(guestLog(d.dir, i.record.Slot))
 		_ = os.Remove(nodeLog(d.dir, i.record.Slot))
 	}

@@ -57,6 +57,9 @@ func (d *daemon) createHost(ctx context.Context, spec HostSpec, incoming string)
 	defer d.mu.Unlock()
 	if err != nil {
 		delete(d.hosts, node.Slot)
+		if node.Slot != seedSlot { // that one's state stays
+			_ = removeAll(d.dir.join("hosts", node.Slot))
+		}
 		return Host{}, fmt.Errorf("host %q: %w", node.Slot, err)
 	}
 	d.hosts[node.Slot] = h
@@ -98,6 +101,15 @@ func (d *daemon) reserve(n config.Node) error {
 	if old, ok := d.hosts[n.Slot]; ok && (old.box == nil || old.box.running()) {
 		return fmt.Errorf("host %q %w on network %q: choose another name or delete it first", n.Slot, ErrExists, d.info.Name)
 	}
+	// A slot has one holder, and one log.
+	for name, f := range d.functions {
+		for _, i := range f.invocations {
+			if i.record.Slot == n.Slot && i.running() {
+				return fmt.Errorf("host %q: slot %q of function %q %w on network %q: choose another name or delete it first",
+					n.Slot, n.Slot, name, ErrExists, d.info.Name)
+			}
+		}
+	}
 	d.hosts[n.Slot] = &host{record: Host{Slot: n.Slot, Kind: n.Kind, State: HostStarting,
 		LaunchID: cluster.LaunchID(n.LaunchToken), Started: time.Now().UTC()}}
 	return nil
@@ -113,7 +125,11 @@ func (d *daemon) buildHost(ctx context.Context, n config.Node, incoming string) 
 		closeAll(listeners)
 		return nil, err
 	}
-	at, err := d.router.addHost()
+	add := d.router.addHost
+	if n.Slot == seedSlot {
+		add = d.router.addSeed
+	}
+	at, err := add()
 	if err != nil {
 		closeAll(listeners)
 		return nil, err

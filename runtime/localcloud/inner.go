@@ -20,6 +20,13 @@ import (
 // seedSlot is the slot of the seed the network runs.
 const seedSlot = "seed-0"
 
+// Between the end of the seed's host and the next; it doubles from the one to
+// the other while none lives longer.
+const (
+	seedPause    = 2 * time.Second
+	maxSeedPause = 30 * time.Second
+)
+
 // daemon is the inner half of the daemon: process 1 of the local cloud, router
 // of its star, parent of every host's init. When it ends, everything does.
 type daemon struct {
@@ -78,7 +85,7 @@ func innerMain(dir netDir) error {
 	_ = control.send(controlPacket{Op: opReady, Error: errorText(err)}, nil)
 	if err == nil {
 		d.log.Info().Bool("rooted", d.rooted).Msg("up")
-		<-ctx.Done()
+		d.keepSeed(ctx)
 	}
 	d.shutDown()
 	server.close()
@@ -194,6 +201,37 @@ func (d *daemon) startSeed(ctx context.Context) error {
 	return nil
 }
 
+// keepSeed starts the seed's host again whenever it ends, until ctx does: without
+// a seed the network takes no new members, and nobody else would replace it.
+func (d *daemon) keepSeed(ctx context.Context) {
+	pause := seedPause
+	for {
+		d.mu.Lock()
+		seed := d.hosts[seedSlot]
+		d.mu.Unlock()
+		if seed != nil && seed.box != nil {
+			select {
+			case <-ctx.Done():
+				return
+			case <-seed.box.gone:
+			}
+			d.log.Error().Str("why", seed.box.failure()).Msg("the seed's host ended; starting it again")
+			if seed.box.ended.Sub(seed.record.Started) > maxSeedPause {
+				pause = seedPause
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+			pause = min(2*pause, maxSeedPause)
+		}
+		if err := d.startSeed(ctx); err != nil {
+			d.log.Error().Err(err).Msg("start the seed again")
+		}
+	}
+}
+
 // shutDown ends everything, all at the same time.
 func (d *daemon) shutDown() {
 	d.mu.Lock()
@@ -224,5 +262,5 @@ func (d *daemon) mapIDs() (uid, gid int) {
 
 // seedAddress is where nodes inside find the seed.
 func (d *daemon) seedAddress() string {
-	return fmt.Sprintf("%s:%d", addressAt(hostBase, 1), d.info.Port)
+	return fmt.Sprintf("%s:%d", addressAt(hostBase, seedIndex), d.info.Port)
 }

@@ -122,6 +122,27 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	}
 }
 
+// A caller who has no time left to hear the daemon's answer must not take it for
+// dead: starting it again would take every node down.
+func TestConnectCutShortLeavesTheDaemonAlone(t *testing.T) {
+	t.Parallel()
+	s := testStore(t)
+	c := testNetwork(t, s, "shop")
+	before, err := c.dir.daemon()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	cancel()
+	if _, err := s.Connect(ctx, "shop"); !errors.Is(err, context.Canceled) {
+		t.Errorf("Connect: %v", err)
+	}
+	after, err := c.dir.daemon()
+	if err != nil || after != before {
+		t.Errorf("the daemon was %+v, is %+v, %v", before, after, err)
+	}
+}
+
 // TestDaemonDies kills the daemon: everything goes with it, and the next
 // Connect starts it again with the seed's state.
 func TestDaemonDies(t *testing.T) {

@@ -33,6 +33,7 @@ var (
 const (
 	hostCount = 126 << 8
 	natCount  = 127 << 8
+	seedIndex = 1 // of the seed's host
 )
 
 // addressAt is base + index.
@@ -284,6 +285,7 @@ func newRouter() (*router, error) {
 		return nil, err
 	}
 	r := &router{side: s, hosts: newIndexes(hostCount - 1), nats: newIndexes(natCount - 1)}
+	_, _ = r.hosts.take() // the first, seedIndex, is kept for the seed
 	if err = s.loopbackUp(); err == nil {
 		var lo netlink.Link
 		if lo, err = s.h.LinkByName("lo"); err == nil {
@@ -310,6 +312,13 @@ func (r *router) addHost() (*place, error) {
 	if err != nil {
 		return nil, err
 	}
+	return r.plugHost(index)
+}
+
+// addSeed connects the seed's host, always at the address every node knows it by.
+func (r *router) addSeed() (*place, error) { return r.plugHost(seedIndex) }
+
+func (r *router) plugHost(index int) (*place, error) {
 	p := &place{address: addressAt(hostBase, index)}
 	s, err := newNamespace(map[string]string{
 		"net/ipv4/ip_unprivileged_port_start": "0", // a VM's guests may take port 80
@@ -326,7 +335,9 @@ func (r *router) addHost() (*place, error) {
 	p.release = sync.OnceFunc(func() {
 		r.unplug(fmt.Sprintf("vm%d", index))
 		s.close()
-		r.hosts.release(index)
+		if index != seedIndex {
+			r.hosts.release(index)
+		}
 	})
 	if err != nil {
 		p.release()

@@ -245,6 +245,9 @@ func (s *Store) ensure(ctx context.Context, name string) (NetworkInfo, error) {
 	if err != nil || info.Alive && answers(ctx, info) {
 		return info, err
 	}
+	if err := ctx.Err(); err != nil {
+		return NetworkInfo{}, err // it was us who did not wait for the answer
+	}
 	if info, err = s.restart(ctx, d, info); err != nil {
 		return NetworkInfo{}, fmt.Errorf("start its daemon again: %w", err)
 	}

@@ -4,6 +4,7 @@ package localcloud
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,5 +91,78 @@ func TestInterruptedCreate(t *testing.T) {
 	}
 	if err := c.DeleteHost(testContext(t), "late"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSeedHostDies: the host of the seed comes back by itself, at its addresses.
+func TestSeedHostDies(t *testing.T) {
+	t.Parallel()
+	c := testNetwork(t, testStore(t), "shop")
+	before, err := c.Host(testContext(t), seedSlot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(before.MachinePID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for range 1000 {
+		after, err := c.Host(testContext(t), seedSlot)
+		if err == nil && after.State == HostRunning && after.PID != before.PID {
+			if after.UnderlayAddress != before.UnderlayAddress {
+				t.Errorf("it moved from %s to %s", before.UnderlayAddress, after.UnderlayAddress)
+			}
+			if err := observe(testContext(t), c.Info(), readSecret(t, c)); err != nil {
+				time.Sleep(10 * time.Millisecond)
+				continue // it is still starting
+			}
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("the seed did not come back")
+}
+
+func readSecret(t *testing.T, c *Client) []byte {
+	t.Helper()
+	secret, err := os.ReadFile(c.Info().SecretFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []byte(strings.TrimSpace(string(secret)))
+}
+
+// TestOneHolder: a host and a function cannot hold a slot at the same time;
+// the second would empty the log of the first, and delete it in the end.
+func TestOneHolder(t *testing.T) {
+	t.Parallel()
+	c := testNetwork(t, testStore(t), "shop")
+	vm(t, c, "work-0", nil, "sh", "-c", "echo precious; exec sleep 1000")
+	output(t, c, "work-0", "precious")
+	for _, f := range []string{"work", "seed"} {
+		if _, err := c.CreateFunction(testContext(t), FunctionSpec{Name: f}); err != nil {
+			t.Fatal(err)
+		}
+		payload := []byte(`{"slot":"` + f + `-0"}`)
+		if _, err := c.Invoke(testContext(t), f, payload); !errors.Is(err, ErrExists) {
+			t.Errorf("%s: %v", f, err)
+		}
+		if err := c.DeleteFunction(testContext(t), f); err != nil {
+			t.Error(err)
+		}
+	}
+	output(t, c, "work-0", "precious")
+	if _, err := os.Stat(c.NodeLogPath(seedSlot)); err != nil {
+		t.Error(err)
+	}
+
+	if _, err := c.CreateFunction(testContext(t), FunctionSpec{Name: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	invoke(t, c, "other", "other-0", "sleep", "1000")
+	_, err := c.CreateHost(testContext(t), HostSpec{Config: config.Node{
+		Network: "shop", Kind: config.KindVM, Slot: "other-0", Argv: []string{"sleep", "1"},
+	}})
+	if !errors.Is(err, ErrExists) {
+		t.Errorf("a host in a function's slot: %v", err)
 	}
 }
