@@ -81,6 +81,42 @@ func inNewMounts(t *testing.T) bool {
 }
 
 // TestFullStateDir fills the disk at different moments.
+// TestDeleteOnFullDisk: a full disk does not keep anybody from making room.
+func TestDeleteOnFullDisk(t *testing.T) {
+	t.Parallel()
+	if !inNewMounts(t) {
+		return
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	s, err := Open(dir, testRuntime(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(s.netDir("shop").join("logs"), 0o700); err != nil { // half-made
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "fill"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	if s, err = Open(dir, testRuntime(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteNetwork(testContext(t), "shop"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(string(s.netDir("shop"))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
 func TestFullStateDir(t *testing.T) {
 	t.Parallel()
 	if !inNewMounts(t) {

@@ -213,12 +213,25 @@ func (d *daemon) openLogs(slot string) (logs logFiles, err error) {
 		if err == nil {
 			err = (*l.file).Chown(uid, gid)
 		}
+		if err == nil {
+			err = makeRoom(*l.file)
+		}
 		if err != nil {
 			logs.close()
 			return logFiles{}, stateError(d.dir.stateDir(), err)
 		}
 	}
 	return logs, nil
+}
+
+// makeRoom sees to it that the first words can be written. Where the file system
+// cannot tell, that is left open.
+func makeRoom(f *os.File) error {
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 4096)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	return nil
 }
 
 func guestLog(d netDir, slot string) string { return d.join("logs", slot+".log") }

@@ -81,7 +81,7 @@ func (s *Store) checkWritable() error {
 	}
 	probe, err := os.CreateTemp(s.dir, ".probe-")
 	if err != nil {
-		return s.wrap(err)
+		return s.wrap(s.forgiveFull(err))
 	}
 	_, err = probe.Write(make([]byte, 4096)) // a full disk may still give out names
 	if closeErr := probe.Close(); err == nil {
@@ -90,7 +90,19 @@ func (s *Store) checkWritable() error {
 	if removeErr := os.Remove(probe.Name()); err == nil {
 		err = removeErr
 	}
-	return s.wrap(err)
+	return s.wrap(s.forgiveFull(err))
+}
+
+// forgiveFull drops the error of a full disk when there are networks: they can be
+// looked at and deleted, which frees space. What needs space fails by itself.
+func (s *Store) forgiveFull(err error) error {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	if entries, listErr := os.ReadDir(filepath.Join(s.dir, "networks")); listErr != nil || len(entries) == 0 {
+		return err
+	}
+	return nil
 }
 
 // wrap names the state directory and what to do in errors of its file system.
