@@ -3,6 +3,7 @@
 package transport
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -50,11 +51,9 @@ func (l *Layer) Serve(ctx context.Context, ln *net.TCPListener) error {
 			}
 			return fmt.Errorf("serve the overlay port %s: %w", ln.Addr(), err)
 		}
-		if !enter(l.unproven) {
-			conn.Close()
-			continue
-		}
-		if !l.spawn(func() { l.greet(conn.(*net.TCPConn)) }) {
+		place := l.unproven.enter(conn)
+		if !l.spawn(func() { l.greet(conn.(*net.TCPConn), place) }) {
+			l.unproven.leave(place)
 			conn.Close()
 		}
 	}
@@ -85,7 +84,7 @@ func shortage(err error) bool {
 }
 
 // greet looks at the first byte of a connection and sends it where it belongs.
-func (l *Layer) greet(conn *net.TCPConn) {
+func (l *Layer) greet(conn *net.TCPConn, place *list.Element) {
 	stop := context.AfterFunc(l.ctx, func() { conn.Close() })
 	conn.SetReadDeadline(time.Now().Add(firstBytes))
 	first, err := peek(conn)
@@ -93,7 +92,7 @@ func (l *Layer) greet(conn *net.TCPConn) {
 	if err == nil && first == firstPreface {
 		p, err = l.readPreface(conn)
 	}
-	leave(l.unproven)
+	l.unproven.leave(place)
 	conn.SetReadDeadline(time.Time{})
 	if !stop() {
 		return // closing

@@ -97,7 +97,7 @@ type Layer struct {
 	closed  bool
 
 	nonces      *nonces
-	unproven    chan struct{}
+	unproven    doorstep
 	passive     chan struct{}
 	holds       chan struct{}
 	descriptors *budget
@@ -117,7 +117,7 @@ func New(o Options) *Layer {
 		o:           o,
 		key:         prefaceKey(o.Secret),
 		nonces:      newNonces(),
-		unproven:    make(chan struct{}, maxUnproven),
+		unproven:    doorstep{most: maxUnproven},
 		passive:     make(chan struct{}, maxPassive),
 		holds:       make(chan struct{}, maxHolds),
 		descriptors: newBudget(),
