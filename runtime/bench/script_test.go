@@ -16,13 +16,13 @@ const (
 // Numbers of blocks, and the size of each. A block is short enough that its
 // neighbour sees the same machine.
 const (
-	latencyBlocks = 40
-	streamBlocks  = 60
+	latencyBlocks = 48
+	streamBlocks  = 96
 	connectCount  = 250
 	connectMS     = 1500
 	rttBytes      = 1024
 	rttCount      = 4000
-	streamMS      = 200
+	streamMS      = 125
 	spawnBlocks   = 10
 	spawnCount    = 50
 	lookups       = 30
@@ -45,11 +45,13 @@ func (s *script) run(measure string, sd side, block int, args ...any) {
 		measure, sd.name, block, sd.cpu, sd.program, strings.TrimSpace(fmt.Sprintln(args...))))
 }
 
-// blocks lets the sides take turns; every other block turns the order around.
+// blocks lets the sides take turns, each as often in every place and after
+// every other: they rotate, and every other round goes backwards.
 func (s *script) blocks(n int, measure string, sides []side, args func(side) []any) {
 	for block := range n {
 		for i := range sides {
-			if block%2 == 1 {
+			i = (i + block) % len(sides)
+			if block/len(sides)%2 == 1 {
 				i = len(sides) - 1 - i
 			}
 			s.run(measure, sides[i], block, args(sides[i])...)
