@@ -19,7 +19,7 @@ const (
 	latencyBlocks = 48
 	streamBlocks  = 96
 	connectCount  = 250
-	connectMS     = 1500
+	connectMS     = 200
 	rttBytes      = 1024
 	rttCount      = 4000
 	streamMS      = 125
