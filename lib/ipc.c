@@ -139,14 +139,18 @@ int ipc_receive(struct ipc *c, unsigned op, struct boxer_response *r, int *fd) {
     } control;
     struct iovec part = {r, sizeof *r};
     struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control};
-    int taken, error = 0;
+    int taken, error = 0, ends = 0;
     long n;
+    /*
+     * The kernel looks into the queue and then whether the peer is gone: what
+     * was sent between the two looks is still there, hence a second one.
+     */
     do {
         m.msg_controllen = sizeof control;
         n = sys_recvmsg(c->fd, &m, MSG_CMSG_CLOEXEC);
         if (n < 0)
             error = again(c, n);
-    } while (n < 0 && !error);
+    } while ((n < 0 && !error) || (n == 0 && ends++ == 0));
     if (n < 0)
         return error;
     taken = take_fds(&m);

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -109,7 +110,7 @@ func (s *session) accept(ctx context.Context, r Request) {
 func (s *session) read() (Request, bool) {
 	s.conn.SetReadDeadline(time.Now().Add(stepTimeout))
 	var buf [RequestSize + 1]byte // one more, to see frames that are too long
-	n, err := s.conn.Read(buf[:])
+	n, err := readFrame(s.conn, buf[:])
 	if err != nil || n == 0 {
 		return Request{}, false
 	}
@@ -118,6 +119,18 @@ func (s *session) read() (Request, bool) {
 		return Request{}, false
 	}
 	return r, true
+}
+
+// readFrame takes one frame off a connection. The kernel looks into the queue
+// and then, without a lock over both, whether the peer is gone: a frame that was
+// sent between the two looks is still there after it has said "end". Nothing can
+// come after it, so a second look is the last.
+func readFrame(conn io.Reader, buf []byte) (int, error) {
+	n, err := conn.Read(buf)
+	if errors.Is(err, io.EOF) {
+		n, err = conn.Read(buf)
+	}
+	return n, err
 }
 
 // write sends a response, and file with it when there is no error.
