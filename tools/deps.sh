@@ -37,7 +37,8 @@ for purpose in "$@"; do
         want python3-minimal 'test -x /usr/bin/python3' 'as a guest of the quickstart'
         want curl 'command -v curl' 'to send requests'
         want unzip 'command -v unzip' 'by the VM bootstrap script'
-        want iproute2 'command -v ip' 'to show that nothing is left'
+        want procps 'command -v ps' 'to show that nothing is left'
+        want iproute2 'command -v ip' 'by the tests of the local cloud'
         if [ "$purpose" = test ]; then
             want python3 'test -e /usr/lib/python3*/http/server.py -o -e /usr/lib/python3/dist-packages' 'as a guest (http.server)'
             want memcached 'command -v memcached' 'as a guest in the tests'
