@@ -41,6 +41,7 @@ for purpose in "$@"; do
         want iproute2 'command -v ip' 'by the tests of the local cloud'
         if [ "$purpose" = test ]; then
             want python3 'test -e /usr/lib/python3*/http/server.py -o -e /usr/lib/python3/dist-packages' 'as a guest (http.server)'
+            want netbase 'test -e /etc/services' 'for names of services in the tests of the monitor'
             want memcached 'command -v memcached' 'as a guest in the tests'
             want wrk 'command -v wrk' 'as a load generator in the tests'
             want default-jdk-headless 'command -v javac' 'for the Java guest in the tests'
