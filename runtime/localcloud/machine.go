@@ -3,49 +3,34 @@
 package localcloud
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// machineID is a hash of /etc/machine-id (whose own value should stay private),
-// or of a random file in the state directory where there is none.
+// machineIDFile is a variable for the tests.
+var machineIDFile = "/etc/machine-id"
+
+// machineID is a hash of /etc/machine-id, whose own value should stay private, or
+// of the host's name where there is none (containers, chroots). A file of our own
+// would be left behind by the last network.
 func machineID(stateDir string) (string, error) {
-	data, err := os.ReadFile("/etc/machine-id")
+	data, err := os.ReadFile(machineIDFile)
 	id := strings.TrimSpace(string(data))
 	if err != nil || id == "" || id == "uninitialized" {
-		if id, err = fallbackMachineID(filepath.Join(stateDir, "machine-id")); err != nil {
-			return "", stateError(stateDir, err)
+		name, err := os.Hostname()
+		if err != nil {
+			return "", stateError(stateDir, fmt.Errorf("no machine id: %w", err))
 		}
+		id = "host " + name
 	}
 	sum := sha256.Sum256([]byte("boxer local machine\n" + id))
 	return hex.EncodeToString(sum[:16]), nil
-}
-
-func fallbackMachineID(path string) (string, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		data, err := os.ReadFile(path)
-		return string(data), err
-	}
-	if err != nil {
-		return "", err
-	}
-	id := rand.Text()
-	_, err = f.WriteString(id)
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	return id, err
 }
 
 // processID names a process for good: a pid is reused, together with its start
