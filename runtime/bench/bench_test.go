@@ -69,9 +69,9 @@ func (b *boxer) measure(ctx context.Context) []row {
 	b.createNetwork(ctx)
 	serve := func(kind, name string, args ...string) {
 		b.must(ctx, append([]string{"run", "--network", networkName, "--kind", kind, "--name", name, "--detach",
-			"--source-dir", dir, "-e", "PROBE_CPU=" + cpu, "--", "/var/task/probe-boxer", "serve", strconv.Itoa(boxerPort)}, args...)...)
+			"--source-dir", dir, "-e", "PROBE_CPU=" + cpu, "--", "/var/task/probe", "serve", strconv.Itoa(boxerPort)}, args...)...)
 	}
-	serve("vm", "srv", "/var/task/probe-native", strconv.Itoa(nativePort))
+	serve("vm", "srv", "/var/task/probe-static", "bare", "/var/task/probe", "serve", strconv.Itoa(nativePort))
 	serve("function", "fn")
 	server := b.underlay(ctx, "srv")
 
@@ -102,7 +102,7 @@ func (b *boxer) host(ctx context.Context, r results, dir, kind, name, script str
 // launch times exec of the supervisor to the guest's main, and the bare exec.
 func (b *boxer) launch(ctx context.Context, r results, dir string) {
 	b.t.Helper()
-	probe, guest := filepath.Join(dir, "probe-native"), filepath.Join(dir, "probe-boxer")
+	probe, guest := filepath.Join(dir, "probe-static"), filepath.Join(dir, "probe")
 	for name, args := range map[string][]string{
 		"native": {guest, "now"},
 		"boxer":  {filepath.Join(b.bin, "boxer"), "run", "--network", networkName, "--", guest, "now"},

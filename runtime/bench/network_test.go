@@ -163,7 +163,7 @@ func (b *boxer) buildProbe(ctx context.Context, dir string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	for name, flags := range map[string][]string{"probe-boxer": nil, "probe-native": {"-static", "-DPROBE_STATIC"}} {
+	for name, flags := range map[string][]string{"probe": nil, "probe-static": {"-static", "-DPROBE_STATIC"}} {
 		args := append([]string{"-O2", "-Wall", "-Wextra", "-o", filepath.Join(dir, name), source}, flags...)
 		if _, err := b.command(ctx, dir, "gcc", args...); err != nil {
 			b.t.Fatalf("build the probe: %v", err)

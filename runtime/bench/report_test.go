@@ -112,8 +112,8 @@ type report struct {
 	Quickstart quickstart `json:"quickstart"`
 }
 
-const method = "One local-cloud network. Native: the same program linked statically, which nothing interposes, " +
-	"to a static server on the same hosts and wires. Both sides alternate in short blocks; a ratio is the median of " +
+const method = "One local-cloud network. Native: the same program run without the process monitor, to a server " +
+	"without it, on the same hosts and wires. Both sides alternate in short blocks; a ratio is the median of " +
 	"the ratios of neighbouring blocks, with the smallest and largest. Client and servers share one CPU, where waking " +
 	"costs least and Boxer's share therefore shows most, except where two are named."
 

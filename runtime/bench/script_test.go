@@ -22,7 +22,7 @@ const (
 	connectMS     = 200
 	rttBytes      = 1024
 	rttCount      = 4000
-	streamMS      = 125
+	streamMS      = 100
 	spawnBlocks   = 10
 	spawnCount    = 50
 	lookups       = 30
@@ -31,17 +31,23 @@ const (
 // side is one of the things compared in a measure.
 type side struct {
 	name    string
-	program string // boxer (dynamic, interposed) or native (static)
+	program string // guest or baseline
 	host    string
 	port    int
 	cpu     string
 }
 
+// One program, with the process monitor and without.
+const (
+	guest    = "/var/task/probe"
+	baseline = "/var/task/probe-static bare /var/task/probe"
+)
+
 // script is what a host runs: a list of runs of the probe in order.
 type script struct{ lines []string }
 
 func (s *script) run(measure string, sd side, block int, args ...any) {
-	s.lines = append(s.lines, fmt.Sprintf("PROBE_LABEL=%s/%s/%d PROBE_CPU=%s /var/task/probe-%s %s",
+	s.lines = append(s.lines, fmt.Sprintf("PROBE_LABEL=%s/%s/%d PROBE_CPU=%s %s %s",
 		measure, sd.name, block, sd.cpu, sd.program, strings.TrimSpace(fmt.Sprintln(args...))))
 }
 
@@ -80,11 +86,11 @@ func (s *script) text() string {
 
 // vmScript is what the client VM measures: native, relay, and what preloading costs.
 func vmScript(server, cpu, otherCPU string) string {
-	native := side{"native", "native", server, nativePort, cpu}
-	again := side{"again", "native", server, nativePort, cpu}
-	listener := side{"listener", "native", server, boxerPort, cpu}
-	boxer := side{"boxer", "boxer", "srv", boxerPort, cpu}
-	relay := side{"boxer", "boxer", "fn", boxerPort, cpu}
+	native := side{"native", baseline, server, nativePort, cpu}
+	again := side{"again", baseline, server, nativePort, cpu}
+	listener := side{"listener", baseline, server, boxerPort, cpu}
+	boxer := side{"boxer", guest, "srv", boxerPort, cpu}
+	relay := side{"boxer", guest, "fn", boxerPort, cpu}
 	s := &script{}
 	s.connect("native.connect", []side{native, boxer, again, listener})
 	if otherCPU != "" {
@@ -95,8 +101,8 @@ func vmScript(server, cpu, otherCPU string) string {
 	s.open("native", []side{native, boxer, again})
 	s.connect("relay.connect", []side{native, relay})
 	s.open("relay", []side{native, relay})
-	s.blocks(spawnBlocks, "exec", []side{{"native", "native", "-b", 0, cpu}, {"boxer", "native", "", 0, cpu}}, func(sd side) []any {
-		return []any{"spawn", spawnCount, sd.host, "/var/task/probe-boxer", "nothing"}
+	s.blocks(spawnBlocks, "exec", []side{{"native", "/var/task/probe-static", "-b", 0, cpu}, {"boxer", "/var/task/probe-static", "", 0, cpu}}, func(sd side) []any {
+		return []any{"spawn", spawnCount, sd.host, guest, "nothing"}
 	})
 	s.blocks(lookups, "lookup", []side{boxer}, func(sd side) []any { return []any{"lookup", sd.host} })
 	return s.text()
@@ -105,9 +111,9 @@ func vmScript(server, cpu, otherCPU string) string {
 // functionScript is what the client function measures: direct, and next to it
 // the native probe through the same NAT.
 func functionScript(server, cpu string) string {
-	native := side{"native", "native", server, nativePort, cpu}
-	again := side{"again", "native", server, nativePort, cpu}
-	boxer := side{"boxer", "boxer", "srv", boxerPort, cpu}
+	native := side{"native", baseline, server, nativePort, cpu}
+	again := side{"again", baseline, server, nativePort, cpu}
+	boxer := side{"boxer", guest, "srv", boxerPort, cpu}
 	s := &script{}
 	s.connect("direct.connect", []side{native, boxer, again})
 	s.open("direct", []side{native, boxer, again})

@@ -11,6 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The library finds the byte order out at the first request, without a lock;
+// here before there are two goroutines.
+var _ = nl.NativeEndian()
+
 // States of TCP sockets as bits of a request to the kernel (tcp_states.h).
 const (
 	stateSynSent  = 2

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The measuring program of the benchmark. Built twice from this one file: linked
- * dynamically it is an ordinary guest, which the process monitor interposes;
- * linked statically (-DPROBE_STATIC) nothing can be preloaded into it, so it is
- * the native baseline, run on the same host over the same wires.
+ * The measuring program of the benchmark. Built twice from this one file. Linked
+ * dynamically it is what is measured: as an ordinary guest, which the process
+ * monitor interposes, and, run on the same host over the same wires without the
+ * monitor, as the native baseline. Linked statically (-DPROBE_STATIC) nothing can
+ * be preloaded into it, so that it can start the baseline.
  *
- *   serve PORT [PROGRAM PORT2]       serve; also run "PROGRAM serve PORT2"
+ *   bare PROGRAM ARGS...             exec PROGRAM without LD_PRELOAD
+ *   serve PORT [CMD...]              serve; also run CMD
  *   connect HOST PORT COUNT MAX_MS   socket, connect, first byte: the median
  *   rtt HOST PORT BYTES COUNT        round trips on one open connection
- *   stream HOST PORT MS              bytes per second over one connection
+ *   stream HOST PORT MS              bytes per second over one open connection
  *   lookup HOST                      first and second lookup of this process
  *   spawn COUNT [-b] CMD...          vfork, exec, exit, wait; -b drops LD_PRELOAD
  *   launch COUNT CMD...              from before exec of CMD to its "now"
@@ -26,17 +28,19 @@
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
+#include <linux/sockios.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { TIMEOUT_S = 20, CHUNK = 128 * 1024, MIN_SAMPLES = 20 };
+enum { TIMEOUT_S = 20, CHUNK = 128 * 1024, MIN_SAMPLES = 20, WARM_MS = 50 };
 
 extern char **environ;
 /* At a page: the kernel copies slower to odd places, and both builds must be equal. */
@@ -211,22 +215,22 @@ static void answer(int fd) {
     close(fd);
 }
 
-static void start_other(const char *program, const char *port) {
+static void start_other(char **argv) {
     pid_t pid = fork();
     if (pid < 0) {
         die("fork");
     }
     if (pid == 0) {
-        execl(program, program, "serve", port, (char *)NULL);
-        die("run %s", program);
+        execv(argv[0], argv);
+        die("run %s", argv[0]);
     }
 }
 
 static void serve(int argc, char **argv) {
     struct sockaddr_in at = {.sin_family = AF_INET};
     int one = 1, listener;
-    if (argc == 3) {
-        start_other(argv[1], argv[2]);
+    if (argc > 1) {
+        start_other(argv + 1);
     }
     at.sin_port = htons((uint16_t)atoi(argv[0]));
     listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -293,23 +297,39 @@ static int measure_rtt(char **argv) {
     return 0;
 }
 
+/* Returns how many bytes it sent. */
+static uint64_t send_until(int fd, const char *host, uint64_t end) {
+    uint64_t sent = 0;
+    while (now_ns() < end) {
+        if (write_all(fd, chunk, sizeof chunk) != 0) {
+            die("send to %s", host);
+        }
+        sent += sizeof chunk;
+    }
+    return sent;
+}
+
+/*
+ * What an open connection carries. Its first milliseconds do not count: buffers
+ * and window still grow, caches hold all there is (three times the steady rate,
+ * natively), and whoever worked last on this CPU for the connection goes to sleep.
+ */
 static int measure_stream(char **argv) {
     struct sockaddr_in to = resolve(argv[0], argv[1]);
     const char *label = getenv("PROBE_LABEL");
-    uint64_t sent = 0, counted = 0, began, until;
-    int fd = dial(&to);
+    uint64_t sent = 0, counted = 0, before, began;
+    int queued, fd = dial(&to);
     limit_waiting(fd);
     if (write_all(fd, "s", 1) != 0) {
         die("ask %s to count", argv[0]);
     }
-    began = now_ns();
-    until = began + (uint64_t)atol(argv[2]) * 1000000u;
-    while (now_ns() < until) {
-        if (write_all(fd, chunk, sizeof chunk) != 0) {
-            die("send to %s", argv[0]);
-        }
-        sent += sizeof chunk;
+    sent = send_until(fd, argv[0], now_ns() + WARM_MS * 1000000u);
+    if (ioctl(fd, SIOCOUTQ, &queued) != 0) {
+        die("what is queued to %s", argv[0]);
     }
+    before = sent - (uint64_t)queued;
+    began = now_ns();
+    sent += send_until(fd, argv[0], began + (uint64_t)atol(argv[2]) * 1000000u);
     if (shutdown(fd, SHUT_WR) != 0 || read_all(fd, &counted, sizeof counted) != 0) {
         die("count from %s", argv[0]);
     }
@@ -318,7 +338,8 @@ static int measure_stream(char **argv) {
         die("sent %llu bytes, %llu arrived", (unsigned long long)sent, (unsigned long long)counted);
     }
     printf("{\"label\":\"%s\",\"n\":1,\"bytes\":%llu,\"bytes_per_s\":%.0f}\n", label ? label : "",
-           (unsigned long long)sent, (double)sent * 1e9 / (double)(now_ns() - began));
+           (unsigned long long)(sent - before),
+           (double)(sent - before) * 1e9 / (double)(now_ns() - began));
     return 0;
 }
 
@@ -429,10 +450,15 @@ int main(int argc, char **argv) {
     if (strcmp(mode, "nothing") == 0) {
         return 0;
     }
+    argv += 2;
+    if (strcmp(mode, "bare") == 0 && left >= 1) {
+        unsetenv("LD_PRELOAD");
+        execv(argv[0], argv);
+        die("run %s", argv[0]);
+    }
     signal(SIGPIPE, SIG_IGN);
     pin();
-    argv += 2;
-    if (strcmp(mode, "serve") == 0 && (left == 1 || left == 3)) {
+    if (strcmp(mode, "serve") == 0 && left >= 1) {
         serve(left, argv);
     }
     alarm(120);
