@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,11 +33,13 @@ import sys, urllib.request
 print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())
 `
 
-// slowFetch keeps its connection open long enough to be seen in a sample.
+// slowFetch keeps its connection open until a file says that it was seen:
+// native connections are counted in samples.
 const slowFetch = `
-import socket, sys, time
+import os, socket, sys, time
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
-time.sleep(0.7)
+end = time.monotonic() + 15
+while not os.path.exists(sys.argv[3]) and time.monotonic() < end: time.sleep(0.02)
 s.sendall(b"GET /vm HTTP/1.0\r\n\r\n")
 data = b""
 while chunk := s.recv(4096): data += chunk
@@ -49,7 +53,12 @@ func TestGuestsTalkByName(t *testing.T) {
 	if len(m.Listeners) != 1 || m.Listeners[0] != 18101 || m.NAT != cluster.NATNone || m.Guest.PID == 0 {
 		t.Errorf("the server is %+v", m)
 	}
-	vm := w.start(config.Node{Kind: config.KindVM, Slot: "vm", Argv: []string{"python3", "-c", slowFetch, "store", "18101"}})
+	seen := filepath.Join(t.TempDir(), "seen")
+	vm := w.start(config.Node{Kind: config.KindVM, Slot: "vm", Argv: []string{"python3", "-c", slowFetch, "store", "18101", seen}})
+	w.counted(m.ID, "native")
+	if err := os.WriteFile(seen, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	w.member("vm", in(cluster.StateExited))
 	if got := vm.output(); got != "hello from /vm "+m.OverlayAddress.String() {
 		t.Errorf("from a VM of the site: %q", got)
@@ -58,13 +67,15 @@ func TestGuestsTalkByName(t *testing.T) {
 	if code := client.wait(); code != 0 || client.output() != "hello from /laptop" {
 		t.Errorf("from a laptop: status %d, %q", code, client.output())
 	}
-	w.eventually("both transports are counted", func() bool {
-		paths, err := w.watch.Paths(t.Context())
-		seen := map[string]bool{}
-		for _, p := range paths {
-			seen[p.Transport] = p.To == m.ID || seen[p.Transport]
-		}
-		return err == nil && seen["relay"] && seen["native"]
+	w.counted(m.ID, "relay")
+}
+
+// counted waits until a connection to a node over a transport is counted.
+func (w *world) counted(to uint32, transport string) {
+	w.t.Helper()
+	w.eventually(transport+" connections are counted", func() bool {
+		paths, err := w.watch.Paths(w.t.Context())
+		return err == nil && slices.ContainsFunc(paths, func(p cluster.Path) bool { return p.To == to && p.Transport == transport })
 	})
 }
 
