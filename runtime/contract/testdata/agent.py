@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both ends of the cases in cases.py.
+
+agent.py serve PORT        waits for clients
+agent.py run HOST PORT CASE...   runs cases against a server; one line of JSON each
+agent.py bare CASE...      both on this machine's loopback, without Boxer
+"""
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+
+import cases
+
+LIMIT = 20  # seconds a case may take
+
+
+class Party:
+    """One end of a case: a conversation with the other end, and what was seen."""
+
+    def __init__(self, control, host):
+        self.control, self.host = control, host
+        self.file = control.makefile("rw")
+        self.peer = control.getpeername()[0]
+        self.own = control.getsockname()[0]
+        self.notes = []
+
+    def send(self, what):
+        self.file.write(json.dumps(what) + "\n")
+        self.file.flush()
+
+    def recv(self):
+        line = self.file.readline()
+        if not line:
+            raise EOFError("the other end is gone")
+        return json.loads(line)
+
+    def note(self, what, seen):
+        self.notes.append([what, seen])
+
+
+def play(function, party):
+    """Runs one end in a process of its own, which cannot disturb the next."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        os.setpgid(0, 0)
+        signal.alarm(LIMIT)
+        try:
+            function(party)
+        except BaseException:
+            party.note("exception", traceback.format_exc())
+        os.write(writer, json.dumps(party.notes).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as f:
+        text = f.read()
+    status = os.waitpid(pid, 0)[1]
+    try:
+        os.killpg(pid, signal.SIGKILL)  # what it left behind
+    except OSError:
+        pass
+    return json.loads(text) if text else [["ended by", signal.Signals(status & 0x7F).name if status & 0x7F else status]]
+
+
+def attend(control):
+    party = Party(control, None)
+    name = party.recv()
+    notes = play(getattr(cases, name).server, party)
+    party.send({"notes": notes})
+
+
+def serve(listener):
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        control = listener.accept()[0]
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listener.close()
+            attend(control)
+            os._exit(0)
+        control.close()
+
+
+def run(host, port, names):
+    for name in names:
+        began = time.monotonic()
+        with socket.create_connection((host, port), timeout=LIMIT) as control:
+            control.settimeout(None)
+            party = Party(control, host)
+            party.send(name)
+            seen = {"client": play(getattr(cases, name).client, party)}
+            control.settimeout(LIMIT)
+            try:
+                while True:  # what a failed client left unread comes first
+                    answer = party.recv()
+                    if isinstance(answer, dict) and "notes" in answer:
+                        seen["server"] = answer["notes"]
+                        break
+            except (OSError, EOFError) as e:
+                seen["server"] = [["conversation", repr(e)]]
+        print(json.dumps({"case": name, "seconds": time.monotonic() - began, "seen": seen}), flush=True)
+
+
+def main():
+    mode = sys.argv[1]
+    if mode == "serve":
+        serve(socket.create_server(("", int(sys.argv[2])), backlog=64))
+    elif mode == "run":
+        run(sys.argv[2], int(sys.argv[3]), sys.argv[4:])
+    elif mode == "bare":
+        listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        server = os.fork()
+        if server == 0:
+            serve(listener)
+        try:
+            run("127.0.0.1", listener.getsockname()[1], sys.argv[2:])
+        finally:
+            os.kill(server, signal.SIGKILL)
+
+
+main()
