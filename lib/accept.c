@@ -24,27 +24,46 @@ struct output {
     socklen_t room; /* *len before the kernel overwrote it */
 };
 
+static void put_address(const struct output *out, const union address *a, socklen_t len) {
+    memcpy(out->sa, a, out->room < len ? out->room : len);
+    *out->len = len;
+}
+
 /* Only what the kernel has just filled is written, so nothing can fault. */
 static void put_peer(const struct output *out, const struct endpoint *e) {
     union address a;
     socklen_t len = address_make(&a, e);
-    if (!out->sa)
-        return;
-    memcpy(out->sa, &a, out->room < len ? out->room : len);
-    *out->len = len;
+    if (out->sa)
+        put_address(out, &a, len);
 }
 
-/* The peer, from what the kernel gave the guest if that is all of it. */
-static int peer_of(int fd, const struct output *out, struct endpoint *e) {
-    union address a;
-    socklen_t len = sizeof a;
+/*
+ * The kernel's accept, and who the peer is: only this call tells of one that has
+ * been reset meanwhile. The kernel writes to the guest first, as it knows best
+ * about bad pointers; where that is too little for us, the room is tried out by
+ * another call that writes there.
+ */
+static long accept_peer(int fd, const struct output *out, int flags, union address *a,
+                        socklen_t *len) {
+    long accepted;
+    *len = sizeof *a;
     if (out->sa && out->room >= V6_LEN) {
-        len = *out->len < sizeof a ? *out->len : sizeof a;
-        memcpy(&a, out->sa, len < out->room ? len : out->room);
-    } else if (sys_getpeername(fd, &a, &len) < 0) {
-        return 0;
+        accepted = kernel_accept4(fd, out->sa, out->len, flags);
+        if (accepted >= 0) {
+            *len = *out->len < V6_LEN ? *out->len : V6_LEN;
+            memcpy(a, out->sa, *len);
+        }
+        return accepted;
     }
-    return endpoint_of(&a, len, e);
+    accepted = kernel_accept4(fd, a, len, flags);
+    if (accepted >= 0 && out->sa) {
+        if (sys_getsockname((int)accepted, out->sa, out->len) == -EFAULT) {
+            sys_close((int)accepted);
+            return -EFAULT;
+        }
+        put_address(out, a, *len);
+    }
+    return accepted;
 }
 
 static int is_signal(uint32_t ip) {
@@ -129,8 +148,10 @@ static long accept_signalled(const struct identity *id, int fd, const struct out
                              int flags) {
     for (;;) {
         struct endpoint peer;
-        long error, accepted = kernel_accept4(fd, out->sa, out->len, flags);
-        if (accepted < 0 || !peer_of((int)accepted, out, &peer))
+        union address a;
+        socklen_t len;
+        long error, accepted = accept_peer(fd, out, flags, &a, &len);
+        if (accepted < 0 || !endpoint_of(&a, len, &peer))
             return accepted;
         if (!is_signal(peer.ip)) {
             translate_native(&peer, out);

@@ -47,6 +47,18 @@ static int dial_self(int listener) {
     return fd;
 }
 
+/* A connection that was reset before it is accepted has no peer any more. */
+static void accept_reset(int server, socklen_t room) {
+    struct linger now = {1, 0};
+    struct sockaddr_in peer = {0};
+    int fd = dial_self(server);
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    close(fd);
+    fd = accept(server, (struct sockaddr *)&peer, &room);
+    CHECK(fd >= 0 && room == sizeof peer && ntohl(peer.sin_addr.s_addr) == 0x64500003);
+    close(fd);
+}
+
 void guest_accept_native(void) {
     struct sockaddr_in peer = {0};
     struct sockaddr_in6 any = v6("::", 0), peer6;
@@ -72,6 +84,11 @@ void guest_accept_native(void) {
     close(b);
     a = dial_self(server);
     CHECK_ERRNO(accept(server, (struct sockaddr *)&peer, NULL), EFAULT);
+    close(a);
+    accept_reset(server, sizeof peer);
+    a = dial_self(server);
+    len = sizeof peer;
+    CHECK_ERRNO(accept(server, (struct sockaddr *)16, &len), EFAULT);
     close(a);
     setsockopt(six, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
     CHECK(bind(six, (struct sockaddr *)&any, sizeof any) == 0 && listen(six, 8) == 0);
