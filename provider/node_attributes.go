@@ -8,12 +8,14 @@ import (
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/mapvalidator"
+	"github.com/hashicorp/terraform-plugin-framework-validators/setvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/listplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/mapplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
@@ -30,6 +32,7 @@ type nodeModel struct {
 	Command          types.List   `tfsdk:"command"`
 	SourceDir        types.String `tfsdk:"source_dir"`
 	WaitFor          types.Map    `tfsdk:"wait_for"`
+	Transports       types.Set    `tfsdk:"transports"`
 	CodeSHA256       types.String `tfsdk:"code_sha256"`
 	NodeIDs          types.List   `tfsdk:"node_ids"`
 	OverlayAddresses types.List   `tfsdk:"overlay_addresses"`
@@ -86,6 +89,17 @@ func nodeAttributes(own map[string]schema.Attribute) map[string]schema.Attribute
 			},
 			PlanModifiers: []planmodifier.Map{mapplanmodifier.RequiresReplace()},
 		},
+		"transports": schema.SetAttribute{
+			ElementType: types.StringType, Optional: true,
+			MarkdownDescription: "Transports that the connections of this guest may use, those to its own name included, for policy and for tests. " +
+				"`native`: the kernel connects to a node of the same site, or to this one. " +
+				"`direct`: to the peer's overlay port, with nobody in between; not to nodes behind a NAT. " +
+				"`relay`: spliced through a seed, where both sides meet. " +
+				"With `direct` and `relay` a peer behind a NAT may also be asked to dial back. " +
+				"A peer that none of them reaches gives \"no route to host\". Connections that others make to this node are not restricted. Default: all.",
+			Validators:    []validator.Set{setvalidator.ValueStringsAre(validTransport())},
+			PlanModifiers: []planmodifier.Set{setplanmodifier.RequiresReplace()},
+		},
 		"code_sha256": schema.StringAttribute{
 			Computed:            true,
 			MarkdownDescription: "SHA-256 of what `source_dir` holds, in base64; null without a `source_dir`.",
@@ -121,6 +135,9 @@ func (m *nodeModel) spec(ctx context.Context, kind string, diags *diag.Diagnosti
 	diags.Append(m.Command.ElementsAs(ctx, &spec.Command, false)...)
 	if !m.WaitFor.IsNull() {
 		diags.Append(m.WaitFor.ElementsAs(ctx, &spec.WaitFor, false)...)
+	}
+	if !m.Transports.IsNull() {
+		diags.Append(m.Transports.ElementsAs(ctx, &spec.Transports, false)...)
 	}
 	if dir := m.SourceDir.ValueString(); dir != "" {
 		absolute, err := filepath.Abs(dir)

@@ -58,6 +58,7 @@ type nodeSpec struct {
 	Command                      []string
 	SourceDir                    string // "": none; else absolute
 	WaitFor                      map[string]int
+	Transports                   []string // none: all
 	Publish                      []config.Publish
 	MemoryMB, TimeoutS           int // functions only
 }

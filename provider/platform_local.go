@@ -362,5 +362,6 @@ func (s nodeSpec) node(want launch.Want) (config.Node, error) {
 		Version: config.Version, Network: s.Network, Kind: s.Kind,
 		Name: s.Name, Service: s.Service, Slot: want.Slot, LaunchToken: want.Token,
 		Argv: s.Command, WaitFor: s.WaitFor, Publish: s.Publish,
+		Transports: s.Transports,
 	}, nil
 }

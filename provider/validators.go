@@ -47,6 +47,10 @@ func validWaitKey() validator.String {
 	}}
 }
 
+func validTransport() validator.String {
+	return stringCheck{"Invalid transport", "native, direct or relay", config.CheckTransport}
+}
+
 func validCIDR() validator.String {
 	return stringCheck{"Invalid CIDR", "an IPv4 network between /8 and /28", func(cidr string) error {
 		// The rule is the seed's own: ask it with an otherwise valid document.

@@ -28,6 +28,8 @@ func TestInvalidInput(t *testing.T) {
 		"source is file":    vmStart + "  command = [\"x\"]\n  source_dir = \"./main.tf\"\n}",
 		"wait for zero":     vmStart + "  command = [\"x\"]\n  wait_for = { logic = 0 }\n}",
 		"wait for name":     vmStart + "  command = [\"x\"]\n  wait_for = { Logic = 1 }\n}",
+		"transport":         vmStart + "  command = [\"x\"]\n  transports = [\"direct\", \"tor\"]\n}",
+		"transport punch":   functionWith("transports = [\"punch\"]"),
 		"publish twice":     vmStart + "  command = [\"x\"]\n  publish = [\n    { port = 80, host_port = 8080 },\n    { port = 81, host_port = 8080, host_address = \"127.0.0.1\" },\n  ]\n}",
 		"publish port":      vmStart + "  command = [\"x\"]\n  publish = [{ port = 0, host_port = 8080 }]\n}",
 		"publish address":   vmStart + "  command = [\"x\"]\n  publish = [{ port = 80, host_port = 8080, host_address = \"localhost\" }]\n}",
@@ -75,6 +77,7 @@ resource "boxer_vm_node" "store" {
   command    = [terraform_data.later.output]
   source_dir = terraform_data.later.output
   wait_for   = { nodes = 1, logic = 3 }
+  transports = ["native", "direct", "relay"]
   publish = [
     { port = 1, host_port = var.port },
     { port = 1, host_port = 65535 },
@@ -87,6 +90,7 @@ resource "boxer_function_node" "logic" {
   source_dir    = "` + w.dir + `/app"
   command       = ["x"]
   desired_count = 0
+  transports    = []
   memory_size   = 10240
   timeout       = 1
 }

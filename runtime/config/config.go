@@ -40,6 +40,14 @@ const (
 	ReachSeeds = "seeds" // only the seed endpoints it was given (a laptop)
 )
 
+// Transports a node can be restricted to, as far as what its guest dials is
+// concerned.
+const (
+	TransportNative = "native" // the kernel connects to a node of the same site
+	TransportDirect = "direct" // to the peer's overlay port, nobody in between
+	TransportRelay  = "relay"  // held, and met at a seed
+)
+
 // Defaults of the network (INTERFACES, "Identity").
 const (
 	DefaultCIDR = "100.80.0.0/16"
@@ -76,6 +84,7 @@ type Node struct {
 	WaitFor       map[string]int    `json:"wait_for,omitempty"` // service -> count, or nodes -> n
 	Restart       string            `json:"restart,omitempty"`  // default no
 	Publish       []Publish         `json:"publish,omitempty"`
+	Transports    []string          `json:"transports,omitempty"` // what the guest's connections may use; empty: all
 
 	// DeadlineMarginMS is how long before the platform's deadline a function
 	// node begins to drain, in milliseconds (default 5000).
@@ -108,6 +117,17 @@ func CheckName(name string) error {
 		return fmt.Errorf("name %q is reserved; choose another", name)
 	}
 	return nil
+}
+
+// CheckTransport reports why name cannot stand in Transports.
+func CheckTransport(name string) error {
+	switch name {
+	case TransportNative, TransportDirect, TransportRelay:
+		return nil
+	case "punch":
+		return errors.New("transport \"punch\" is not in this version: use native, direct or relay")
+	}
+	return fmt.Errorf("transport %q: want native, direct or relay", name)
 }
 
 // Parse reads a document, fills in defaults and checks it.
@@ -212,6 +232,11 @@ func (n *Node) Check() error {
 	case ReachAny, ReachSeeds:
 	default:
 		return fmt.Errorf("reach %q: want any or seeds", n.Reach)
+	}
+	for _, name := range n.Transports {
+		if err := CheckTransport(name); err != nil {
+			return fmt.Errorf("transports: %w", err)
+		}
 	}
 	if n.Port < 1 || n.Port > 65535 {
 		return fmt.Errorf("port %d: want 1 to 65535", n.Port)

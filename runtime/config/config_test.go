@@ -34,6 +34,7 @@ func TestDocumentSurvivesTheTrip(t *testing.T) {
 	n.WaitFor = map[string]int{"logic": 2, WaitNodes: 3}
 	n.Publish = []Publish{{Port: 80, HostPort: 8080}}
 	n.Env = map[string]string{"A": "b"}
+	n.Transports = []string{TransportDirect, TransportRelay}
 	n, err := New(n)
 	if err != nil {
 		t.Fatal(err)
@@ -73,23 +74,25 @@ func TestVersions(t *testing.T) {
 
 func TestCheckNamesWhatIsWrong(t *testing.T) {
 	for want, change := range map[string]func(*Node){
-		"argv: no command to run":      func(n *Node) { n.Argv = nil },
-		"seed_endpoints: none given":   func(n *Node) { n.SeedEndpoints = nil },
-		`kind "pod"`:                   func(n *Node) { n.Kind = "pod" },
-		`secret_ref ""`:                func(n *Node) { n.SecretRef = "" },
-		`restart "maybe"`:              func(n *Node) { n.Restart = "maybe" },
-		`reach "far"`:                  func(n *Node) { n.Reach = "far" },
-		"port 70000":                   func(n *Node) { n.Port = 70000 },
-		`underlay_address "::1"`:       func(n *Node) { n.UnderlayAddress = "::1" },
-		"wait_for: logic = 0":          func(n *Node) { n.WaitFor = map[string]int{"logic": 0} },
-		`wait_for: name "Logic"`:       func(n *Node) { n.WaitFor = map[string]int{"Logic": 1} },
-		"publish 0 to host port 80":    func(n *Node) { n.Publish = []Publish{{Port: 0, HostPort: 80}} },
-		`slot: name "a_b"`:             func(n *Node) { n.Slot = "a_b" },
-		`name "node-7": node-<number>`: func(n *Node) { n.Service = "node-7" },
-		`name "localhost" is reserved`: func(n *Node) { n.Slot = "localhost" },
-		`name "nodes" is reserved`:     func(n *Node) { n.Service = WaitNodes },
-		`cidr "10.0.0.1/16"`:           func(n *Node) { n.Kind, n.CIDR = KindSeed, "10.0.0.1/16" },
-		`cidr "10.0.0.0/30"`:           func(n *Node) { n.Kind, n.CIDR = KindSeed, "10.0.0.0/30" },
+		"argv: no command to run":        func(n *Node) { n.Argv = nil },
+		"seed_endpoints: none given":     func(n *Node) { n.SeedEndpoints = nil },
+		`kind "pod"`:                     func(n *Node) { n.Kind = "pod" },
+		`secret_ref ""`:                  func(n *Node) { n.SecretRef = "" },
+		`restart "maybe"`:                func(n *Node) { n.Restart = "maybe" },
+		`transport "tor": want`:          func(n *Node) { n.Transports = []string{"direct", "tor"} },
+		"punch\" is not in this version": func(n *Node) { n.Transports = []string{"punch"} },
+		`reach "far"`:                    func(n *Node) { n.Reach = "far" },
+		"port 70000":                     func(n *Node) { n.Port = 70000 },
+		`underlay_address "::1"`:         func(n *Node) { n.UnderlayAddress = "::1" },
+		"wait_for: logic = 0":            func(n *Node) { n.WaitFor = map[string]int{"logic": 0} },
+		`wait_for: name "Logic"`:         func(n *Node) { n.WaitFor = map[string]int{"Logic": 1} },
+		"publish 0 to host port 80":      func(n *Node) { n.Publish = []Publish{{Port: 0, HostPort: 80}} },
+		`slot: name "a_b"`:               func(n *Node) { n.Slot = "a_b" },
+		`name "node-7": node-<number>`:   func(n *Node) { n.Service = "node-7" },
+		`name "localhost" is reserved`:   func(n *Node) { n.Slot = "localhost" },
+		`name "nodes" is reserved`:       func(n *Node) { n.Service = WaitNodes },
+		`cidr "10.0.0.1/16"`:             func(n *Node) { n.Kind, n.CIDR = KindSeed, "10.0.0.1/16" },
+		`cidr "10.0.0.0/30"`:             func(n *Node) { n.Kind, n.CIDR = KindSeed, "10.0.0.0/30" },
 	} {
 		n := valid()
 		change(&n)

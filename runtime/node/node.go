@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -184,7 +185,8 @@ func (n *node) startSeed() error {
 func (n *node) startTransport() {
 	o := transport.Options{
 		Secret: n.o.Secret, Members: &n.view, Control: control{n}, Sockets: n.sockets,
-		Reach: n.cfg.Reach, Relays: n.relays, Relay: n.seed != nil, Logger: n.log,
+		Reach: n.cfg.Reach, Transports: n.cfg.Transports, Own: n.ownPort,
+		Relays: n.relays, Relay: n.seed != nil, Logger: n.log,
 	}
 	if n.seed != nil {
 		o.ServeControl = n.seed.ServeConn
@@ -223,24 +225,45 @@ func (n *node) relays() []transport.RelayNode {
 	return all
 }
 
-// openOverlayPort listens for peers. What reaches only seeds is dialled by nobody.
+// ownPort is the overlay port as the node itself dials it.
+func (n *node) ownPort() netip.AddrPort {
+	return netip.AddrPortFrom(n.view.underlay, uint16(n.cfg.Port))
+}
+
+// openOverlayPort listens for peers.
 func (n *node) openOverlayPort(ctx, background context.Context) error {
-	if n.cfg.Reach == config.ReachSeeds && n.seed == nil {
+	if n.hidden() {
 		return nil
 	}
 	host := ""
 	if a, err := netip.ParseAddr(n.cfg.UnderlayAddress); err == nil && a.IsLoopback() {
 		host = a.String() // several nodes share this machine
 	}
+	if err := n.listen(ctx, background, host); err != nil || n.seed == nil {
+		return err
+	}
+	return n.publish(background) // a seed's members may come in that way
+}
+
+// hidden: what reaches only seeds is dialled by nobody else.
+func (n *node) hidden() bool { return n.cfg.Reach == config.ReachSeeds && n.seed == nil }
+
+// openOwnPort lets a hidden node dial itself, where it may not do so natively.
+func (n *node) openOwnPort(background context.Context) error {
+	only := n.cfg.Transports
+	if !n.hidden() || !slices.Contains(only, config.TransportDirect) || slices.Contains(only, config.TransportNative) {
+		return nil
+	}
+	return n.listen(background, background, n.view.underlay.String())
+}
+
+func (n *node) listen(ctx, background context.Context, host string) error {
 	ln, err := transport.ListenOverlay(ctx, net.JoinHostPort(host, strconv.Itoa(n.cfg.Port)))
 	if err != nil {
 		return fmt.Errorf("%w: another program or node uses port %d of this machine", err, n.cfg.Port)
 	}
 	n.task(func() error { return n.transport.Serve(background, ln) })
-	if n.seed == nil {
-		return nil
-	}
-	return n.publish(background) // a seed's members may come in that way
+	return nil
 }
 
 // openLocal makes what process monitors talk to.
@@ -253,6 +276,9 @@ func (n *node) openLocal() error {
 // serve starts all that runs beside the guest.
 func (n *node) serve(background context.Context) error {
 	n.learnUnderlay()
+	if err := n.openOwnPort(background); err != nil {
+		return err
+	}
 	if err := n.refresh(); err != nil {
 		return err
 	}

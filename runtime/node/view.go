@@ -115,7 +115,9 @@ func snapshot(cfg config.Node, self cluster.Member, underlay netip.Addr, cidr ne
 	for _, m := range members {
 		entry := table.Member{
 			Overlay: m.OverlayAddress, Underlay: m.UnderlayAddress.Addr(), ID: m.ID, Port: m.UnderlayAddress.Port(),
-			Transport: uint8(transport.Classify(self, m, cfg.Reach)),
+			Transport: uint8(transport.Classify(self, m, cfg.Reach, cfg.Transports)),
+			// What peers dial is not restricted.
+			Near: transport.Near(self, m),
 		}
 		if m.ID == self.ID {
 			entry.Underlay, entry.Port = underlay, uint16(cfg.Port)

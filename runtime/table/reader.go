@@ -85,12 +85,19 @@ func decode(b []byte) (Snapshot, error) {
 	if err != nil {
 		return s, err
 	}
-	if _, err := span(b, offNativeOff, offNativeCount, nativeSize, MaxMembers); err != nil {
+	index, err := natives(b)
+	if err != nil {
 		return s, err
 	}
+	near := make(map[[2]netip.Addr]bool, len(index))
+	for _, pair := range index {
+		near[pair] = true
+	}
 	for ; len(members) > 0; members = members[memberSize:] {
-		s.Members = append(s.Members, Member{Overlay: getIP(members, 0), Underlay: getIP(members, 4), ID: get32(members, 8),
-			Port: binary.LittleEndian.Uint16(members[12:]), Transport: members[14]})
+		m := Member{Overlay: getIP(members, 0), Underlay: getIP(members, 4), ID: get32(members, 8),
+			Port: binary.LittleEndian.Uint16(members[12:]), Transport: members[14]}
+		m.Near = near[[2]netip.Addr{m.Underlay, m.Overlay}]
+		s.Members = append(s.Members, m)
 	}
 	for ; len(names) > 0; names = names[nameSize:] {
 		first, count := uint64(get32(names, nameLen)), uint64(get32(names, nameLen+4))

@@ -19,6 +19,7 @@ type Member struct {
 	ID        uint32
 	Port      uint16
 	Transport uint8
+	Near      bool // its native connections come from Underlay
 }
 
 // Snapshot is all that a table says.
@@ -120,7 +121,7 @@ func (m *image) header(s Snapshot) {
 }
 
 // members writes the members sorted by overlay address and, sorted by underlay
-// address, the index of those reached natively.
+// address, the index of those whose native connections are translated.
 func (m *image) members(members []Member) (count, natives int) {
 	if len(members) > MaxMembers {
 		m.fail(fmt.Errorf("node table: %d members are too many; a network holds at most %d", len(members), MaxMembers))
@@ -143,7 +144,7 @@ func (m *image) members(members []Member) (count, natives int) {
 		m.u32(off+8, member.ID)
 		m.u16(off+12, member.Port)
 		m.b[off+14] = member.Transport
-		if member.Transport == TransportNative && underlay != 0 {
+		if member.Near && underlay != 0 {
 			index = append(index, native{underlay, overlay})
 		}
 	}

@@ -28,10 +28,10 @@ func golden() Snapshot {
 		CIDR: netip.MustParsePrefix("100.80.0.0/16"), ID: 3, Name: "front", Network: "shop",
 		Overlay: a(3), Underlay: u(3), Port: 7717,
 		Members: []Member{
-			{a(5), u(5), 5, 7717, TransportDirect},
-			{a(2), u(2), 2, 7717, TransportNative},
-			{a(4), netip.Addr{}, 4, 7717, TransportHold},
-			{a(3), u(3), 3, 7717, TransportNative},
+			{a(5), u(5), 5, 7717, TransportDirect, false},
+			{a(2), u(2), 2, 7717, TransportNative, true},
+			{a(4), netip.Addr{}, 4, 7717, TransportHold, false},
+			{a(3), u(3), 3, 7717, TransportNative, true},
 		},
 		Names: map[string][]netip.Addr{
 			"Front": {a(3)}, "logic": {a(4), a(5)}, "logic-0": {a(4)}, "logic-1": {a(5)}, "store": {a(2)},
@@ -111,13 +111,28 @@ func TestReadBack(t *testing.T) {
 func TestOneUnderlayTranslatesOnce(t *testing.T) {
 	w, r := open(t)
 	s := golden()
-	s.Members[0].Underlay, s.Members[0].Transport = addr("100.64.1.2"), TransportNative
+	s.Members[0].Underlay, s.Members[0].Near = addr("100.64.1.2"), true
 	if err := w.Publish(s); err != nil {
 		t.Fatal(err)
 	}
 	index, err := natives(r.mem)
 	if err != nil || len(index) != 2 || index[0][1] != addr("100.80.0.2") {
 		t.Errorf("native index %v, %v", index, err)
+	}
+}
+
+// What is dialled another way may still dial natively.
+func TestNearTranslatesWhateverIsDialled(t *testing.T) {
+	w, r := open(t)
+	s := golden()
+	for i := range s.Members {
+		s.Members[i].Transport = TransportHold
+	}
+	if err := w.Publish(s); err != nil {
+		t.Fatal(err)
+	}
+	if index, err := natives(r.mem); err != nil || len(index) != 2 {
+		t.Errorf("native index %v, %v: want nodes 2 and 3", index, err)
 	}
 }
 

@@ -3,6 +3,10 @@
 package transport
 
 import (
+	"fmt"
+	"slices"
+	"syscall"
+
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 )
 
@@ -17,26 +21,54 @@ const (
 	ClassHold   Class = 3
 )
 
-// Names of transports in paths.
+// Names of transports in paths and in Options.Transports.
 const (
 	pathNative = "native"
-	pathDirect = "direct"
-	pathRelay  = "relay" // every connection that somebody splices
+	pathDirect = "direct" // to the peer's overlay port, nobody in between
+	pathRelay  = "relay"  // the peer was asked to come: met at a seed, or dialled back
 )
 
 const reachAny = "any" // config.ReachAny; this package knows cluster only
 
-// Classify tells how self, which has this reach, connects to peer.
-func Classify(self, peer cluster.Member, reach string) Class {
+// Classify tells how self, which has this reach and uses only these transports
+// (none given: all), connects to peer. What it cannot reach is held as well:
+// the supervisor then says no, and why.
+func Classify(self, peer cluster.Member, reach string, only []string) Class {
 	switch {
-	case self.ID == peer.ID:
+	case allows(only, pathNative) && Near(self, peer):
 		return ClassNative
-	case self.Site != "" && self.Site == peer.Site && self.NAT == cluster.NATNone && peer.NAT == cluster.NATNone:
-		return ClassNative
-	case dialable(peer) && reach == reachAny:
+	case allows(only, pathDirect) && canDial(self, peer, reach):
 		return ClassDirect
 	}
 	return ClassHold
+}
+
+// Near tells whether self and peer see each other's native connections.
+func Near(self, peer cluster.Member) bool {
+	return self.ID == peer.ID ||
+		self.Site != "" && self.Site == peer.Site && self.NAT == cluster.NATNone && peer.NAT == cluster.NATNone
+}
+
+func allows(only []string, name string) bool {
+	return len(only) == 0 || slices.Contains(only, name)
+}
+
+// canDial tells whether self can dial peer's overlay port: its own always.
+func canDial(self, peer cluster.Member, reach string) bool {
+	return self.ID == peer.ID || dialable(peer) && reach == reachAny
+}
+
+// barred says why no transport that this node may use reaches peer, if so.
+func (l *Layer) barred(self, peer cluster.Member) error {
+	only := l.o.Transports
+	if allows(only, pathRelay) || Classify(self, peer, l.o.Reach, only) != ClassHold {
+		return nil
+	}
+	why := "it is not in this node's site"
+	if allows(only, pathDirect) {
+		why = "its overlay port cannot be dialled from here (NAT, or a client)"
+	}
+	return fmt.Errorf("node %d cannot be reached with transports = %q: %s: %w", peer.ID, only, why, syscall.EHOSTUNREACH)
 }
 
 func dialable(m cluster.Member) bool {

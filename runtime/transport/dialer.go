@@ -4,6 +4,7 @@ package transport
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -53,10 +54,16 @@ func (l *Layer) plan(ctx context.Context, r Request) (Plan, error) {
 	if !ok || !self.OverlayAddress.IsValid() {
 		return Plan{}, fmt.Errorf("no such node: %w", syscall.EHOSTUNREACH)
 	}
-	class := Classify(self, m, l.o.Reach)
+	class := Classify(self, m, l.o.Reach, l.o.Transports)
 	if class == ClassNative {
 		// The kernel knows who listens.
-		return Plan{Class: class, Addr: netip.AddrPortFrom(m.UnderlayAddress.Addr(), r.To.Port())}, nil
+		return Plan{Class: class, Addr: netip.AddrPortFrom(l.overlayPort(self, m).Addr(), r.To.Port())}, nil
+	}
+	if err := l.barred(self, m); err != nil {
+		if l.mute.speak(m.OverlayAddress) {
+			l.o.Logger.Warn().Err(err).Msg("connects are refused")
+		}
+		return Plan{}, err
 	}
 	if err := l.confirm(ctx, m, r.To.Port()); err != nil {
 		return Plan{}, err
@@ -72,11 +79,38 @@ func (l *Layer) direct(self, m cluster.Member, r Request) Plan {
 	src := netip.AddrPortFrom(self.OverlayAddress, 0) // nobody knows the guest's port yet
 	l.o.Sockets.Remember(r.Cookie, src, r.To, family(r))
 	p := preface{kind: kindDirect, id: self.ID, src: src, dst: r.To}.fresh()
-	return Plan{Class: ClassDirect, Addr: m.UnderlayAddress, Preface: p.seal(l.key), Ended: func(fallback bool) {
+	return Plan{Class: ClassDirect, Addr: l.overlayPort(self, m), Preface: p.seal(l.key), Ended: func(fallback bool) {
 		if !fallback {
 			l.paths.add(m.ID, pathDirect)
 		}
 	}}
+}
+
+// overlayPort is where self dials m.
+func (l *Layer) overlayPort(self, m cluster.Member) netip.AddrPort {
+	if self.ID == m.ID && l.o.Own != nil {
+		return l.o.Own()
+	}
+	return m.UnderlayAddress
+}
+
+// call asks the supervisor of another node, or this one.
+func (l *Layer) call(ctx context.Context, to uint32, method string, in, out any) error {
+	if to != l.o.Members.Self().ID {
+		return l.o.Control.Call(ctx, to, method, in, out)
+	}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	answer, err := l.Handlers()[method](ctx, to, body)
+	if err != nil {
+		return err
+	}
+	if body, err = json.Marshal(answer); err != nil {
+		return err
+	}
+	return json.Unmarshal(body, out)
 }
 
 // confirm makes sure that somebody listens: announcements are only a hint, and
@@ -88,7 +122,7 @@ func (l *Layer) confirm(ctx context.Context, m cluster.Member, port uint16) erro
 	ctx, cancel := context.WithTimeout(ctx, confirmWait)
 	defer cancel()
 	var answer listeningAnswer
-	err := l.o.Control.Call(ctx, m.ID, methodListening, listeningCall{Port: port}, &answer)
+	err := l.call(ctx, m.ID, methodListening, listeningCall{Port: port}, &answer)
 	switch {
 	case err == nil && answer.Listening:
 		return nil

@@ -3,16 +3,19 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
 
@@ -186,7 +189,7 @@ func TestFallbackFromDirectIsHeld(t *testing.T) {
 	p.Held(g.local)
 	g.connect(p.Addr)
 	talk(t, g.conn(), receive(t, arrivals).conn)
-	if got := a.Paths(); len(got) != 1 || got[0].Transport != pathRelay {
+	if got := a.Paths(); len(got) != 1 || got[0].Transport != pathDirect {
 		t.Errorf("paths %v", got)
 	}
 }
@@ -289,14 +292,119 @@ func TestClassify(t *testing.T) {
 	for _, test := range []struct {
 		self, peer cluster.Member
 		reach      string
+		only       string
 		want       Class
+		barred     bool
 	}{
-		{lambda, lambda, "any", ClassNative}, {vm, twin, "any", ClassNative}, {vm, far, "any", ClassDirect},
-		{lambda, vm, "any", ClassDirect}, {lambda, vm, "seeds", ClassHold}, {vm, lambda, "any", ClassHold},
+		{lambda, lambda, "any", "", ClassNative, false}, {vm, twin, "any", "", ClassNative, false}, {vm, far, "any", "", ClassDirect, false},
+		{lambda, vm, "any", "", ClassDirect, false}, {lambda, vm, "seeds", "", ClassHold, false}, {vm, lambda, "any", "", ClassHold, false},
+
+		{vm, vm, "any", "native", ClassNative, false}, {vm, twin, "any", "native", ClassNative, false}, {vm, far, "any", "native", ClassHold, true},
+		{lambda, vm, "any", "native", ClassHold, true}, {lambda, lambda, "any", "native", ClassNative, false}, {vm, lambda, "any", "native", ClassHold, true},
+
+		{vm, vm, "any", "direct", ClassDirect, false}, {vm, twin, "any", "direct", ClassDirect, false}, {vm, lambda, "any", "direct", ClassHold, true},
+		{lambda, lambda, "any", "direct", ClassDirect, false}, {lambda, vm, "any", "direct", ClassDirect, false},
+		{lambda, lambda, "seeds", "direct", ClassDirect, false}, {lambda, vm, "seeds", "direct", ClassHold, true},
+
+		{vm, vm, "any", "relay", ClassHold, false}, {vm, twin, "any", "relay", ClassHold, false}, {lambda, lambda, "seeds", "relay", ClassHold, false},
+
+		{vm, twin, "any", "native direct", ClassNative, false}, {vm, far, "any", "native direct", ClassDirect, false}, {vm, lambda, "any", "native direct", ClassHold, true},
+		{vm, twin, "any", "direct relay", ClassDirect, false}, {vm, lambda, "any", "direct relay", ClassHold, false}, {vm, far, "any", "native relay", ClassHold, false},
 	} {
-		if got := Classify(test.self, test.peer, test.reach); got != test.want {
-			t.Errorf("%d to %d (%s): class %d, want %d", test.self.ID, test.peer.ID, test.reach, got, test.want)
+		only := strings.Fields(test.only)
+		if got := Classify(test.self, test.peer, test.reach, only); got != test.want {
+			t.Errorf("%d to %d (%s, %q): class %d, want %d", test.self.ID, test.peer.ID, test.reach, only, got, test.want)
 		}
+		l := &Layer{o: Options{Reach: test.reach, Transports: only}}
+		if err := l.barred(test.self, test.peer); (err != nil) != test.barred || (err != nil && !errors.Is(err, syscall.EHOSTUNREACH)) {
+			t.Errorf("%d to %d (%s, %q): %v, want an error: %v", test.self.ID, test.peer.ID, test.reach, only, err, test.barred)
+		}
+	}
+}
+
+func only(names ...string) func(*cluster.Member, *Options) {
+	return func(_ *cluster.Member, o *Options) { o.Transports = names }
+}
+
+// Each transport alone connects what it can, the node itself included, and
+// counts as what it is.
+func TestRestrictedDialer(t *testing.T) {
+	site := func(m *cluster.Member, _ *Options) { m.Site = "s" }
+	n := newNetwork(t)
+	n.node(seed)
+	twin, hidden := n.node(site), n.node(behindNAT)
+	direct, hiddenDirect := n.node(site, only("direct")), n.node(behindNAT, only("direct"))
+	relayed, hiddenRelayed := n.node(site, only("relay")), n.node(behindNAT, only("relay"))
+	both := n.node(only("direct", "relay"))
+	for _, test := range []struct {
+		name     string
+		from, to *node
+		class    Class
+		path     string
+	}{
+		{"direct to a twin", direct, twin, ClassDirect, pathDirect},
+		{"direct to oneself", direct, direct, ClassDirect, pathDirect},
+		{"direct to oneself behind NAT", hiddenDirect, hiddenDirect, ClassDirect, pathDirect},
+		{"relayed to a twin", relayed, twin, ClassHold, pathRelay},
+		{"relayed to oneself", relayed, relayed, ClassHold, pathRelay},
+		{"relayed to oneself behind NAT", hiddenRelayed, hiddenRelayed, ClassHold, pathRelay},
+		{"relayed to a node behind NAT", relayed, hidden, ClassHold, pathRelay},
+		{"both to a node behind NAT", both, hidden, ClassHold, pathRelay},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			arrivals := test.to.listen(80)
+			relays := n.by[1].relay.count()
+			g := test.from.connect(test.to.port(80), false)
+			a := receive(t, arrivals)
+			g.events(5 * time.Second)
+			if want := test.from.port(g.local.Port()); a.local != test.to.port(80) || a.peer != want {
+				t.Errorf("arrived at %s from %s, want %s from %s", a.local, a.peer, test.to.port(80), want)
+			}
+			if got := n.by[1].relay.count() - relays; (got > 0) != (test.path == pathRelay && test.from != both) {
+				t.Errorf("%d connections through the seed", got)
+			}
+			talk(t, g.conn(), a.conn)
+			count := cluster.Path{From: test.from.id, To: test.to.id, Transport: test.path, Count: 1}
+			if !slices.Contains(test.from.Paths(), count) {
+				t.Errorf("paths %v, want %v", test.from.Paths(), count)
+			}
+		})
+	}
+	t.Run("barred", func(t *testing.T) {
+		hidden.listen(81)
+		var log bytes.Buffer
+		native := n.node(only("native"), func(_ *cluster.Member, o *Options) { o.Logger = zerolog.New(&log) })
+		for _, from := range []*node{direct, native, native} {
+			if _, err := from.Layer.Connect(context.Background(), Request{To: hidden.port(81)}); !errors.Is(err, syscall.EHOSTUNREACH) {
+				t.Errorf("%q: %v, want EHOSTUNREACH", from.o.Transports, err)
+			}
+		}
+		if strings.Count(log.String(), "cannot be reached with transports") != 1 {
+			t.Errorf("it is not said once why:\n%s", &log)
+		}
+	})
+}
+
+// count is how many pairs are spliced now.
+func (r *relay) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pairs
+}
+
+// A direct connection whose preface could not be queued still meets nobody else.
+func TestRestrictedFallback(t *testing.T) {
+	n := newNetwork(t)
+	a, b := n.node(only("direct")), n.node()
+	arrivals := b.listen(80)
+	g := newGuest(t, false, true)
+	p, err := a.Layer.Connect(context.Background(), Request{Cookie: 1, To: b.port(80), Fallback: true})
+	must(t, err)
+	p.Held(g.local)
+	g.connect(p.Addr)
+	talk(t, g.conn(), receive(t, arrivals).conn)
+	if got := a.Paths(); len(got) != 1 || got[0].Transport != pathDirect {
+		t.Errorf("paths %v", got)
 	}
 }
 

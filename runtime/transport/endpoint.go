@@ -168,7 +168,7 @@ func (l *Layer) arrive(conn *net.TCPConn, p preface) {
 		if src.Port() == 0 {
 			src = netip.AddrPortFrom(src.Addr(), remotePort(conn))
 		}
-		l.deliver(conn, p.dst, src)
+		l.deliver(conn, p.dst, src, p.id != l.o.Members.Self().ID && l.crossesNAT(src.Addr()))
 	case kindDialBack:
 		l.backs.arrive(p.session, conn)
 	case kindRelayActive, kindRelayPassive:
@@ -180,9 +180,9 @@ func (l *Layer) arrive(conn *net.TCPConn, p preface) {
 	}
 }
 
-// deliver gives a connection to the guest, or resets it.
-func (l *Layer) deliver(conn *net.TCPConn, local, peer netip.AddrPort) {
-	file, err := plain(conn, l.crossesNAT(peer.Addr()))
+// deliver gives a connection to the guest, or resets it. nat: it crosses one.
+func (l *Layer) deliver(conn *net.TCPConn, local, peer netip.AddrPort, nat bool) {
+	file, err := plain(conn, nat)
 	if err != nil {
 		reset(conn)
 		return

@@ -21,6 +21,7 @@ import (
 type far struct {
 	conn  *net.TCPConn
 	start func() error
+	path  string // the transport it counts as
 }
 
 func started() error { return nil }
@@ -31,10 +32,12 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interv
 // reach makes the far end of a spliced connection, in the first way that the
 // two nodes' places in the network allow.
 func (l *Layer) reach(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort) (far, error) {
-	if dialable(m) && l.o.Reach == reachAny {
+	only := l.o.Transports
+	if allows(only, pathDirect) && canDial(self, m, l.o.Reach) {
 		return l.reachOut(ctx, self, m, src, dst)
 	}
-	if dialable(self) && l.o.Reach == reachAny {
+	// Dialling back is neither alone: asked for, but with nobody in between.
+	if allows(only, pathDirect) && allows(only, pathRelay) && dialable(self) && l.o.Reach == reachAny {
 		f, err := l.reachBack(ctx, self, m, src, dst)
 		if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
 			return f, err
@@ -70,8 +73,8 @@ func (l *Layer) dial(ctx context.Context, endpoint string, p preface) (*net.TCPC
 }
 
 func (l *Layer) reachOut(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort) (far, error) {
-	conn, err := l.dial(ctx, m.UnderlayAddress.String(), preface{kind: kindDirect, id: self.ID, src: src, dst: dst})
-	return far{conn, started}, err
+	conn, err := l.dial(ctx, l.overlayPort(self, m).String(), preface{kind: kindDirect, id: self.ID, src: src, dst: dst})
+	return far{conn, started, pathDirect}, err
 }
 
 // reachBack asks the peer to dial this node.
@@ -88,7 +91,7 @@ func (l *Layer) reachBack(ctx context.Context, self, m cluster.Member, src, dst 
 	case conn := <-arrived:
 		conn.SetNoDelay(true)
 		conn.SetKeepAliveConfig(keepAlive)
-		return far{conn, func() error { return sendStart(conn) }}, nil
+		return far{conn, func() error { return sendStart(conn) }, pathRelay}, nil
 	case <-ctx.Done():
 		return far{}, fmt.Errorf("node %d did not dial back: %w", m.ID, syscall.ETIMEDOUT)
 	}
@@ -102,7 +105,7 @@ func (l *Layer) reachRelay(ctx context.Context, self, m cluster.Member, src, dst
 	for _, relay := range l.relays() {
 		var conn *net.TCPConn
 		if conn, err = l.meet(ctx, self, m, src, dst, relay); err == nil {
-			return far{conn, started}, nil
+			return far{conn, started, pathRelay}, nil
 		}
 		if errors.Is(err, syscall.ECONNREFUSED) || ctx.Err() != nil {
 			break
@@ -139,7 +142,7 @@ func (l *Layer) relays() []RelayNode {
 // ask calls a method that makes the peer come to a meeting.
 func (l *Layer) ask(ctx context.Context, to uint32, method string, call meetCall) error {
 	var answer meetAnswer
-	if err := l.o.Control.Call(ctx, to, method, call, &answer); err != nil {
+	if err := l.call(ctx, to, method, call, &answer); err != nil {
 		return fmt.Errorf("%s: %w", method, err)
 	}
 	switch answer.Status {

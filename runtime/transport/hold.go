@@ -205,7 +205,7 @@ func (h *held) run(guest netip.AddrPort, end func()) {
 		reset(far.conn)
 		return
 	}
-	l.paths.add(h.m.ID, pathRelay)
+	l.paths.add(h.m.ID, far.path)
 	splice(l.ctx, near, far.conn)
 }
 

@@ -62,6 +62,12 @@ type Options struct {
 	// Reach of this node: config.ReachAny ("any") or config.ReachSeeds
 	// ("seeds").
 	Reach string
+	// Transports that the guest's connections may use ("native", "direct",
+	// "relay"), those to this node itself included; empty: all.
+	Transports []string
+	// Own is where this node's overlay port is dialled from the node itself, for
+	// nodes that nobody else can dial; nil: as by the others.
+	Own func() netip.AddrPort
 	// Relays are the seeds this node can relay through, best first.
 	Relays func() []RelayNode
 	// Relay makes this node pair the connections of others (seeds).
@@ -105,7 +111,8 @@ type Layer struct {
 	backs       rendezvous    // dial-backs we wait for
 	relay       *relay
 	paths       paths
-	quiet       quiet
+	quiet       quiet // about who knocks in vain
+	mute        quiet // about peers that Transports bars
 }
 
 // New makes a Layer.
@@ -125,6 +132,7 @@ func New(o Options) *Layer {
 		relay:       newRelay(),
 		paths:       paths{counts: map[pathKey]uint64{}},
 		quiet:       quiet{sources: map[netip.Addr]time.Time{}},
+		mute:        quiet{sources: map[netip.Addr]time.Time{}},
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l

@@ -164,6 +164,9 @@ func (v *node) Deliver(_ context.Context, file *os.File, local, peer netip.AddrP
 	}
 	m, _ := v.Lookup(peer.Addr())
 	alive := v.Self().NAT == cluster.NATBehind || m.NAT == cluster.NATBehind
+	if m.ID == v.id && !allows(v.o.Transports, pathRelay) {
+		alive = false
+	}
 	raw, err := file.SyscallConn()
 	if err != nil {
 		return err

@@ -130,5 +130,5 @@ func (l *Layer) join(conn *net.TCPConn, local, peer netip.AddrPort) {
 		conn.Close()
 		return
 	}
-	l.deliver(conn, local, peer)
+	l.deliver(conn, local, peer, l.crossesNAT(peer.Addr()))
 }

@@ -52,7 +52,8 @@ func (l *Layer) SampleNative(sample [][2]netip.AddrPort) {
 	self := l.o.Members.Self()
 	peers := map[netip.Addr]cluster.Member{}
 	for _, m := range l.o.Members.Members() {
-		if m.UnderlayAddress.IsValid() && Classify(self, m, l.o.Reach) == ClassNative {
+		m.UnderlayAddress = l.overlayPort(self, m)
+		if m.UnderlayAddress.IsValid() && Classify(self, m, l.o.Reach, l.o.Transports) == ClassNative {
 			peers[m.UnderlayAddress.Addr().Unmap()] = m
 		}
 	}

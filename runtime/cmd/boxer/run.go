@@ -27,6 +27,7 @@ type runFlags struct {
 	count               int
 	detach              bool
 	env, publish, wait  []string
+	transports          []string
 	sourceDir, restart  string
 	memory, timeout     int
 }
@@ -74,6 +75,10 @@ Exit status: the program's own; 125 boxer failed; 126 the command cannot be run;
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "environment of the program, KEY=VALUE (repeatable)")
 	flags.StringArrayVar(&f.publish, "publish", nil, "HOST_PORT:PORT: make a port of a vm node reachable at 127.0.0.1 (repeatable)")
 	flags.StringArrayVar(&f.wait, "wait-for", nil, "SERVICE=COUNT or nodes=COUNT: start the program when these run (repeatable)")
+	flags.StringSliceVar(&f.transports, "transports", nil, `what the program's own connections may use, comma-separated (default: all):
+native: the kernel connects to a node of the same site, or to this one;
+direct: to the peer's overlay port, nobody in between;
+relay: spliced through a seed, where both sides meet`)
 	flags.StringVar(&f.sourceDir, "source-dir", "", "directory whose contents land in /var/task (vm, function)")
 	flags.StringVar(&f.restart, "restart", config.RestartNo, "no, on-failure or always")
 	flags.IntVar(&f.memory, "memory-size", 512, "memory of a function, MB")
@@ -130,6 +135,12 @@ func (f *runFlags) config(argv []string) (config.Node, error) {
 	if len(f.publish) > 0 && f.kind != config.KindVM {
 		return n, errors.New("run: --publish is for vm nodes: add --kind vm")
 	}
+	for _, name := range f.transports {
+		if err := config.CheckTransport(name); err != nil {
+			return n, fmt.Errorf("run: --transports: %w", err)
+		}
+	}
+	n.Transports = f.transports
 	var err error
 	if n.Env, err = keyValues(f.env); err != nil {
 		return n, fmt.Errorf("run: -e %w", err)
