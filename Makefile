@@ -18,10 +18,10 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-c test-go bench lint docs clean
+.PHONY: help deps build demo test test-c test-go bench conformance lint docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## install what building and testing need, and say why
 	@tools/deps.sh build test
@@ -71,6 +71,12 @@ bench: deps build ## measure ratios against native in one run: a table and bench
 	@mkdir -p bench
 	bin/boxer version
 	BOXER_BIN=$(CURDIR)/bin BOXER_BENCH_OUT=$(CURDIR)/bench/bench.json go test -count=1 -timeout 20m -run '^TestBench$$' -v ./runtime/bench
+
+# BOXER_CONFORMANCE_MODULES and BOXER_CONFORMANCE_PAIRS choose, separated by commas.
+conformance: build ## CPython's network tests, bare against Boxer on every transport: the difference, and bench/conformance.json
+	@tools/deps.sh conformance
+	@mkdir -p bench
+	BOXER_BIN=$(CURDIR)/bin BOXER_CONFORMANCE_OUT=$(CURDIR)/bench/conformance.json go test -count=1 -timeout 120m -run '^TestConformance$$' -v ./runtime/conformance
 
 lint: ## golangci-lint, gofmt, vet, clang-format
 	@tools/deps.sh lint

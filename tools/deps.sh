@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs what the named purposes need (build, test, demo, lint, docs), and says
+# Installs what the named purposes need (build, test, conformance, demo, lint, docs), and says
 # what and why. Does nothing when everything is there.
 set -eu
 cd "$(dirname "$0")/.."
@@ -51,6 +51,11 @@ for purpose in "$@"; do
             want binutils 'command -v readelf' 'to check the monitor'
         fi
         ;;
+    esac
+    case $purpose in
+    conformance | test)
+        python=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || python=3.11
+        want "libpython$python-testsuite" '/usr/bin/python3 -c "import test.test_epoll"' "to run CPython's tests of sockets, bare and under Boxer" ;;
     lint) want clang-format 'command -v clang-format' 'to check the C style' ;;
     esac
 done
