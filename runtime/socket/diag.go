@@ -4,6 +4,7 @@ package socket
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -96,6 +97,28 @@ func kernelSocketAt(local, peer netip.AddrPort) (kernelSocket, error) {
 		}
 	}
 	return kernelSocket{}, unix.ENOENT
+}
+
+// kernelListens asks for the listener that a connection to this IPv4 address
+// would reach.
+func kernelListens(at netip.AddrPort) (bool, error) {
+	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
+	r := newDiagRequest(unix.AF_INET, maskListen)
+	binary.BigEndian.PutUint16(r[8:], at.Port())
+	copy(r[12:], at.Addr().AsSlice())
+	req.AddData(r)
+	messages, err := req.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("look up the listener at %s: %w", at, err)
+	}
+	for _, m := range messages {
+		if s, ok := parseDiag(m); ok && s.state == stateListen {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // parseDiag reads an inet_diag_msg with its attributes.

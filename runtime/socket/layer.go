@@ -150,12 +150,17 @@ func (l *Layer) shut() {
 }
 
 // Listening tells whether the guest has a listener on port that Deliver
-// reaches.
+// reaches. The kernel has the last word: a listener may have been closed since
+// the last sweep.
 func (l *Layer) Listening(port uint16) bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	backlog := l.backlog(port)
-	return backlog > 0
+	known, target := l.backlog(port) > 0, l.target(port)
+	l.mu.Unlock()
+	if !known || !target.Addr().Is4() {
+		return known
+	}
+	here, err := kernelListens(target)
+	return here || err != nil
 }
 
 // Changed receives after Listeners has changed; changes are merged. It has

@@ -79,6 +79,20 @@ func TestClosedListenerIsNoticed(t *testing.T) {
 	}
 }
 
+// Who asks is told at once, not when it is noticed.
+func TestClosedListenerIsNotListening(t *testing.T) {
+	l := start(t, func(o *Options) { o.Sweep = time.Hour })
+	for _, address := range []string{"0.0.0.0", "127.0.0.1", "::", "::ffff:127.0.0.1"} {
+		g := listen(t, l, address, 0, 5)
+		twin := listen(t, l, "0.0.0.0", 0, 5)
+		before := l.Listening(g.port)
+		g.close()
+		if after := l.Listening(g.port); !before || after || !l.Listening(twin.port) {
+			t.Errorf("%s: listening %v, and %v when closed; another: %v", address, before, after, l.Listening(twin.port))
+		}
+	}
+}
+
 func TestQueuedConnectionsAreResetWithTheirListener(t *testing.T) {
 	l := start(t, func(o *Options) { o.Sweep = time.Hour }) // found by the signal alone
 	g := listen(t, l, "0.0.0.0", 0, 5)

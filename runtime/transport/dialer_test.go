@@ -240,6 +240,19 @@ func TestListenerThatVanishesWhileHeldRefuses(t *testing.T) {
 	}
 }
 
+// A node need not believe its own announcements.
+func TestOwnClosedListenerRefusesAtOnce(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	for _, transport := range []string{pathDirect, pathRelay} {
+		v := n.node(only(transport))
+		n.on[v.id-1].Listeners = []uint16{80} // announced, closed since
+		if _, err := v.Layer.Connect(context.Background(), Request{To: v.port(80)}); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s: %v, want ECONNREFUSED", transport, err)
+		}
+	}
+}
+
 func TestHoldsAreBounded(t *testing.T) {
 	n := newNetwork(t)
 	a, hidden := n.node(), n.node(behindNAT)
