@@ -22,6 +22,8 @@ func splice(ctx context.Context, a, b *net.TCPConn) {
 		reset(b)
 	})
 	stop := context.AfterFunc(ctx, abort)
+	keepUrgent(a)
+	keepUrgent(b)
 	var both sync.WaitGroup
 	for _, way := range [][2]*net.TCPConn{{a, b}, {b, a}} {
 		both.Go(func() {
@@ -61,6 +63,8 @@ func carry(dst, src *net.TCPConn) error {
 		switch {
 		case errors.Is(err, errNoPipe):
 			n, err = copySome(dst, src)
+		case errors.Is(err, errUrgent):
+			n, err = carryUrgent(to, from)
 		case err == nil && n > 0:
 			err = p.empty(to, n)
 		}
@@ -86,7 +90,14 @@ func fill(from syscall.RawConn) (p *pipe, n int, err error) {
 			}
 		}
 		n, failed = spliceOnce(int(fd), p.w)
-		if errors.Is(failed, unix.EAGAIN) {
+		again := errors.Is(failed, unix.EAGAIN)
+		if (again || n == 0) && atMark(int(fd)) {
+			failed = errUrgent
+			p.back(true)
+			p = nil
+			return true
+		}
+		if again {
 			p.back(true) // not held while it waits
 			p = nil
 			return false
