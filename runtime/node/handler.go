@@ -4,7 +4,10 @@ package node
 
 import (
 	"context"
+	"errors"
+	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
@@ -31,12 +34,19 @@ func (h handler) Address(ctx context.Context, cookie uint64) (ipc.Addresses, err
 
 func (h handler) Connect(ctx context.Context, r ipc.ConnectRequest) (ipc.Plan, error) {
 	p, err := h.n.transport.Connect(ctx, transport.Request{Cookie: r.Cookie, To: r.To, V6: r.V6, Fallback: r.Fallback})
-	if err != nil {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return ipc.Plan{Action: ipc.ActionNative, Addr: refusing}, nil
+	} else if err != nil {
 		return ipc.Plan{}, err
 	}
 	// The classes are numbered as the actions are.
 	return ipc.Plan{Action: ipc.Action(p.Class), Addr: p.Addr, Preface: p.Preface, Held: p.Held, Ended: p.Ended}, nil
 }
+
+// refusing is where nobody can listen: a guest sent there is refused by the
+// kernel itself, so that it hears of it as it does natively, by poll and
+// SO_ERROR when its socket does not block.
+var refusing = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 67, 0, 0}), 0)
 
 const (
 	sampleInterval = 250 * time.Millisecond
