@@ -57,10 +57,24 @@ void inherit_options(int from, int to) {
     static const struct {
         short level, name;
     } plain[] = {
-        {IPPROTO_TCP, TCP_NODELAY},  {IPPROTO_TCP, TCP_CONGESTION}, {IPPROTO_TCP, TCP_USER_TIMEOUT},
-        {SOL_SOCKET, SO_LINGER},     {SOL_SOCKET, SO_RCVTIMEO},     {SOL_SOCKET, SO_SNDTIMEO},
-        {SOL_SOCKET, SO_RCVLOWAT},   {SOL_SOCKET, SO_OOBINLINE},    {IPPROTO_IP, IP_TOS},
+        {IPPROTO_TCP, TCP_NODELAY},
+        {IPPROTO_TCP, TCP_CONGESTION},
+        {IPPROTO_TCP, TCP_USER_TIMEOUT},
+        {IPPROTO_TCP, TCP_NOTSENT_LOWAT},
+        {IPPROTO_TCP, TCP_LINGER2},
+        {IPPROTO_TCP, TCP_SYNCNT},
+        {SOL_SOCKET, SO_REUSEADDR},
+        {SOL_SOCKET, SO_REUSEPORT},
+        {SOL_SOCKET, SO_LINGER},
+        {SOL_SOCKET, SO_RCVTIMEO},
+        {SOL_SOCKET, SO_SNDTIMEO},
+        {SOL_SOCKET, SO_RCVLOWAT},
+        {SOL_SOCKET, SO_OOBINLINE},
+        {IPPROTO_IP, IP_TTL},
+        {IPPROTO_IP, IP_MTU_DISCOVER},
+        {IPPROTO_IP, IP_TOS},
         {IPPROTO_IPV6, IPV6_TCLASS},
+        {SOL_SOCKET, SO_PRIORITY}, /* last: the kernel derives one from IP_TOS */
     };
     for (unsigned i = 0; i < sizeof plain / sizeof plain[0]; i++)
         copy_option(from, to, plain[i].level, plain[i].name);
