@@ -30,8 +30,7 @@ type world struct {
 	bin, dir, state, task string
 }
 
-// route is where a client runs and whom it connects to; with that the network
-// chooses the transport.
+// route is where a client runs, whom it connects to and how.
 type route struct {
 	transport  string
 	kind, host string // of the client, and the server's slot
@@ -160,7 +159,7 @@ func clip(s string) string {
 
 // guest runs a program of testdata on a client node of the route.
 func (w *world) guest(limit time.Duration, r route, args ...string) (string, error) {
-	return w.boxer(limit, append([]string{"run", "--kind", r.kind, "--source-dir", w.task, "--"}, args...)...)
+	return w.boxer(limit, append([]string{"run", "--kind", r.kind, "--transports", r.transport, "--source-dir", w.task, "--"}, args...)...)
 }
 
 // must is for what a test cannot go on without.

@@ -3,7 +3,7 @@
 
 agent.py serve PORT        waits for clients
 agent.py run HOST PORT CASE...   runs cases against a server; one line of JSON each
-agent.py bare CASE...      both on this machine's loopback, without Boxer
+agent.py self CASE...      both on this node; without Boxer on loopback
 """
 import json
 import os
@@ -23,19 +23,21 @@ class Party:
 
     def __init__(self, control, host):
         self.control, self.host = control, host
-        self.file = control.makefile("rw")
         self.peer = control.getpeername()[0]
         self.own = control.getsockname()[0]
         self.notes = []
 
     def send(self, what):
-        self.file.write(json.dumps(what) + "\n")
-        self.file.flush()
+        self.control.sendall(json.dumps(what).encode() + b"\n")
 
     def recv(self):
-        line = self.file.readline()
-        if not line:
-            raise EOFError("the other end is gone")
+        """Reads no further than one line: the rest may be for another process."""
+        line = b""
+        while not line.endswith(b"\n"):
+            more = self.control.recv(1)
+            if not more:
+                raise EOFError("the other end is gone")
+            line += more
         return json.loads(line)
 
     def note(self, what, seen):
@@ -112,13 +114,14 @@ def main():
         serve(socket.create_server(("", int(sys.argv[2])), backlog=64))
     elif mode == "run":
         run(sys.argv[2], int(sys.argv[3]), sys.argv[4:])
-    elif mode == "bare":
-        listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    elif mode == "self":
+        own = os.environ.get("BOXER_NODE_ADDRESS", "127.0.0.1")
+        listener = socket.create_server((own, 0), backlog=64)
         server = os.fork()
         if server == 0:
             serve(listener)
         try:
-            run("127.0.0.1", listener.getsockname()[1], sys.argv[2:])
+            run(own, listener.getsockname()[1], sys.argv[2:])
         finally:
             os.kill(server, signal.SIGKILL)
 
