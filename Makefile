@@ -18,7 +18,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-c test-go bench conformance lint docs clean
+.PHONY: help deps build demo test test-c test-go bench bench-docs conformance lint docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,10 +67,13 @@ test-go:
 	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin go test -race -timeout 25m ./...
 	go vet ./...
 
-bench: deps build ## measure ratios against native in one run: a table and bench/bench.json
+bench: deps build ## measure ratios against native in one run: a table, bench/bench.json and a plot
 	@mkdir -p bench
 	bin/boxer version
 	BOXER_BIN=$(CURDIR)/bin BOXER_BENCH_OUT=$(CURDIR)/bench/bench.json go test -count=1 -timeout 20m -run '^TestBench$$' -v ./runtime/bench
+
+bench-docs: ## put the table and the plot of the last `make bench` into docs/
+	cp bench/bench-table.md bench/bench-connect.svg docs/
 
 # BOXER_CONFORMANCE_MODULES and BOXER_CONFORMANCE_PAIRS choose, separated by commas.
 conformance: build ## CPython's network tests, bare against Boxer on every transport: the difference, and bench/conformance.json

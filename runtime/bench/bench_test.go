@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// launches of `boxer run` that are timed.
+// launches of `boxer run` that are timed, each side.
 const launches = 40
 
 // TestBench measures and never judges: a missed target is a "no" in the table.
@@ -26,14 +26,15 @@ func TestBench(t *testing.T) {
 	if out == "" {
 		t.Skip("BOXER_BENCH_OUT is not set: `make bench` measures; an ordinary test run does not take the time")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	b := newBoxer(t)
 	began := time.Now()
-	rep := &report{Measured: began.UTC().Truncate(time.Second), Machine: describeMachine(), Method: method}
+	rep := &report{Measured: began.UTC().Truncate(time.Second), Machine: describeMachine(), Method: method, Seed: seed(t)}
 	rep.Version = strings.TrimSpace(strings.TrimPrefix(string(b.must(ctx, "version")), "boxer "))
 
-	rep.Rows = b.measure(ctx)
+	r := results{}
+	b.measure(ctx, rep, r)
 	say("the quickstart")
 	quick, err := b.quickstart(ctx, strings.Fields(rep.Version)[0])
 	if err != nil {
@@ -48,16 +49,31 @@ func TestBench(t *testing.T) {
 	if err := rep.print(os.Stdout); err != nil {
 		t.Fatal(err)
 	}
-	if err := rep.write(out); err != nil {
+	if err := rep.write(out, r); err != nil {
 		t.Fatal(err)
 	}
-	say("written to %s", out)
+	say("written to %s", filepath.Dir(out))
 }
 
-func say(format string, args ...any) { fmt.Printf("bench: "+format+"\n", args...) }
+func say(format string, args ...any) {
+	fmt.Printf("bench: %s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)
+}
 
-// measure starts the servers, runs both scripts and the launches.
-func (b *boxer) measure(ctx context.Context) []row {
+// seed of the order of sides: given, to repeat a run, or the time.
+func seed(t *testing.T) uint64 {
+	text := os.Getenv("BOXER_BENCH_SEED")
+	if text == "" {
+		return uint64(time.Now().Unix())
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("BOXER_BENCH_SEED: %v", err)
+	}
+	return n
+}
+
+// measure starts the servers, runs the scripts, the launches and the delayed link.
+func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 	b.t.Helper()
 	dir := filepath.Join(b.work, "probe")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -65,32 +81,65 @@ func (b *boxer) measure(ctx context.Context) []row {
 	}
 	b.buildProbe(ctx, dir)
 	cpu, other := cpus(b.t)
-	say("a network with a server VM and a server function")
-	b.createNetwork(ctx)
-	serve := func(kind, name string, args ...string) {
-		b.must(ctx, append([]string{"run", "--network", networkName, "--kind", kind, "--name", name, "--detach",
-			"--source-dir", dir, "-e", "PROBE_CPU=" + cpu, "--", "/var/task/probe", "serve", strconv.Itoa(boxerPort)}, args...)...)
+	missing := map[string]string{}
+	if other == "" {
+		missing["native.connect2"] = "this machine has one CPU"
 	}
-	serve("vm", "srv", "/var/task/probe-static", "bare", "/var/task/probe", "serve", strconv.Itoa(nativePort))
-	serve("function", "fn")
+	say("a network, and supervisors with nothing to do")
+	b.createNetwork(ctx)
+	idle, err := b.idle(ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.servers(ctx, dir, cpu)
 	server := b.underlay(ctx, "srv")
-
-	r := results{}
 	say("native and relay, from a VM")
-	b.host(ctx, r, dir, "vm", "client", vmScript(server, cpu, other))
+	script := newScript(rep.Seed, "vm")
+	vmScript(script, server, cpu, other)
+	b.host(ctx, r, dir, "vm", "client", script)
 	say("direct, from a function")
-	b.host(ctx, r, dir, "function", "burst", functionScript(server, cpu))
+	script = newScript(rep.Seed, "function")
+	functionScript(script, server, cpu)
+	b.host(ctx, r, dir, "function", "burst", script)
 	b.checkPaths(ctx, map[string][]string{"srv": {"native", "direct"}, "fn-0": {"relay"}})
-	say("%d launches", launches)
-	b.launch(ctx, r, dir)
-	return rows(b.t, r)
+	say("%d launches a side", launches)
+	b.launch(ctx, r, dir, rep.Seed)
+	say("direct, over a link with a delay")
+	packets, err := b.link(ctx, r, linkTask{Bin: b.bin, Dir: dir, CPU: cpu, OtherCPU: other, Seed: rep.Seed})
+	if err != nil {
+		missing["link.connect"] = err.Error()
+	}
+	rep.Captures = map[string]capture{}
+	for side, port := range linkPorts {
+		rep.Captures[side] = summarise(packets, port)
+	}
+	rep.Rows = append(rows(b.t, r, missing), linkRows(b.t, r, rep.Captures, missing["link.connect"])...)
+	rep.Rows = append(rep.Rows, idle...)
+}
+
+// servers starts the VM that has every server and the function with one.
+func (b *boxer) servers(ctx context.Context, dir, cpu string) {
+	b.t.Helper()
+	for name, text := range map[string]string{
+		"server.sh": serverScript, "nginx-7005.conf": nginxConfig(webPort), "nginx-7006.conf": nginxConfig(webPort + native),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	for name, args := range map[string][]string{
+		"srv": {"--kind", "vm", "--", "sh", "/var/task/server.sh"},
+		"fn":  {"--kind", "function", "--", "/var/task/probe", "serve", strconv.Itoa(boxerPort)},
+	} {
+		b.must(ctx, append([]string{"run", "--network", networkName, "--name", name, "--detach", "--source-dir", dir, "-e", "PROBE_CPU=" + cpu}, args...)...)
+	}
 }
 
 // host runs a script as the guest of one node and takes up what it measured.
-func (b *boxer) host(ctx context.Context, r results, dir, kind, name, script string) {
+func (b *boxer) host(ctx context.Context, r results, dir, kind, name string, s *script) {
 	b.t.Helper()
 	file := name + ".sh"
-	if err := os.WriteFile(filepath.Join(dir, file), []byte(script), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(s.text("/var/task")), 0o755); err != nil {
 		b.t.Fatal(err)
 	}
 	out := b.must(ctx, "run", "--network", networkName, "--kind", kind, "--name", name, "--source-dir", dir, "--", "sh", "/var/task/"+file)
@@ -100,21 +149,21 @@ func (b *boxer) host(ctx context.Context, r results, dir, kind, name, script str
 }
 
 // launch times exec of the supervisor to the guest's main, and the bare exec.
-func (b *boxer) launch(ctx context.Context, r results, dir string) {
+func (b *boxer) launch(ctx context.Context, r results, dir string, seed uint64) {
 	b.t.Helper()
-	probe, guest := filepath.Join(dir, "probe-static"), filepath.Join(dir, "probe")
-	for name, args := range map[string][]string{
-		"native": {guest, "now"},
-		"boxer":  {filepath.Join(b.bin, "boxer"), "run", "--network", networkName, "--", guest, "now"},
-	} {
-		b.env = append(b.env, "PROBE_LABEL=launch/"+name+"/0")
-		out, err := b.command(ctx, dir, probe, append([]string{"launch", strconv.Itoa(launches)}, args...)...)
-		if err != nil {
-			b.t.Fatal(err)
+	s := newScript(seed, "launch")
+	s.blocks(launches, "launch", []side{{name: "native"}, {name: "boxer"}, {name: "again"}}, func(sd side) string {
+		if sd.name == "boxer" {
+			return fmt.Sprintf("$T/probe-static launch 1 %s run --network %s -- $T/probe now", filepath.Join(b.bin, "boxer"), networkName)
 		}
-		if err := r.add(out); err != nil {
-			b.t.Fatal(err)
-		}
+		return "$T/probe-static launch 1 $T/probe now"
+	})
+	out, err := b.command(ctx, dir, "sh", "-c", s.text(dir))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := r.add(out); err != nil {
+		b.t.Fatal(err)
 	}
 }
 

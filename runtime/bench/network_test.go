@@ -156,15 +156,17 @@ func (b *boxer) checkPaths(ctx context.Context, want map[string][]string) {
 	b.t.Fatalf("no connection to %s: the numbers are not of the transport they name; paths: %s", strings.Join(missing, ", "), out)
 }
 
-// buildProbe builds testdata/probe.c twice into dir.
+// buildProbe builds testdata/probe.c twice into dir, and the delayed link.
 func (b *boxer) buildProbe(ctx context.Context, dir string) {
 	b.t.Helper()
-	source, err := filepath.Abs("testdata/probe.c")
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	for name, flags := range map[string][]string{"probe": nil, "probe-static": {"-static", "-DPROBE_STATIC"}} {
-		args := append([]string{"-O2", "-Wall", "-Wextra", "-o", filepath.Join(dir, name), source}, flags...)
+	for name, args := range map[string][]string{
+		"probe": {"testdata/probe.c"}, "probe-static": {"testdata/probe.c", "-static", "-DPROBE_STATIC"}, "link": {"testdata/link.c"},
+	} {
+		source, err := filepath.Abs(args[0])
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		args = append([]string{"-O2", "-Wall", "-Wextra", "-o", filepath.Join(dir, name), source}, args[1:]...)
 		if _, err := b.command(ctx, dir, "gcc", args...); err != nil {
 			b.t.Fatalf("build the probe: %v", err)
 		}

@@ -2,89 +2,137 @@
 
 package bench
 
-import "testing"
-
-// Targets of the first version.
-var (
-	connectTarget = &target{"ratio", "<=", 1.10}
-	rttTarget     = &target{"ratio", "<=", 1.03}
-	streamTarget  = &target{"ratio", ">=", 0.97}
-	launchTarget  = &target{"boxer", "<=", 25}
+import (
+	"errors"
+	"fmt"
+	"testing"
 )
 
-// Units of what the probe counts in nanoseconds and bytes per second.
-var scale = map[string]float64{"us": 1e3, "ms": 1e6, "MB/s": 1e6}
+func atMost(ratio float64) *target  { return &target{"ratio", "<=", ratio} }
+func atLeast(ratio float64) *target { return &target{"ratio", ">=", ratio} }
+
+// Units of what the probe counts in nanoseconds and per second.
+var scale = map[string]float64{"us": 1e3, "ms": 1e6, "MB/s": 1e6, "1/s": 1}
 
 // wanted is a row made of two sides of a measure.
 type wanted struct {
-	name, unit, measure, base, with string
-	target                          *target
+	name, unit, measure string
+	of                  statistic
+	target              *target
+	with                string // default boxer
 }
 
-// connections lists the rows about connections, in the order of the table.
-var connections = []wanted{
-	{"connect + first byte, native (VM to VM)", "us", "native.connect", "native", "boxer", connectTarget},
-	{"  the same, client native (accept alone)", "us", "native.connect", "native", "listener", nil},
-	{"  the same, client and server on two CPUs", "us", "native.connect2", "native", "boxer", nil},
-	{"  control: native again", "us", "native.connect", "native", "again", nil},
-	{"connect + first byte, direct (function to VM)", "us", "direct.connect", "native", "boxer", nil},
-	{"  control: native through the NAT again", "us", "direct.connect", "native", "again", nil},
-	{"connect + first byte, relay (VM to function; native: VM to VM)", "us", "relay.connect", "native", "boxer", nil},
-	{"round trip of 1,024 bytes, native", "us", "native.rtt", "native", "boxer", rttTarget},
-	{"  control: native again", "us", "native.rtt", "native", "again", nil},
-	{"round trip of 1,024 bytes, direct", "us", "direct.rtt", "native", "boxer", rttTarget},
-	{"  control: native through the NAT again", "us", "direct.rtt", "native", "again", nil},
-	{"round trip of 1,024 bytes, relay (native: VM to VM)", "us", "relay.rtt", "native", "boxer", nil},
-	{"throughput, native", "MB/s", "native.stream", "native", "boxer", streamTarget},
-	{"  control: native again", "MB/s", "native.stream", "native", "again", nil},
-	{"throughput, direct", "MB/s", "direct.stream", "native", "boxer", streamTarget},
-	{"  control: native through the NAT again", "MB/s", "direct.stream", "native", "again", nil},
-	{"throughput, relay (native: VM to VM)", "MB/s", "relay.stream", "native", "boxer", nil},
-	{"supervisor exec to guest exec (native: the guest's own exec)", "ms", "launch", "native", "boxer", launchTarget},
-	{"exec of a small program, with the preload", "us", "exec", "native", "boxer", nil},
+// wantedRows lists the rows that compare, in the order of the table.
+var wantedRows = []wanted{
+	{"connect + first byte, native (VM to VM), p50", "us", "native.connect", blockValue, atMost(1.05), ""},
+	{"connect + first byte, native, p99", "us", "native.connect", pooledP99, atMost(1.25), ""},
+	{"the same, client native (accept alone), p50", "us", "native.connect", blockValue, nil, "listener"},
+	{"the same, client and server on two CPUs, p50", "us", "native.connect2", blockValue, nil, ""},
+	{"connect + first byte, direct (function to VM), p50", "us", "direct.connect", blockValue, &target{"difference", "<=", 120}, ""},
+	{"connect + first byte, direct, p99", "us", "direct.connect", pooledP99, nil, ""},
+	{"connect + first byte, direct, link with 200 us round trip, p50", "us", "link.connect", blockValue, atMost(2.5), ""},
+	{"connect + first byte, direct, link with 200 us round trip, p99", "us", "link.connect", pooledP99, nil, ""},
+	{"connect + first byte, relay (VM to function; native: VM to VM), p50", "us", "relay.connect", blockValue, nil, ""},
+	{"connect + first byte, relay, p99", "us", "relay.connect", pooledP99, nil, ""},
+	{"nginx, Connection: close, wrk, native", "1/s", "native.web", blockValue, atLeast(0.97), ""},
+	{"nginx, Connection: close, wrk, direct", "1/s", "direct.web", blockValue, nil, ""},
+	{"accept with 8 processes on one listener, native", "1/s", "native.crowd", blockValue, nil, ""},
+	{"accept with 8 processes on one listener, direct", "1/s", "direct.crowd", blockValue, nil, ""},
+	{"round trip of 1,024 bytes, native, p50", "us", "native.rtt", blockValue, atMost(1.03), ""},
+	{"round trip of 1,024 bytes, direct, p50", "us", "direct.rtt", blockValue, atMost(1.03), ""},
+	{"round trip of 1,024 bytes, relay (native: VM to VM), p50", "us", "relay.rtt", blockValue, nil, ""},
+	{"throughput, native", "MB/s", "native.stream", blockValue, atLeast(0.97), ""},
+	{"throughput, direct", "MB/s", "direct.stream", blockValue, atLeast(0.97), ""},
+	{"throughput, relay (native: VM to VM)", "MB/s", "relay.stream", blockValue, nil, ""},
+	{"fork, exec and exit of /bin/true, p50", "us", "fork", blockValue, atMost(1.15), ""},
+	{"vfork, exec and exit of /bin/true, p50", "us", "spawn", blockValue, nil, ""},
+	{"getaddrinfo (native: of /etc/hosts), p50", "us", "lookup", blockValue, atMost(1.00), ""},
+	{"getaddrinfo, the first of a process, p50", "us", "lookup", blockFirst, nil, ""},
+	{"supervisor exec to guest exec (native: the guest's own exec), p50", "ms", "launch", blockValue, &target{"boxer", "<=", 25}, ""},
 }
 
-// rows makes the table; every row must have been measured.
-func rows(t *testing.T, r results) []row {
+// rows makes the table of what compares. What could not be measured here says why.
+func rows(t *testing.T, r results, missing map[string]string) []row {
 	t.Helper()
 	var all []row
-	for _, w := range connections {
-		if _, one := r[w.measure]; !one && w.measure == "native.connect2" {
-			continue // a machine with one CPU
+	for _, w := range wantedRows {
+		if why := missing[w.measure]; why != "" {
+			all = append(all, row{Name: w.name, Unit: w.unit, Target: w.target, Missing: why})
+			continue
 		}
-		all = append(all, compareRow(t, r, w))
+		one, err := w.row(r)
+		if errors.Is(err, errFew) {
+			one, err = row{Name: w.name, Unit: w.unit, Target: w.target, Missing: err.Error()}, nil
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", w.name, err)
+		}
+		all = append(all, one)
 	}
-	blocks, err := r.side("lookup", "boxer")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var first, second []float64
-	for _, b := range blocks {
-		first, second = append(first, b.First/1e3), append(second, b.Second/1e3)
-	}
-	return append(all,
-		row{Name: "first look-up of a process (fetches the table)", Unit: "us", Boxer: median(first), Samples: len(first)},
-		row{Name: "second look-up of a process", Unit: "us", Boxer: median(second), Samples: len(second)})
+	return all
 }
 
-func compareRow(t *testing.T, r results, w wanted) row {
-	t.Helper()
-	base, err := r.side(w.measure, w.base)
-	if err != nil {
-		t.Fatal(err)
+func (w wanted) row(r results) (row, error) {
+	with := w.with
+	if with == "" {
+		with = "boxer"
 	}
-	with, err := r.side(w.measure, w.with)
+	base, err := r.side(w.measure, "native")
 	if err != nil {
-		t.Fatal(err)
+		return row{}, err
 	}
-	c, err := compare(base, with)
+	measured, err := r.side(w.measure, with)
 	if err != nil {
-		t.Fatalf("%s: %v", w.name, err)
+		return row{}, err
+	}
+	again, err := r.side(w.measure, "again")
+	if err != nil {
+		return row{}, err
+	}
+	c, err := compare(base, measured, w.of)
+	if err != nil {
+		return row{}, err
+	}
+	control, err := compare(base, again, w.of)
+	if err != nil {
+		return row{}, fmt.Errorf("native again: %w", err)
 	}
 	by := scale[w.unit]
-	one := row{Name: w.name, Unit: w.unit, Native: c.base / by, Boxer: c.with / by, Samples: c.samples, Target: w.target}
-	if c.blocks > 1 { // one block has no neighbours to compare
-		one.Ratio, one.Low, one.High, one.Blocks = c.ratio, c.low, c.high, c.blocks
+	more := c.more.scaled(by)
+	return row{Name: w.name, Unit: w.unit, Native: c.base / by, Boxer: c.with / by, Samples: c.samples, Target: w.target,
+		Ratio: &c.ratio, More: &more, Control: &control.ratio, Blocks: c.blocks}.judge(), nil
+}
+
+// linkRows are about the delayed link: what it is, and what crossed it.
+func linkRows(t *testing.T, r results, captures map[string]capture, missing string) []row {
+	t.Helper()
+	trips := row{Name: "round trips before the first byte, direct, in a capture", Target: atMost(1), Missing: missing}
+	packets := row{Name: "packets of a connection, direct, in a capture", Missing: missing}
+	achieved := row{Name: "the delayed link: one byte there and back, less the same without delay", Unit: "us", Missing: missing}
+	if missing != "" {
+		return []row{trips, packets, achieved}
 	}
-	return one.judge()
+	base, with := captures["native"], captures["boxer"]
+	if base.Connections == 0 || with.Connections == 0 {
+		t.Fatalf("the link saw no connections: %+v", captures)
+	}
+	ratio := with.RoundTrips / base.RoundTrips
+	trips.Native, trips.Boxer, trips.Ratio = base.RoundTrips, with.RoundTrips, &estimate{ratio, ratio, ratio}
+	trips.Samples = with.Connections
+	trips.Note = fmt.Sprintf("native %s; Boxer %s (> from the client; the numbers are bytes). Medians; at most %d and %d, of %d and %d connections",
+		base.Sequence, with.Sequence, base.Most, with.Most, base.Connections, with.Connections)
+	packets.Native, packets.Boxer = base.Packets, with.Packets
+	packets.Note = fmt.Sprintf("and %.3f packets of the supervisors per connection (natively %.3f pass by chance)", with.Control, base.Control)
+	none, err := r.side("link.ping", "none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	delayed, err := r.side("link.ping", "delayed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	achieved.Native = (delayed[0].P50 - none[0].P50) / 1e3
+	achieved.Note = fmt.Sprintf("%.0f us with a delay of %s each way, %.0f us without; the TUN devices and the two programs are in both",
+		delayed[0].P50/1e3, linkDelay, none[0].P50/1e3)
+	return []row{trips.judge(), packets, achieved}
 }

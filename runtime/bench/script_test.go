@@ -4,118 +4,223 @@ package bench
 
 import (
 	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
 	"strings"
 )
 
-// Ports of the two servers on a host: the interposed one and the native one.
+// Ports of the servers on a host, of each kind the interposed one and the native one.
 const (
-	boxerPort  = 7001
-	nativePort = 7002
+	boxerPort = 7001 + 2*iota
+	crowdPort
+	webPort
+
+	native = 1 // added to a port: the native server
 )
 
 // Numbers of blocks, and the size of each. A block is short enough that its
 // neighbour sees the same machine.
 const (
 	latencyBlocks = 48
-	streamBlocks  = 96
+	streamBlocks  = 72
 	connectCount  = 250
 	connectMS     = 200
 	rttBytes      = 1024
-	rttCount      = 4000
-	streamMS      = 100
-	spawnBlocks   = 10
-	spawnCount    = 50
-	lookups       = 30
+	rttCount      = 2500
+	streamMS      = 80
+	spawnBlocks   = 24
+	spawnCount    = 30
+	lookupBlocks  = 30
+	lookupCount   = 400
+	crowdBlocks   = 24
+	crowdServers  = 8
+	crowdClients  = 8
+	crowdMS       = 250
+	webBlocks     = 12
+	webClients    = 8
 )
 
 // side is one of the things compared in a measure.
 type side struct {
-	name    string
-	program string // guest or baseline
-	host    string
-	port    int
-	cpu     string
+	name   string
+	bare   bool // without the process monitor
+	host   string
+	native int // added to the ports: 0 or native
+	cpu    string
 }
 
-// One program, with the process monitor and without.
-const (
-	guest    = "/var/task/probe"
-	baseline = "/var/task/probe-static bare /var/task/probe"
-)
-
-// script is what a host runs: a list of runs of the probe in order.
-type script struct{ lines []string }
-
-func (s *script) run(measure string, sd side, block int, args ...any) {
-	s.lines = append(s.lines, fmt.Sprintf("PROBE_LABEL=%s/%s/%d PROBE_CPU=%s %s %s",
-		measure, sd.name, block, sd.cpu, sd.program, strings.TrimSpace(fmt.Sprintln(args...))))
+// sides of a measure: native, Boxer, and native again, which shows the noise.
+func threeSides(underlay, name, cpu string) []side {
+	return []side{
+		{"native", true, underlay, native, cpu},
+		{"boxer", false, name, 0, cpu},
+		{"again", true, underlay, native, cpu},
+	}
 }
 
-// blocks lets the sides take turns, each as often in every place and after
-// every other: they rotate, and every other round goes backwards.
-func (s *script) blocks(n int, measure string, sides []side, args func(side) []any) {
+// probe is the command of the one program, with the monitor or without.
+func (sd side) probe(args ...any) string {
+	return sd.command("$T/probe", args...)
+}
+
+func (sd side) command(program string, args ...any) string {
+	line := program + " " + strings.TrimSpace(fmt.Sprintln(args...))
+	if sd.bare {
+		return "$T/probe-static bare " + line
+	}
+	return line
+}
+
+// script is what a host runs: a list of runs of the probe in an order that is drawn.
+type script struct {
+	draw  *rand.Rand
+	lines []string
+}
+
+func newScript(seed uint64, name string) *script {
+	h := fnv.New64()
+	_, _ = h.Write([]byte(name))
+	return &script{draw: rand.New(rand.NewPCG(seed, h.Sum64()))}
+}
+
+// blocks draws, round by round, the order in which the sides have their turn.
+func (s *script) blocks(n int, measure string, sides []side, command func(side) string) {
 	for block := range n {
-		for i := range sides {
-			i = (i + block) % len(sides)
-			if block/len(sides)%2 == 1 {
-				i = len(sides) - 1 - i
-			}
-			s.run(measure, sides[i], block, args(sides[i])...)
+		for _, i := range s.draw.Perm(len(sides)) {
+			s.lines = append(s.lines, fmt.Sprintf("PROBE_LABEL=%s/%s/%d PROBE_CPU=%s %s",
+				measure, sides[i].name, block, sides[i].cpu, command(sides[i])))
 		}
 	}
 }
 
+// await waits for a server that no supervisor waits for.
+func (s *script) await(sd side, port int) {
+	s.lines = append(s.lines, sd.probe("await", sd.host, port+sd.native))
+}
+
 func (s *script) connect(measure string, sides []side) {
-	s.blocks(latencyBlocks, measure, sides, func(sd side) []any {
-		return []any{"connect", sd.host, sd.port, connectCount, connectMS}
+	s.blocks(latencyBlocks, measure, sides, func(sd side) string {
+		return "PROBE_SAMPLES=1 " + sd.probe("connect", sd.host, boxerPort+sd.native, connectCount, connectMS)
 	})
 }
 
 func (s *script) open(prefix string, sides []side) {
-	s.blocks(latencyBlocks, prefix+".rtt", sides, func(sd side) []any {
-		return []any{"rtt", sd.host, sd.port, rttBytes, rttCount}
+	s.blocks(latencyBlocks, prefix+".rtt", sides, func(sd side) string {
+		return sd.probe("rtt", sd.host, boxerPort+sd.native, rttBytes, rttCount)
 	})
-	s.blocks(streamBlocks, prefix+".stream", sides, func(sd side) []any {
-		return []any{"stream", sd.host, sd.port, streamMS}
+	s.blocks(streamBlocks, prefix+".stream", sides, func(sd side) string {
+		return sd.probe("stream", sd.host, boxerPort+sd.native, streamMS)
 	})
 }
 
-func (s *script) text() string {
-	return "# SPDX-License-Identifier: Apache-2.0\nset -eu\n" + strings.Join(s.lines, "\n") + "\n"
+// crowd measures connections a second to processes that share one listener.
+func (s *script) crowd(measure string, sides []side) {
+	for i := range sides {
+		sides[i].cpu = "" // eight servers and eight clients use all there are
+		s.await(sides[i], crowdPort)
+	}
+	s.blocks(crowdBlocks, measure, sides, func(sd side) string {
+		return sd.probe("flood", sd.host, crowdPort+sd.native, crowdClients, crowdMS)
+	})
+}
+
+// web measures requests a second of nginx that closes after each.
+func (s *script) web(measure string, sides []side) {
+	for _, sd := range sides {
+		s.await(sd, webPort)
+	}
+	s.blocks(webBlocks, measure, sides, func(sd side) string {
+		return "requests " + sd.command("/usr/bin/wrk", "-t1", fmt.Sprintf("-c%d", webClients), "-d1s", "-H", "'Connection: close'",
+			fmt.Sprintf("http://%s:%d/", sd.host, webPort+sd.native))
+	})
+}
+
+// requests is a shell function: it runs wrk pinned and reports as the probe does.
+const requests = `requests() {
+    taskset -c "$PROBE_CPU" "$@" | awk -v label="$PROBE_LABEL" '
+        /Requests\/sec:/ { rate = $2 }
+        / requests in / { n = $1 }
+        /Socket errors|Non-2xx/ { bad = $0 }
+        END {
+            if (bad != "" || rate == "") { print "wrk, " label ": " bad > "/dev/stderr"; exit 1 }
+            printf "{\"label\":\"%s\",\"n\":%d,\"per_s\":%s}\n", label, n, rate
+        }'
+}
+`
+
+// text is the script for a host where the probe lies in dir.
+func (s *script) text(dir string) string {
+	return "# SPDX-License-Identifier: Apache-2.0\nset -eu\nT=" + dir + "\n" + requests + strings.Join(s.lines, "\n") + "\n"
 }
 
 // vmScript is what the client VM measures: native, relay, and what preloading costs.
-func vmScript(server, cpu, otherCPU string) string {
-	native := side{"native", baseline, server, nativePort, cpu}
-	again := side{"again", baseline, server, nativePort, cpu}
-	listener := side{"listener", baseline, server, boxerPort, cpu}
-	boxer := side{"boxer", guest, "srv", boxerPort, cpu}
-	relay := side{"boxer", guest, "fn", boxerPort, cpu}
-	s := &script{}
-	s.connect("native.connect", []side{native, boxer, again, listener})
+func vmScript(s *script, server, cpu, otherCPU string) {
+	sides := threeSides(server, "srv", cpu)
+	// A native client of the interposed server: what accept costs alone.
+	s.connect("native.connect", append(sides, side{"listener", true, server, 0, cpu}))
 	if otherCPU != "" {
-		far, farBoxer := native, boxer
-		far.cpu, farBoxer.cpu = otherCPU, otherCPU
-		s.connect("native.connect2", []side{far, farBoxer})
+		s.connect("native.connect2", threeSides(server, "srv", otherCPU))
 	}
-	s.open("native", []side{native, boxer, again})
-	s.connect("relay.connect", []side{native, relay})
-	s.open("relay", []side{native, relay})
-	s.blocks(spawnBlocks, "exec", []side{{"native", "/var/task/probe-static", "-b", 0, cpu}, {"boxer", "/var/task/probe-static", "", 0, cpu}}, func(sd side) []any {
-		return []any{"spawn", spawnCount, sd.host, guest, "nothing"}
-	})
-	s.blocks(lookups, "lookup", []side{boxer}, func(sd side) []any { return []any{"lookup", sd.host} })
-	return s.text()
+	s.open("native", sides)
+	s.web("native.web", sides)
+	s.crowd("native.crowd", threeSides(server, "srv", ""))
+	relay := threeSides(server, "fn", cpu)
+	s.connect("relay.connect", relay)
+	s.open("relay", relay)
+	preload(s, cpu)
+}
+
+// preload measures what guests pay that talk to nobody.
+func preload(s *script, cpu string) {
+	// /etc/hosts of a host names the host itself.
+	sides := threeSides("client", "srv", cpu)
+	for _, how := range []string{"spawn", "fork"} {
+		s.blocks(spawnBlocks, how, sides, func(sd side) string { return sd.probe(how, spawnCount, "/bin/true") })
+	}
+	s.blocks(lookupBlocks, "lookup", sides, func(sd side) string { return sd.probe("lookup", sd.host, lookupCount) })
 }
 
 // functionScript is what the client function measures: direct, and next to it
 // the native probe through the same NAT.
-func functionScript(server, cpu string) string {
-	native := side{"native", baseline, server, nativePort, cpu}
-	again := side{"again", baseline, server, nativePort, cpu}
-	boxer := side{"boxer", guest, "srv", boxerPort, cpu}
-	s := &script{}
-	s.connect("direct.connect", []side{native, boxer, again})
-	s.open("direct", []side{native, boxer, again})
-	return s.text()
+func functionScript(s *script, server, cpu string) {
+	sides := threeSides(server, "srv", cpu)
+	s.connect("direct.connect", sides)
+	s.open("direct", sides)
+	s.web("direct.web", sides)
+	s.crowd("direct.crowd", threeSides(server, "srv", ""))
+}
+
+// serverScript is the guest that has every server, interposed and native.
+const serverScript = `# SPDX-License-Identifier: Apache-2.0
+set -eu
+T=/var/task
+bare="$T/probe-static bare"
+$bare $T/probe serve 7002 &
+PROBE_CPU= $T/probe crowd 7003 8 &
+PROBE_CPU= $bare $T/probe crowd 7004 8 &
+taskset -c $PROBE_CPU nginx -e stderr -c $T/nginx-7005.conf &
+$bare /usr/bin/taskset -c $PROBE_CPU nginx -e stderr -c $T/nginx-7006.conf &
+exec $T/probe serve 7001
+`
+
+// nginxConfig for a port: it answers by itself and closes after each request.
+func nginxConfig(port int) string {
+	return fmt.Sprintf(`# SPDX-License-Identifier: Apache-2.0
+daemon off;
+worker_processes 1;
+pid /tmp/nginx-%[1]d.pid;
+events { worker_connections 512; }
+http {
+    access_log off;
+    client_body_temp_path /tmp/nginx-%[1]d-body;
+    proxy_temp_path /tmp/nginx-%[1]d-proxy;
+    fastcgi_temp_path /tmp/nginx-%[1]d-fastcgi;
+    uwsgi_temp_path /tmp/nginx-%[1]d-uwsgi;
+    scgi_temp_path /tmp/nginx-%[1]d-scgi;
+    server {
+        listen %[1]d;
+        location / { return 200 "hello\n"; }
+    }
+}
+`, port)
 }

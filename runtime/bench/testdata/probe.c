@@ -7,18 +7,23 @@
  * be preloaded into it, so that it can start the baseline.
  *
  *   bare PROGRAM ARGS...             exec PROGRAM without LD_PRELOAD
- *   serve PORT [CMD...]              serve; also run CMD
+ *   serve PORT                       serve
  *   connect HOST PORT COUNT MAX_MS   socket, connect, first byte: the median
  *   rtt HOST PORT BYTES COUNT        round trips on one open connection
  *   stream HOST PORT MS              bytes per second over one open connection
- *   lookup HOST                      first and second lookup of this process
- *   spawn COUNT [-b] CMD...          vfork, exec, exit, wait; -b drops LD_PRELOAD
+ *   await HOST PORT                  until somebody greets
+ *   crowd PORT COUNT                 serve with COUNT processes on one listener
+ *   flood HOST PORT COUNT MS         connections per second of COUNT processes
+ *   lookup HOST COUNT                the first lookup of this process, then COUNT more
+ *   spawn COUNT CMD...               vfork, exec, exit, wait
+ *   fork COUNT CMD...                fork, exec, exit, wait
  *   launch COUNT CMD...              from before exec of CMD to its "now"
  *   now | nothing
  *
  * A server greets with one byte. Then a client hangs up, or sends 'r' and a size
  * (blocks of that size are echoed) or 's' (bytes are swallowed and counted).
- * Results are one JSON object a line, with PROBE_LABEL; PROBE_CPU pins.
+ * Results are one JSON object a line, with PROBE_LABEL, and with every sample if
+ * PROBE_SAMPLES is set; PROBE_CPU pins.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -35,6 +40,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -79,10 +85,14 @@ static void report_latency(uint64_t *samples, size_t n) {
         die("no samples");
     }
     qsort(samples, n, sizeof *samples, ascending);
-    printf("{\"label\":\"%s\",\"n\":%zu,\"min\":%llu,\"p50\":%llu,\"p90\":%llu,\"max\":%llu}\n",
+    printf("{\"label\":\"%s\",\"n\":%zu,\"min\":%llu,\"p50\":%llu,\"p90\":%llu,\"max\":%llu",
            label ? label : "", n, (unsigned long long)samples[0],
            (unsigned long long)samples[n / 2], (unsigned long long)samples[n * 9 / 10],
            (unsigned long long)samples[n - 1]);
+    for (size_t i = 0; getenv("PROBE_SAMPLES") && i < n; i++) {
+        printf("%s%llu", i ? "," : ",\"samples\":[", (unsigned long long)samples[i]);
+    }
+    puts(getenv("PROBE_SAMPLES") ? "]}" : "}");
     fflush(stdout);
 }
 
@@ -215,29 +225,17 @@ static void answer(int fd) {
     close(fd);
 }
 
-static void start_other(char **argv) {
-    pid_t pid = fork();
-    if (pid < 0) {
-        die("fork");
-    }
-    if (pid == 0) {
-        execv(argv[0], argv);
-        die("run %s", argv[0]);
-    }
-}
-
-static void serve(int argc, char **argv) {
-    struct sockaddr_in at = {.sin_family = AF_INET};
-    int one = 1, listener;
-    if (argc > 1) {
-        start_other(argv + 1);
-    }
-    at.sin_port = htons((uint16_t)atoi(argv[0]));
-    listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+static int listen_on(const char *port) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+    int one = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(listener, (struct sockaddr *)&at, sizeof at) != 0 || listen(listener, 128) != 0) {
-        die("listen on port %s", argv[0]);
+        die("listen on port %s", port);
     }
+    return listener;
+}
+
+static void serve(int listener) {
     for (;;) {
         int fd = accept(listener, NULL, NULL);
         if (fd >= 0) {
@@ -246,6 +244,22 @@ static void serve(int argc, char **argv) {
             die("accept");
         }
     }
+}
+
+/* The parent serves as well; if it ends the others end with it. */
+static void crowd(const char *port, int count) {
+    int listener = listen_on(port);
+    for (int i = 1; i < count; i++) {
+        pid_t pid = fork();
+        if (pid < 0) {
+            die("fork");
+        }
+        if (pid == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            break;
+        }
+    }
+    serve(listener);
 }
 
 /* ---- clients ---- */
@@ -337,21 +351,86 @@ static int measure_stream(char **argv) {
         errno = EIO;
         die("sent %llu bytes, %llu arrived", (unsigned long long)sent, (unsigned long long)counted);
     }
-    printf("{\"label\":\"%s\",\"n\":1,\"bytes\":%llu,\"bytes_per_s\":%.0f}\n", label ? label : "",
+    printf("{\"label\":\"%s\",\"n\":1,\"bytes\":%llu,\"per_s\":%.0f}\n", label ? label : "",
            (unsigned long long)(sent - before),
            (double)(sent - before) * 1e9 / (double)(now_ns() - began));
     return 0;
 }
 
+static int await(char **argv) {
+    struct sockaddr_in to = resolve(argv[0], argv[1]);
+    struct timespec pause = {.tv_nsec = 20 * 1000000};
+    uint64_t until = now_ns() + TIMEOUT_S * 1000000000ull;
+    for (;;) {
+        char byte;
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        limit_waiting(fd);
+        if (connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
+            (send(fd, "GET / HTTP/1.0\r\n\r\n", 18, MSG_NOSIGNAL), recv(fd, &byte, 1, 0) == 1)) {
+            return 0;
+        }
+        if (now_ns() > until) {
+            die("await %s:%s", argv[0], argv[1]);
+        }
+        close(fd);
+        nanosleep(&pause, NULL);
+    }
+}
+
+static uint64_t connections_until(const struct sockaddr_in *to, uint64_t end) {
+    uint64_t n = 0;
+    while (now_ns() < end) {
+        drop(dial(to));
+        n++;
+    }
+    return n;
+}
+
+static int measure_flood(char **argv) {
+    struct sockaddr_in to = resolve(argv[0], argv[1]);
+    const char *label = getenv("PROBE_LABEL");
+    long count = atol(argv[2]);
+    uint64_t n, total = 0, began = now_ns(), end = began + (uint64_t)atol(argv[3]) * 1000000u;
+    int out[2];
+    if (pipe2(out, O_CLOEXEC) != 0) {
+        die("pipe");
+    }
+    for (long i = 0; i < count; i++) {
+        pid_t pid = fork();
+        if (pid < 0) {
+            die("fork");
+        }
+        if (pid == 0) {
+            n = connections_until(&to, end);
+            _exit(write(out[1], &n, sizeof n) == sizeof n ? 0 : 1);
+        }
+    }
+    close(out[1]);
+    for (long i = 0; i < count; i++) {
+        if (read(out[0], &n, sizeof n) != sizeof n) {
+            die("one of %ld clients of %s:%s failed", count, argv[0], argv[1]);
+        }
+        total += n;
+    }
+    printf("{\"label\":\"%s\",\"n\":%llu,\"per_s\":%.0f}\n", label ? label : "",
+           (unsigned long long)total, (double)total * 1e9 / (double)(now_ns() - began));
+    return 0;
+}
+
 static int measure_lookup(char **argv) {
     const char *label = getenv("PROBE_LABEL");
-    uint64_t t0 = now_ns(), t1, t2;
+    long count = atol(argv[1]);
+    uint64_t *samples = sample_room(count), began = now_ns(), first;
     resolve(argv[0], "1");
-    t1 = now_ns();
-    resolve(argv[0], "1");
-    t2 = now_ns();
-    printf("{\"label\":\"%s\",\"n\":1,\"first\":%llu,\"second\":%llu}\n", label ? label : "",
-           (unsigned long long)(t1 - t0), (unsigned long long)(t2 - t1));
+    first = now_ns() - began;
+    for (long i = 0; i < count; i++) {
+        began = now_ns();
+        resolve(argv[0], "1");
+        samples[i] = now_ns() - began;
+    }
+    qsort(samples, (size_t)count, sizeof *samples, ascending);
+    printf("{\"label\":\"%s\",\"n\":%ld,\"first\":%llu,\"p50\":%llu}\n", label ? label : "", count,
+           (unsigned long long)first, (unsigned long long)samples[count / 2]);
     return 0;
 }
 
@@ -393,13 +472,28 @@ static pid_t start(char **argv, int out, volatile uint64_t *began) {
 static int measure_spawn(char **argv) {
     long count = atol(argv[0]);
     uint64_t *samples = sample_room(count), began;
-    argv++;
-    if (strcmp(argv[0], "-b") == 0) {
-        unsetenv("LD_PRELOAD");
-        argv++;
-    }
     for (long i = 0; i < count; i++) {
-        reap(start(argv, -1, &began), argv[0]);
+        reap(start(argv + 1, -1, &began), argv[1]);
+        samples[i] = now_ns() - began;
+    }
+    report_latency(samples, (size_t)count);
+    return 0;
+}
+
+static int measure_fork(char **argv) {
+    long count = atol(argv[0]);
+    uint64_t *samples = sample_room(count);
+    for (long i = 0; i < count; i++) {
+        uint64_t began = now_ns();
+        pid_t pid = fork();
+        if (pid < 0) {
+            die("fork");
+        }
+        if (pid == 0) {
+            execv(argv[1], argv + 1);
+            _exit(127);
+        }
+        reap(pid, argv[1]);
         samples[i] = now_ns() - began;
     }
     report_latency(samples, (size_t)count);
@@ -458,8 +552,11 @@ int main(int argc, char **argv) {
     }
     signal(SIGPIPE, SIG_IGN);
     pin();
-    if (strcmp(mode, "serve") == 0 && left >= 1) {
-        serve(left, argv);
+    if (strcmp(mode, "serve") == 0 && left == 1) {
+        serve(listen_on(argv[0]));
+    }
+    if (strcmp(mode, "crowd") == 0 && left == 2) {
+        crowd(argv[0], atoi(argv[1]));
     }
     alarm(120);
     if (strcmp(mode, "connect") == 0 && left == 4) {
@@ -468,8 +565,14 @@ int main(int argc, char **argv) {
         return measure_rtt(argv);
     } else if (strcmp(mode, "stream") == 0 && left == 3) {
         return measure_stream(argv);
-    } else if (strcmp(mode, "lookup") == 0 && left == 1) {
+    } else if (strcmp(mode, "await") == 0 && left == 2) {
+        return await(argv);
+    } else if (strcmp(mode, "flood") == 0 && left == 4) {
+        return measure_flood(argv);
+    } else if (strcmp(mode, "lookup") == 0 && left == 2) {
         return measure_lookup(argv);
+    } else if (strcmp(mode, "fork") == 0 && left >= 2) {
+        return measure_fork(argv);
     } else if (strcmp(mode, "spawn") == 0 && left >= 2) {
         return measure_spawn(argv);
     } else if (strcmp(mode, "launch") == 0 && left >= 2) {
