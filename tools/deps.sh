@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs what the named purposes need (build, test, conformance, demo, lint, docs), and says
-# what and why. Does nothing when everything is there.
+# Installs what the named purposes need (build, test, conformance, demo, fuzz, lint,
+# docs), and says what and why. Does nothing when everything is there.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -56,6 +56,10 @@ for purpose in "$@"; do
     conformance | test)
         python=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || python=3.11
         want "libpython$python-testsuite" '/usr/bin/python3 -c "import test.test_epoll"' "to run CPython's tests of sockets, bare and under Boxer" ;;
+    fuzz)
+        want clang 'command -v clang' 'to fuzz the monitor'
+        want libclang-rt-14-dev 'ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a' 'for the sanitizers and libFuzzer'
+        ;;
     lint) want clang-format 'command -v clang-format' 'to check the C style' ;;
     esac
 done
