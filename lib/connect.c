@@ -21,6 +21,9 @@
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
 #endif
+#ifndef TCP_FASTOPEN_CONNECT
+#define TCP_FASTOPEN_CONNECT 30
+#endif
 #ifndef TCP_FASTOPEN_NO_COOKIE
 #define TCP_FASTOPEN_NO_COOKIE 34
 #endif
@@ -31,6 +34,7 @@ enum { STATE_CLOSE = 7 }; /* TCP_CLOSE of the kernel's enum */
 struct attempt {
     int fd;
     int nonblock;
+    int hurried; /* MSG_DONTWAIT on a socket that blocks */
     union address to;
     socklen_t len;
     struct endpoint end;
@@ -45,10 +49,23 @@ static int tcp_state(int fd) {
     return r < 0 ? (int)r : state;
 }
 
+/* connect() knows no MSG_DONTWAIT; the shortest wait there is comes close. */
+static long connect_hurried(struct attempt *t) {
+    struct timeval shortest = {0, 1}, old;
+    socklen_t len = sizeof old;
+    long result, error = sys_getsockopt(t->fd, SOL_SOCKET, SO_SNDTIMEO, &old, &len);
+    if (error < 0)
+        return error;
+    sys_setsockopt(t->fd, SOL_SOCKET, SO_SNDTIMEO, &shortest, sizeof shortest);
+    result = kernel_connect(t->fd, &t->to, t->len);
+    sys_setsockopt(t->fd, SOL_SOCKET, SO_SNDTIMEO, &old, sizeof old);
+    return result;
+}
+
 static long connect_to(struct attempt *t, uint32_t ip, uint16_t port) {
     address_set_ip(&t->to, ip);
     address_set_port(&t->to, port);
-    return kernel_connect(t->fd, &t->to, t->len);
+    return t->hurried ? connect_hurried(t) : kernel_connect(t->fd, &t->to, t->len);
 }
 
 /* Where the socket is bound, also to [::] and a port. port is 0 when it is not. */
@@ -77,11 +94,10 @@ static void use_own_loopback(int fd, uint32_t own, uint16_t family) {
     sys_bind(fd, &a, len);
 }
 
-static long connect_native(struct attempt *t, const struct table_info *info, uint32_t underlay) {
+static void prepare_native(struct attempt *t, const struct table_info *info) {
     uint32_t own = info->header.own_underlay;
     if (is_loopback(own) && tcp_state(t->fd) == STATE_CLOSE)
         use_own_loopback(t->fd, own, t->end.family);
-    return connect_to(t, underlay, t->end.port);
 }
 
 /*
@@ -90,7 +106,7 @@ static long connect_native(struct attempt *t, const struct table_info *info, uin
  * that it is not, and then the socket may not go on to this peer.
  */
 static int queue_preface(struct attempt *t, const struct boxer_response *r) {
-    int yes = 1;
+    int yes = 1, no = 0;
     long n;
     address_set_ip(&t->to, r->ip);
     address_set_port(&t->to, r->port);
@@ -106,6 +122,7 @@ static int queue_preface(struct attempt *t, const struct boxer_response *r) {
         struct sockaddr none = {.sa_family = AF_UNSPEC};
         sys_connect(t->fd, &none, sizeof none);
     }
+    sys_setsockopt(t->fd, IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, &no, sizeof no);
     return 0;
 }
 
@@ -151,7 +168,11 @@ static long bind_for_hold(struct attempt *t, struct endpoint *local) {
 static long connect_hold(struct attempt *t, const struct boxer_response *r) {
     struct boxer_request q = {.op = BOXER_OP_HELD};
     struct endpoint local;
+    int no = 0;
     long error = bind_for_hold(t, &local);
+    /* It would let connect() return before there is a connection, and no SYN wait. */
+    if (socket_option(t->fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT) > 0)
+        sys_setsockopt(t->fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &no, sizeof no);
     q.cookie = socket_cookie(t->fd);
     q.ip = local.ip;
     q.port = local.port;
@@ -216,31 +237,68 @@ static int fresh(const struct attempt *t) {
     return t->end.family == AF_INET || socket_option(t->fd, IPPROTO_IPV6, IPV6_V6ONLY) == 0;
 }
 
-static long connect_member(struct attempt *t, const void *table, struct table_info *info) {
-    struct boxer_member m;
-    int found = table_member(table, info, t->end.ip, &m);
-    if (found == TABLE_HIT && m.transport == BOXER_TRANSPORT_NATIVE && m.underlay)
-        return connect_native(t, info, m.underlay);
-    if (!fresh(t))
-        return kernel_connect(t->fd, &t->to, t->len);
+static int is_native(int found, const struct boxer_member *m) {
+    return found == TABLE_HIT && m->transport == BOXER_TRANSPORT_NATIVE && m->underlay;
+}
+
+/* A fresh socket, and a peer that the kernel cannot reach by itself. */
+static long connect_elsewhere(struct attempt *t, int found, const struct boxer_member *m) {
     if (found == TABLE_UNUSABLE)
         return -ENETDOWN;
-    if (found == TABLE_MISS || m.transport == BOXER_TRANSPORT_NONE)
+    if (found == TABLE_MISS || m->transport == BOXER_TRANSPORT_NONE)
         return -EHOSTUNREACH;
-    t->nonblock = (sys_fcntl(t->fd, F_GETFL, 0) & O_NONBLOCK) != 0;
+    t->nonblock = t->hurried || (sys_fcntl(t->fd, F_GETFL, 0) & O_NONBLOCK) != 0;
     return connect_asking(t);
+}
+
+/* The table, if this address is one of the overlay's and fd a TCP socket. */
+static const void *begin(struct attempt *t, int fd, const void *sa, socklen_t len,
+                         struct table_info *info) {
+    const void *table = view_info(info);
+    if (!table || !address_from_guest(&t->to, sa, len) || !endpoint_of(&t->to, len, &t->end) ||
+        !in_overlay(info, t->end.ip) || !is_tcp(fd))
+        return NULL;
+    t->fd = fd;
+    t->len = len;
+    t->hurried = 0;
+    t->id = &environment()->identity;
+    t->ipc.fd = -1;
+    return table;
 }
 
 long hook_connect(int fd, const void *sa, socklen_t len) {
     struct attempt t;
+    struct boxer_member m;
     struct table_info info;
-    const void *table = view_info(&info);
-    if (!table || !address_from_guest(&t.to, sa, len) || !endpoint_of(&t.to, len, &t.end) ||
-        !in_overlay(&info, t.end.ip) || !is_tcp(fd))
+    const void *table = begin(&t, fd, sa, len, &info);
+    int found = table ? table_member(table, &info, t.end.ip, &m) : TABLE_MISS;
+    if (!table)
         return kernel_connect(fd, sa, len);
-    t.fd = fd;
-    t.len = len;
-    t.id = &environment()->identity;
-    t.ipc.fd = -1;
-    return connect_member(&t, table, &info);
+    if (is_native(found, &m)) {
+        prepare_native(&t, &info);
+        return connect_to(&t, m.underlay, t.end.port);
+    }
+    if (!fresh(&t))
+        return kernel_connect(fd, &t.to, len);
+    return connect_elsewhere(&t, found, &m);
+}
+
+long connect_to_send(int fd, const void *sa, socklen_t len, int flags, union address *to) {
+    struct attempt t;
+    struct boxer_member m;
+    struct table_info info;
+    const void *table = begin(&t, fd, sa, len, &info);
+    int found = table ? table_member(table, &info, t.end.ip, &m) : TABLE_MISS;
+    if (!table)
+        return SEND_AS_IS;
+    if (is_native(found, &m)) {
+        prepare_native(&t, &info);
+        address_set_ip(&t.to, m.underlay);
+        *to = t.to;
+        return SEND_TRANSLATED;
+    }
+    if (!fresh(&t))
+        return SEND_AS_IS;
+    t.hurried = (flags & MSG_DONTWAIT) && !(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK);
+    return connect_elsewhere(&t, found, &m); /* 0 is SEND_CONNECTED */
 }

@@ -9,11 +9,20 @@
 
 #include "entry.h"
 #include "execenv.h"
+#include "hooks.h"
 #include "libc.h"
 #include "sys.h"
 
+long hook_execve(const char *path, char *const *argv, char *const *envp) {
+    return WITH_EXECENV(long, envp, env, sys_execve(path, argv, env));
+}
+
+long hook_execveat(int dir, const char *path, char *const *argv, char *const *envp, int flags) {
+    return WITH_EXECENV(long, envp, env, sys_execveat(dir, path, argv, env, flags));
+}
+
 static int run(const char *path, char *const *argv, char *const *envp) {
-    return WITH_EXECENV(int, envp, env, libc_result(sys_execve(path, argv, env)));
+    return libc_result(hook_execve(path, argv, envp));
 }
 
 static int run_search(const char *file, char *const *argv, char *const *envp) {
@@ -45,7 +54,7 @@ ENTRY(int, fexecve, (int fd, char *const *argv, char *const *envp)) {
 }
 
 ENTRY(int, execveat, (int dir, const char *path, char *const *argv, char *const *envp, int flags)) {
-    return WITH_EXECENV(int, envp, env, libc_result(sys_execveat(dir, path, argv, env, flags)));
+    return libc_result(hook_execveat(dir, path, argv, envp, flags));
 }
 
 /* Arguments after the first, up to and with the NULL; INT_MAX when too many. */

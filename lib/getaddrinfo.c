@@ -12,6 +12,7 @@
 #include "entry.h"
 #include "libc.h"
 #include "mem.h"
+#include "names.h"
 #include "nodes.h"
 #include "sys.h"
 
@@ -166,15 +167,22 @@ static int is_ours(const char *node, const struct addrinfo *hints, struct node_a
     return nodes_lookup(node, found);
 }
 
+int getaddrinfo_own(const char *node, const char *service, const struct addrinfo *hints,
+                    struct addrinfo **result, int *error) {
+    struct node_addresses found;
+    if (!libc()->getaddrinfo || !libc()->freeaddrinfo || !is_ours(node, hints, &found))
+        return 0;
+    *error = resolve_node(&found, service, hints, result);
+    return 1;
+}
+
 ENTRY(int, getaddrinfo,
       (const char *node, const char *service, const struct addrinfo *hints,
        struct addrinfo **result)) {
-    struct node_addresses found;
-    if (!libc()->getaddrinfo || !libc()->freeaddrinfo)
-        return EAI_FAIL;
-    if (is_ours(node, hints, &found))
-        return resolve_node(&found, service, hints, result);
-    return libc()->getaddrinfo(node, service, hints, result);
+    int error;
+    if (getaddrinfo_own(node, service, hints, result, &error))
+        return error;
+    return libc()->getaddrinfo ? libc()->getaddrinfo(node, service, hints, result) : EAI_FAIL;
 }
 
 ENTRY(void, freeaddrinfo, (struct addrinfo * list)) {

@@ -13,6 +13,9 @@ extern char **libc_environment __asm__("environ") __attribute__((weak));
 static const char *const names[] = {
     "connect",
     "accept4",
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
     "__h_errno_location",
     "gnu_get_libc_version",
     "getaddrinfo",
@@ -28,14 +31,18 @@ static const char *const names[] = {
     "fexecve",
     "posix_spawn",
     "posix_spawnp",
+    "system",
+    "popen",
+    "getaddrinfo_a",
 };
 
 enum { COUNT = sizeof names / sizeof names[0] };
 _Static_assert(sizeof(struct libc) == COUNT * sizeof(void *), "one name for each member");
 
+struct libc libc_found;
+
 /* Threads that come here first at the same time all write the same values. */
 const struct libc *libc(void) {
-    static struct libc table;
     static int ready;
     if (!__atomic_load_n(&ready, __ATOMIC_ACQUIRE)) {
         struct symbol symbols[COUNT];
@@ -43,10 +50,10 @@ const struct libc *libc(void) {
             symbols[i] = (struct symbol){names[i], NULL};
         resolve_next(symbols, COUNT);
         for (unsigned i = 0; i < COUNT; i++)
-            __atomic_store_n((void **)&table + i, symbols[i].address, __ATOMIC_RELAXED);
+            __atomic_store_n((void **)&libc_found + i, symbols[i].address, __ATOMIC_RELAXED);
         __atomic_store_n(&ready, 1, __ATOMIC_RELEASE);
     }
-    return &table;
+    return &libc_found;
 }
 
 int libc_errno(void) {
@@ -58,9 +65,9 @@ void libc_set_errno(int error) {
         *libc_errno_location() = error;
 }
 
-int libc_result(long result) {
+long libc_result(long result) {
     if (result >= 0)
-        return (int)result;
+        return result;
     libc_set_errno((int)-result);
     return -1;
 }
@@ -69,8 +76,16 @@ char **libc_environ(void) {
     return &libc_environment ? libc_environment : NULL;
 }
 
-/* Takes the error out of errno, so that a later success leaves errno alone. */
-static long without_errno(int result, int saved) {
+void libc_set_environ(char **envp) {
+    if (&libc_environment)
+        libc_environment = envp;
+}
+
+int libc_has_errno(void) {
+    return libc_errno_location != NULL;
+}
+
+long libc_without_errno(long result, int saved) {
     long error = result < 0 ? -libc_errno() : result;
     libc_set_errno(saved);
     return error;
@@ -78,14 +93,14 @@ static long without_errno(int result, int saved) {
 
 long kernel_connect(int fd, const void *sa, socklen_t len) {
     int saved = libc_errno();
-    if (!libc()->connect || !libc_errno_location)
+    if (!libc()->connect || !libc_has_errno())
         return sys_connect(fd, sa, len);
-    return without_errno(libc()->connect(fd, sa, len), saved);
+    return libc_without_errno(libc()->connect(fd, sa, len), saved);
 }
 
 long kernel_accept4(int fd, void *sa, socklen_t *len, int flags) {
     int saved = libc_errno();
-    if (!libc()->accept4 || !libc_errno_location)
+    if (!libc()->accept4 || !libc_has_errno())
         return sys_accept4(fd, sa, len, flags);
-    return without_errno(libc()->accept4(fd, sa, len, flags), saved);
+    return libc_without_errno(libc()->accept4(fd, sa, len, flags), saved);
 }

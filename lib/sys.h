@@ -64,6 +64,10 @@ static inline long sys_sendto(int fd, const void *data, size_t size, int flags, 
     return boxer_syscall(__NR_sendto, fd, (long)data, (long)size, flags, (long)sa, len);
 }
 
+static inline long sys_sendmsg(int fd, const struct msghdr *m, int flags) {
+    return boxer_syscall(__NR_sendmsg, fd, (long)m, flags, 0, 0, 0);
+}
+
 static inline long sys_recvmsg(int fd, struct msghdr *m, int flags) {
     return boxer_syscall(__NR_recvmsg, fd, (long)m, flags, 0, 0, 0);
 }

@@ -3,12 +3,13 @@
 #include <errno.h>
 
 #include "entry.h"
+#include "hooks.h"
 #include "libc.h"
 #include "mem.h"
 #include "sys.h"
 #include "view.h"
 
-static long hook_uname(struct utsname *u) {
+long hook_uname(struct utsname *u) {
     struct table_info info;
     long result = sys_uname(u);
     if (result == 0 && view_info(&info) && info.header.own_name[0]) {

@@ -39,6 +39,11 @@ static const struct {
     {"threads", guest_threads},
     {"renewed", guest_renewed},
     {"cancel", guest_cancel},
+    {"syscall", guest_syscall},
+    {"fastopen", guest_fastopen},
+    {"fastopen-errors", guest_fastopen_errors},
+    {"shell", guest_shell},
+    {"addrinfo-a", guest_addrinfo_a},
 };
 
 struct sockaddr_in v4(const char *ip, unsigned port) {

@@ -51,5 +51,10 @@ void guest_hostile(void);
 void guest_threads(void);
 void guest_renewed(void);
 void guest_cancel(void);
+void guest_syscall(void);
+void guest_fastopen(void);
+void guest_fastopen_errors(void);
+void guest_shell(void);
+void guest_addrinfo_a(void);
 
 #endif

@@ -2,6 +2,7 @@
 /* Cases of exec and spawn: whatever environment is made, the preload is in it. */
 #include <fcntl.h>
 #include <spawn.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "guest.h"
@@ -28,7 +29,20 @@ static void check_child(pid_t pid) {
     CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
 }
 
-enum way { EXECVE, EXECVE_NULL, EXECV, EXECVP, EXECVPE, EXECL, EXECLP, EXECLE, FEXECVE, WAYS };
+enum way {
+    EXECVE,
+    EXECVE_NULL,
+    EXECV,
+    EXECVP,
+    EXECVPE,
+    EXECL,
+    EXECLP,
+    EXECLE,
+    FEXECVE,
+    BY_NUMBER,
+    BY_NUMBER_AT,
+    WAYS
+};
 
 static void run(enum way way) {
     char *nothing[] = {NULL};
@@ -59,6 +73,12 @@ static void run(enum way way) {
             break;
         case FEXECVE:
             fexecve(open(self, O_RDONLY), arguments, few);
+            break;
+        case BY_NUMBER:
+            syscall(SYS_execve, self, arguments, few);
+            break;
+        case BY_NUMBER_AT:
+            syscall(SYS_execveat, AT_FDCWD, self, arguments, few, 0);
             break;
         default:
             break;
@@ -120,4 +140,25 @@ void guest_exec(void) {
     if (pid == 0)
         run(EXECV);
     check_child(pid);
+}
+
+/* The shells of system and popen, in an environment with nothing in it. */
+void guest_shell(void) {
+    static const char *const look =
+        "case $LD_PRELOAD in \"$BOXER_LIB\"*) [ \"$BOXER_NETWORK\" = shop ] && exit 3;; esac; exit "
+        "4";
+    FILE *f;
+    char *name = getenv("BOXER_LIB");
+    CHECK(name && WEXITSTATUS(system(look)) == 3);
+    CHECK(unsetenv("LD_PRELOAD") == 0 && WEXITSTATUS(system(look)) == 3);
+    CHECK(!getenv("LD_PRELOAD")); /* for the guest it stays as it made it */
+    clearenv();
+    for (int i = 0; i < 3; i++)
+        CHECK(WEXITSTATUS(system(look)) == 3);
+    CHECK(!getenv("BOXER_LIB"));
+    CHECK(setenv("MARK", "3", 1) == 0);
+    f = popen(look, "r");
+    CHECK(f && WEXITSTATUS(pclose(f)) == 3);
+    CHECK(system(NULL) != 0 && !popen("true", "nonsense"));
+    CHECK(!getenv("LD_PRELOAD") && strcmp(getenv("MARK"), "3") == 0);
 }

@@ -139,3 +139,24 @@ void guest_hostname(void) {
     CHECK(cut == 0 && strcmp(name, "fro") == 0);
 #endif
 }
+
+#ifdef __GLIBC__
+/* Names of the network and others in one list; freed by the usual function. */
+void guest_addrinfo_a(void) {
+    struct gaicb ours = {.ar_name = "store", .ar_service = "80"};
+    struct gaicb theirs = {.ar_name = "127.0.0.1", .ar_service = "80"};
+    struct gaicb *list[] = {&ours, NULL, &theirs}, *one[] = {&ours};
+    CHECK(getaddrinfo_a(GAI_WAIT, list, 3, NULL) == 0);
+    CHECK(gai_error(&ours) == 0 && ip_of(ours.ar_result) == 0x64500002);
+    CHECK(gai_error(&theirs) == 0 && ip_of(theirs.ar_result) == 0x7f000001);
+    freeaddrinfo(ours.ar_result);
+    freeaddrinfo(theirs.ar_result);
+    CHECK(getaddrinfo_a(GAI_NOWAIT, one, 1, NULL) == 0 && gai_error(&ours) == 0);
+    CHECK(gai_suspend((const struct gaicb **)one, 1, NULL) == EAI_ALLDONE);
+    freeaddrinfo(ours.ar_result);
+    ours.ar_service = "no-such-service";
+    CHECK(getaddrinfo_a(GAI_WAIT, one, 1, NULL) == 0 && gai_error(&ours) == EAI_SERVICE);
+}
+#else
+void guest_addrinfo_a(void) {}
+#endif
