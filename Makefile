@@ -18,7 +18,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-c test-go bench bench-docs conformance lint docs clean
+.PHONY: help deps build demo test test-c test-go bench bench-docs conformance fuzz lint docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,11 @@ conformance: build ## CPython's network tests, bare against Boxer on every trans
 	@mkdir -p bench
 	BOXER_BIN=$(CURDIR)/bin BOXER_CONFORMANCE_OUT=$(CURDIR)/bench/conformance.json go test -count=1 -timeout 120m -run '^TestConformance$$' -v ./runtime/conformance
 
+FUZZTIME ?= 60
+fuzz: ## fuzz what reads foreign bytes, FUZZTIME seconds each
+	@tools/deps.sh build fuzz
+	$(MAKE) -C lib fuzz FUZZTIME=$(FUZZTIME)
+
 lint: ## golangci-lint, gofmt, vet, clang-format
 	@tools/deps.sh lint
 	$(MAKE) -C lib format-check
@@ -88,7 +93,8 @@ lint: ## golangci-lint, gofmt, vet, clang-format
 	go vet ./...
 	tools/bin/golangci-lint run ./...
 
-docs: build ## regenerate the provider's reference pages
+docs: build ## regenerate the reference pages: the provider's, and of the process monitor
+	lib/interposition.sh > docs/interposition.md
 	@tools/deps.sh docs
 	tools/docs.sh
 

@@ -69,7 +69,7 @@ __attribute__((used)) long syscall_failed(long result) {
     return libc_result(result);
 }
 
-/* The list of exports is checked against this name: ENTRY(long, syscall, ...) */
+/* ENTRY(long, syscall, ...), in the only language that can do it. */
 #if defined(__x86_64__)
 __asm__(
     ".pushsection .text\n"

@@ -10,9 +10,20 @@ fail() {
     exit 1
 }
 
-# The names in exports.map, one a line.
-wanted=$(sed -n '/global:/,/local:/p' "$here/../exports.map" | sed 's/global://; s/local://' |
-    tr -s ' ;' '\n' | grep . | sort)
+# The page says what is exported: no more and no less.
+page=$here/../../docs/interposition.md
+"$here/../interposition.sh" | cmp - "$page" || fail "$page" "is not what exports.map says: make docs"
+wanted=$(sed -n 's/^| \*\*`\([A-Za-z0-9_]*\)`\*\* |.*/\1/p' "$page" | sort)
+for name in $(sed -n 's/^| \(`.*`\) | .*/\1/p' "$page" | cut -d '|' -f 1 | tr -d '`,'); do
+    case " $(echo $wanted) " in *" $name "*) fail "$page" "has $name twice" ;; esac
+done
+# What is written to be exported is in the list.
+entries=$(sed -n 's/^ENTRY([^,]*, *\([A-Za-z0-9_]*\),.*/\1/p; s/.*ENTRY(long, \(syscall\), .*/\1/p' \
+    "$here"/../*.c | sort)
+[ "$entries" = "$wanted" ] || fail "$page" "names
+$wanted
+and the sources have
+$entries"
 
 check() {
     lib=$1
