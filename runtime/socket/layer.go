@@ -27,8 +27,8 @@ type Options struct {
 	// Underlay is the address natively arriving connections are addressed to;
 	// signal connections go there as well. The zero Addr: loopback.
 	Underlay netip.Addr
-	// Adopt takes up the listeners that exist already when Run starts: those of
-	// a guest that outlived the supervisor before this one. Listeners of this
+	// Adopt takes up the listeners that exist already: those of a guest that
+	// outlived the supervisor before this one. Listeners of this
 	// process are left alone. Off on a machine shared with other programs.
 	Adopt bool
 	// Exclude are ports that no existing listener is taken up on (the overlay
@@ -76,7 +76,8 @@ type Layer struct {
 	book book
 }
 
-// New makes a Layer; Run makes it sweep.
+// New makes a Layer, with the existing listeners if asked to: nobody may be
+// told that none is there. Run makes it sweep.
 func New(o Options) *Layer {
 	if o.Sweep == 0 {
 		o.Sweep = 250 * time.Millisecond
@@ -95,6 +96,11 @@ func New(o Options) *Layer {
 	}
 	l.book.entries = map[uint64]*entry{}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
+	if o.Adopt {
+		if err := l.adopt(); err != nil {
+			o.Logger.Warn().Err(err).Msg("listeners of a guest that ran before are not taken up")
+		}
+	}
 	return l
 }
 
@@ -106,15 +112,10 @@ func (l *Layer) SetUnderlay(a netip.Addr) {
 	l.settle()
 }
 
-// Run adopts existing listeners if asked to and sweeps until ctx ends; then it
-// resets what is still queued and returns nil.
+// Run sweeps until ctx ends; then it resets what is still queued and returns
+// nil.
 func (l *Layer) Run(ctx context.Context) error {
 	defer l.shut()
-	if l.o.Adopt {
-		if err := l.adopt(); err != nil {
-			l.o.Logger.Warn().Err(err).Msg("listeners of a guest that ran before are not taken up")
-		}
-	}
 	tick := time.NewTicker(l.o.Sweep)
 	defer tick.Stop()
 	for turn := 0; ; turn++ {

@@ -44,6 +44,7 @@ type item struct {
 // when the queue stayed full.
 func (l *Layer) Deliver(ctx context.Context, file *os.File, local, peer netip.AddrPort) error {
 	it := &item{file: file, local: unmapped(local), peer: unmapped(peer)}
+	abortive(file, true)
 	room, err := l.enqueue(it)
 	if room == nil {
 		return l.explain(err, it)
@@ -149,12 +150,22 @@ func (q *queue) take(sig *signal) *item {
 
 // resetFile closes a connection with an RST.
 func resetFile(f *os.File) {
+	abortive(f, true)
+	f.Close()
+}
+
+// abortive makes the kernel reset a connection that is closed, also by the death
+// of this process: what waits in a queue then ends as it does in the kernel's.
+func abortive(f *os.File, yes bool) {
+	var linger unix.Linger
+	if yes {
+		linger.Onoff = 1
+	}
 	if raw, err := f.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
-			unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+			unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &linger)
 		})
 	}
-	f.Close()
 }
 
 // socketOption reads a 64-bit socket option, 0 where the kernel has none.

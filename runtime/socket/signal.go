@@ -242,6 +242,7 @@ func (l *Layer) Accept(_ context.Context, r ipc.AcceptRequest) (ipc.Accepted, fu
 	if ls := l.listeners[r.Cookie]; r.V6 || (ls != nil && ls.v6) {
 		family = unix.AF_INET6
 	}
+	abortive(it.file, false)
 	a := ipc.Accepted{File: it.file, Addresses: ipc.Addresses{Local: it.local, Peer: it.peer, Family: family}}
 	l.rememberFile(it.file, a.Addresses)
 	return a, func(taken bool) { l.handed(sig, it, taken) }, nil
@@ -268,6 +269,7 @@ func (l *Layer) handed(sig *signal, it *item, taken bool) {
 		} else if other := l.queues[q.port]; other != q {
 			q = other // the port was closed and opened again meanwhile
 		}
+		abortive(it.file, true)
 		q.items = append([]*item{it}, q.items...)
 		l.raise(q, it, retryPause)
 	}

@@ -68,7 +68,9 @@ func (l *Layer) plan(ctx context.Context, r Request) (Plan, error) {
 	if err := l.confirm(ctx, m, r.To.Port()); err != nil {
 		return Plan{}, err
 	}
-	if class == ClassDirect && !r.Fallback {
+	// A lost member's supervisor may be back in a moment: only what is held can
+	// be tried again.
+	if class == ClassDirect && !r.Fallback && m.State != cluster.StateLost {
 		return l.direct(self, m, r), nil
 	}
 	return l.hold(self, m, r)

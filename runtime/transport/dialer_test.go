@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -194,6 +195,35 @@ func TestFallbackFromDirectIsHeld(t *testing.T) {
 	}
 }
 
+// A peer whose supervisor has just died may be back in a moment.
+func TestConnectWaitsForALostPeer(t *testing.T) {
+	n := newNetwork(t)
+	a, b := n.node(), n.node()
+	arrivals := b.listen(80)
+	// Its overlay port is closed for now.
+	ln, err := ListenOverlay(context.Background(), "127.68.9.9:0")
+	must(t, err)
+	n.mu.Lock()
+	n.on[b.id-1].State = cluster.StateLost
+	n.on[b.id-1].Listeners = []uint16{80}
+	n.on[b.id-1].UnderlayAddress = ln.Addr().(*net.TCPAddr).AddrPort()
+	at := n.on[b.id-1].UnderlayAddress
+	n.mu.Unlock()
+	ln.Close()
+	g := a.connect(b.port(80), false)
+	if got := g.events(300 * time.Millisecond); got != 0 {
+		t.Fatalf("events %#x while the peer is away", got)
+	}
+	ln, err = ListenOverlay(context.Background(), at.String())
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- b.Serve(ctx, ln) }()
+	talk(t, g.conn(), receive(t, arrivals).conn)
+	cancel()
+	must(t, <-done)
+}
+
 func TestErrorsMeanWhatTheyMeanNatively(t *testing.T) {
 	n := newNetwork(t)
 	a, hidden, dead := n.node(), n.node(behindNAT), n.node()
@@ -366,14 +396,14 @@ func TestRestrictedDialer(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			arrivals := test.to.listen(80)
-			relays := n.by[1].relay.count()
+			eventually(t, "the seed is idle", func() bool { return n.by[1].relay.count() == 0 })
 			g := test.from.connect(test.to.port(80), false)
 			a := receive(t, arrivals)
 			g.events(5 * time.Second)
 			if want := test.from.port(g.local.Port()); a.local != test.to.port(80) || a.peer != want {
 				t.Errorf("arrived at %s from %s, want %s from %s", a.local, a.peer, test.to.port(80), want)
 			}
-			if got := n.by[1].relay.count() - relays; (got > 0) != (test.path == pathRelay && test.from != both) {
+			if got := n.by[1].relay.count(); (got > 0) != (test.path == pathRelay && test.from != both) {
 				t.Errorf("%d connections through the seed", got)
 			}
 			talk(t, g.conn(), a.conn)

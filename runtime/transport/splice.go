@@ -14,7 +14,8 @@ import (
 )
 
 // splice joins two connections until both directions have ended, or ctx has,
-// and closes them. A half-close is passed on as one, a reset as a reset. The
+// and closes them. A half-close is passed on as one, a reset as a reset, and the
+// death of this process as one: what is cut short may not look complete. The
 // bytes stay in the kernel (splice(2)).
 func splice(ctx context.Context, a, b *net.TCPConn) {
 	abort := sync.OnceFunc(func() {
@@ -24,6 +25,8 @@ func splice(ctx context.Context, a, b *net.TCPConn) {
 	stop := context.AfterFunc(ctx, abort)
 	keepUrgent(a)
 	keepUrgent(b)
+	a.SetLinger(0)
+	b.SetLinger(0)
 	var both sync.WaitGroup
 	for _, way := range [][2]*net.TCPConn{{a, b}, {b, a}} {
 		both.Go(func() {
@@ -35,7 +38,10 @@ func splice(ctx context.Context, a, b *net.TCPConn) {
 		})
 	}
 	both.Wait()
-	stop()
+	if stop() {
+		a.SetLinger(-1)
+		b.SetLinger(-1)
+	}
 	a.Close()
 	b.Close()
 }
