@@ -46,10 +46,11 @@ func (r *functionNodeResource) Configure(_ context.Context, req resource.Configu
 
 type functionNodeModel struct {
 	nodeModel
-	DesiredCount types.Int64 `tfsdk:"desired_count"`
-	MemorySize   types.Int64 `tfsdk:"memory_size"`
-	Timeout      types.Int64 `tfsdk:"timeout"`
-	RunningCount types.Int64 `tfsdk:"running_count"`
+	DesiredCount     types.Int64 `tfsdk:"desired_count"`
+	MemorySize       types.Int64 `tfsdk:"memory_size"`
+	EphemeralStorage types.Int64 `tfsdk:"ephemeral_storage"`
+	Timeout          types.Int64 `tfsdk:"timeout"`
+	RunningCount     types.Int64 `tfsdk:"running_count"`
 }
 
 func (r *functionNodeResource) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
@@ -68,15 +69,23 @@ func (r *functionNodeResource) Schema(_ context.Context, _ resource.SchemaReques
 			},
 			"memory_size": schema.Int64Attribute{
 				Optional: true, Computed: true,
+				Default: int64default.StaticInt64(512),
+				MarkdownDescription: "Memory of one replica in MB, 128 to 10240, and its share of CPU: 1769 MB come with one. Default 512. " +
+					"A change replaces the node.",
+				Validators:    []validator.Int64{int64validator.Between(128, 10240)},
+				PlanModifiers: replace,
+			},
+			"ephemeral_storage": schema.Int64Attribute{
+				Optional: true, Computed: true,
 				Default:             int64default.StaticInt64(512),
-				MarkdownDescription: "Memory of one replica in MB, 128 to 10240. Default 512.",
-				Validators:          []validator.Int64{int64validator.Between(128, 10240)},
+				MarkdownDescription: "Size of one replica's `/tmp` in MB, 512 to 10240. Default 512. A change replaces the node.",
+				Validators:          []validator.Int64{int64validator.Between(512, 10240)},
 				PlanModifiers:       replace,
 			},
 			"timeout": schema.Int64Attribute{
 				Optional: true, Computed: true,
 				Default:             int64default.StaticInt64(900),
-				MarkdownDescription: "Seconds a replica may run before it leaves the network and ends, 1 to 900. Default 900.",
+				MarkdownDescription: "Seconds a replica may run before it leaves the network and ends, 1 to 900. Default 900. A change replaces the node.",
 				Validators:          []validator.Int64{int64validator.Between(1, 900)},
 				PlanModifiers:       replace,
 			},
@@ -145,6 +154,7 @@ func (m *functionNodeModel) slotNames() []string {
 func (m *functionNodeModel) spec(ctx context.Context, diags *diag.Diagnostics) nodeSpec {
 	spec := m.nodeModel.spec(ctx, config.KindFunction, diags)
 	spec.MemoryMB = int(m.MemorySize.ValueInt64())
+	spec.EphemeralMB = int(m.EphemeralStorage.ValueInt64())
 	spec.TimeoutS = int(m.Timeout.ValueInt64())
 	return spec
 }

@@ -60,7 +60,8 @@ type nodeSpec struct {
 	WaitFor                      map[string]int
 	Transports                   []string // none: all
 	Publish                      []config.Publish
-	MemoryMB, TimeoutS           int // functions only
+	MemoryMB, EphemeralMB        int // functions only
+	TimeoutS                     int // functions only
 }
 
 // explained is an error with what to do about it.

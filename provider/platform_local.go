@@ -258,7 +258,7 @@ func (p *localPlatform) CreateFunction(ctx context.Context, spec nodeSpec) error
 	ctx, cancel := step(ctx)
 	defer cancel()
 	_, err = client.CreateFunction(ctx, localcloud.FunctionSpec{
-		Name: spec.Name, SourceDir: spec.SourceDir, MemoryMB: spec.MemoryMB, TimeoutS: spec.TimeoutS,
+		Name: spec.Name, SourceDir: spec.SourceDir, MemoryMB: spec.MemoryMB, EphemeralMB: spec.EphemeralMB, TimeoutS: spec.TimeoutS,
 	})
 	if errors.Is(err, localcloud.ErrExists) {
 		return nameTaken(spec, "another function")

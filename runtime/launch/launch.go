@@ -221,7 +221,46 @@ func (l *Launcher) guestFailure(w Want, m cluster.Member) *Failure {
 		}
 		f.Remedy = keepRunning
 	}
+	if why := l.OutOfMemory(context.Background(), w, m.Guest.ExitCode); why != "" {
+		f.Cause, f.Remedy = f.Cause+": "+why, "Give the function more memory."
+	}
 	return f.readable()
+}
+
+// killed is the exit status of a guest that was killed, for lack of memory or
+// otherwise.
+const killed = 128 + 9
+
+// OutOfMemory is what the platform says of a function whose guest ended with
+// this status if it was for lack of memory, else "".
+func (l *Launcher) OutOfMemory(ctx context.Context, w Want, exit *int) string {
+	if w.Function == "" || exit == nil || *exit != killed {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // the sandbox ends soon after its guest
+	defer cancel()
+	for {
+		invocations, err := l.Client.Invocations(ctx, w.Function)
+		if err != nil {
+			return ""
+		}
+		for _, inv := range invocations {
+			if inv.LaunchID != cluster.LaunchID(w.Token) || inv.State == localcloud.InvocationRunning {
+				continue
+			}
+			why, rest, _ := strings.Cut(inv.Error, ": ")
+			if why != localcloud.OutOfMemory {
+				return ""
+			}
+			size, _, _ := strings.Cut(rest, ": ")
+			return why + ": " + size
+		}
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // checkPlatform notices hosts and sandboxes that ended before they ever joined.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/boxer-overlay/boxer/layer"
@@ -18,9 +19,11 @@ import (
 
 // Defaults and bounds of a function, as on Lambda.
 const (
-	defaultMemoryMB = 1769
-	defaultTimeoutS = 900
-	keepInvocations = 100 // ended ones, per function
+	defaultMemoryMB    = 1769
+	defaultEphemeralMB = 512
+	defaultTimeoutS    = 900
+	maxEnvironment     = 4 << 10 // bytes, names and values in total
+	keepInvocations    = 100     // ended ones, per function
 )
 
 // function is a function as the daemon keeps it. Its directory holds
@@ -100,6 +103,9 @@ func (spec *FunctionSpec) complete() error {
 	if spec.MemoryMB == 0 {
 		spec.MemoryMB = defaultMemoryMB
 	}
+	if spec.EphemeralMB == 0 {
+		spec.EphemeralMB = defaultEphemeralMB
+	}
 	if spec.TimeoutS == 0 {
 		spec.TimeoutS = defaultTimeoutS
 	}
@@ -109,8 +115,25 @@ func (spec *FunctionSpec) complete() error {
 	if spec.MemoryMB < 128 || spec.MemoryMB > 10240 {
 		return fmt.Errorf("function %q: memory of %d MB: want 128 to 10240", spec.Name, spec.MemoryMB)
 	}
+	if spec.EphemeralMB < 512 || spec.EphemeralMB > 10240 {
+		return fmt.Errorf("function %q: ephemeral storage of %d MB: want 512 to 10240", spec.Name, spec.EphemeralMB)
+	}
 	if spec.TimeoutS < 1 || spec.TimeoutS > 900 {
 		return fmt.Errorf("function %q: timeout of %d s: want 1 to 900", spec.Name, spec.TimeoutS)
+	}
+	return spec.checkEnvironment()
+}
+
+func (spec *FunctionSpec) checkEnvironment() error {
+	size := 0
+	for name, value := range spec.Environment {
+		if size += len(name) + len(value); name == "" || strings.ContainsAny(name, "=\x00") || strings.Contains(value, "\x00") {
+			return fmt.Errorf("function %q: environment variable %q is not one", spec.Name, name)
+		}
+	}
+	if size > maxEnvironment {
+		return fmt.Errorf("function %q: its environment has %d bytes, the limit is %d in total: "+
+			"put variables of the guest into the launch event, which has room for them", spec.Name, size, maxEnvironment)
 	}
 	return nil
 }
@@ -125,7 +148,8 @@ func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Funct
 		return Function{}, fmt.Errorf("function %q %w on network %q: choose another name or delete it first", spec.Name, ErrExists, d.info.Name)
 	}
 	f := &function{making: true, record: Function{
-		Name: spec.Name, MemoryMB: spec.MemoryMB, TimeoutS: spec.TimeoutS, CodeSHA256: hash, Created: time.Now().UTC(),
+		Name: spec.Name, MemoryMB: spec.MemoryMB, EphemeralMB: spec.EphemeralMB, TimeoutS: spec.TimeoutS,
+		Environment: spec.Environment, Relaxed: spec.Relaxed, CodeSHA256: hash, Created: time.Now().UTC(),
 		ARN: "arn:aws:lambda:local:000000000000:function:" + d.info.Name + "-" + spec.Name,
 	}}
 	d.functions[spec.Name] = f
@@ -278,7 +302,7 @@ func (d *daemon) startInvocation(f Function, i *invocation, payload []byte) (*sa
 	if _, err := os.Stat(d.rt.layer() + "/" + layer.BootstrapPath); err != nil {
 		return nil, "", fmt.Errorf("layer: %w: delete the network and create it again", err)
 	}
-	at, err := d.router.addSandbox()
+	at, err := d.router.addSandbox(f.Relaxed)
 	if err != nil {
 		return nil, "", err
 	}
@@ -294,13 +318,38 @@ func (d *daemon) startInvocation(f Function, i *invocation, payload []byte) (*sa
 		StateDir: d.dir.stateDir(), Staging: staging, Secret: d.secret,
 		Source: d.dir.join("functions", f.Name, "source"), LayerDir: d.rt.layer(),
 		UID: functionUID, GID: functionGID, MapUID: uid, MapGID: gid,
+		TmpMB: max(f.EphemeralMB, defaultEphemeralMB), Relaxed: f.Relaxed,
 		Event: &event{
-			RequestID: i.record.RequestID, Function: f.Name, ARN: f.ARN, Slot: i.record.Slot,
-			MemoryMB: f.MemoryMB, Timeout: timeout, Deadline: time.Now().Add(timeout), Payload: payload,
+			RequestID: i.record.RequestID, Function: f.Name, ARN: f.ARN, Slot: i.record.Slot, MemoryMB: f.MemoryMB,
+			Timeout: timeout, Deadline: time.Now().Add(timeout), Payload: payload, Environment: f.Environment,
 		},
 	}
-	box, err := d.startSandbox(spec, at, nil, func() { _ = removeAll(staging) })
+	group, entries := &cgroup{}, []*os.File(nil)
+	if !f.Relaxed {
+		group, entries = d.limit(&spec)
+	}
+	box, err := d.startSandbox(spec, at, entries, func(b *sandbox) {
+		if group.outOfMemory() {
+			b.explain(fmt.Sprintf("%s: memory_size = %d MB", OutOfMemory, f.MemoryMB))
+		}
+		group.remove()
+		_ = removeAll(staging)
+	})
 	return box, at.address.String(), err
+}
+
+// limit makes the control groups of a sandbox, and notes in spec what cannot be
+// limited, which is no reason not to run.
+func (d *daemon) limit(spec *initSpec) (*cgroup, []*os.File) {
+	d.limiting.Lock()
+	defer d.limiting.Unlock()
+	group, err := d.dir.newCgroup(spec.Event.RequestID, spec.Event.MemoryMB)
+	entries, openErr := group.open()
+	if err = errors.Join(err, openErr); err != nil {
+		spec.Unlimited = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	spec.Groups = len(entries)
+	return group, entries
 }
 
 func (d *daemon) listInvocations(name string) ([]Invocation, error) {

@@ -34,7 +34,7 @@ const drainTime = 10 * time.Second
 const (
 	specFD   = 3 // the initSpec, JSON up to its end
 	reportFD = 4 // initReports, JSON lines
-	listenFD = 5 // the published listeners
+	listenFD = 5 // the published listeners, or what the sandbox enters its control groups by
 )
 
 // initSpec tells the init of a host what the host is.
@@ -56,7 +56,12 @@ type initSpec struct {
 	MapGID   int    `json:"map_gid"`
 	Listen   int    `json:"listen"` // published listeners
 
-	Event *event `json:"event,omitempty"` // functions: what to run
+	// Functions only.
+	Event     *event `json:"event,omitempty"` // what to run
+	TmpMB     int    `json:"tmp_mb,omitempty"`
+	Relaxed   bool   `json:"relaxed,omitempty"`   // not held to Lambda's rules
+	Groups    int    `json:"groups,omitempty"`    // control groups to enter
+	Unlimited string `json:"unlimited,omitempty"` // why memory or CPU are not limited
 }
 
 func (s *initSpec) isVM() bool { return s.Kind != config.KindFunction }
@@ -72,6 +77,9 @@ type initReport struct {
 // starts what runs there, reaps, and ends when that ends; the kernel then kills
 // whatever is left in its namespaces.
 func HostMain(args []string) int {
+	if len(args) > 0 && args[0] == confineWord {
+		return confineMain(args[1:])
+	}
 	if os.Getpid() != 1 || len(args) != 1 {
 		fmt.Fprintln(os.Stderr, "boxer local-host is started by Boxer itself")
 		return 125
@@ -142,7 +150,7 @@ func (h *hostInit) runVM() error {
 	if h.spec.Listen > 0 {
 		env = append(env, "LISTEN_FDS="+strconv.Itoa(h.spec.Listen))
 	}
-	if err := h.start([]string{"/bin/sh", hostScript}, env); err != nil {
+	if err := h.start("/bin/sh", []string{"/bin/sh", hostScript}, env, nil); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	h.report(initReport{Started: true})
@@ -155,13 +163,15 @@ func (h *hostInit) runVM() error {
 
 // start starts the guest's side in a user namespace in which it is nobody
 // special: mapped root would be root enough for programs to try and change user.
-func (h *hostInit) start(argv, env []string) error {
+// What was handed in is its own from descriptor 3 up.
+func (h *hostInit) start(path string, argv, env []string, caps []uintptr) error {
 	files := []uintptr{0, 1, 2}
-	for i := range h.spec.Listen {
+	handed := h.spec.Listen + h.spec.Groups
+	for i := range handed {
 		unix.CloseOnExec(listenFD + i) // the child has it under another number
 		files = append(files, uintptr(listenFD+i))
 	}
-	pid, _, err := syscall.StartProcess(argv[0], argv, &syscall.ProcAttr{
+	pid, _, err := syscall.StartProcess(path, argv, &syscall.ProcAttr{
 		Dir: "/", Env: env, Files: files,
 		Sys: &syscall.SysProcAttr{
 			Setsid:      true,
@@ -169,12 +179,13 @@ func (h *hostInit) start(argv, env []string) error {
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: h.spec.UID, HostID: h.spec.MapUID, Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: h.spec.GID, HostID: h.spec.MapGID, Size: 1}},
 			Credential:  &syscall.Credential{Uid: uint32(h.spec.UID), Gid: uint32(h.spec.GID), NoSetGroups: true},
+			AmbientCaps: caps,
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("start %s: %w", argv[0], err)
+		return fmt.Errorf("start %s: %w", path, err)
 	}
-	for i := range h.spec.Listen {
+	for i := range handed {
 		unix.Close(listenFD + i) // a listener lives exactly as long as the guest's side
 	}
 	h.child = pid
@@ -245,11 +256,12 @@ func (h *hostInit) runFunction() error {
 		return err
 	}
 	defer api.close()
-	// Lambda gives 1,024 descriptors, and no way to more.
-	if err := syscall.Setrlimit(unix.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 1024, Max: 1024}); err != nil {
-		return fmt.Errorf("limit descriptors: %w", err)
+	if h.spec.Relaxed {
+		err = h.start(bootstrap, []string{bootstrap}, h.spec.Event.environment(), nil)
+	} else {
+		err = h.startConfined(bootstrap)
 	}
-	if err := h.start([]string{bootstrap}, h.spec.Event.environment()); err != nil {
+	if err != nil {
 		return fmt.Errorf("Runtime.InvalidEntrypoint: %w", err)
 	}
 	h.report(initReport{Started: true})
@@ -268,6 +280,18 @@ func (h *hostInit) runFunction() error {
 		return errors.New("stopped")
 	}
 	return fmt.Errorf("Runtime.ExitError: the runtime ended before it answered: %s", describe(status))
+}
+
+// startConfined starts the runtime held to Lambda's rules, by way of confineMain.
+func (h *hostInit) startConfined(bootstrap string) error {
+	if h.spec.Unlimited != "" {
+		notLimited(errors.New(h.spec.Unlimited))
+	}
+	// Here, because Go takes its own change of this limit back when it executes.
+	if err := syscall.Setrlimit(unix.RLIMIT_NOFILE, &syscall.Rlimit{Cur: maxFiles, Max: maxFiles}); err != nil {
+		return fmt.Errorf("limit descriptors: %w", err)
+	}
+	return h.start("/proc/self/exe", confined(bootstrap, h.spec.Groups), h.spec.Event.environment(), confineCaps)
 }
 
 // findBootstrap looks where Lambda looks.

@@ -144,7 +144,7 @@ func (d *daemon) buildHost(ctx context.Context, n config.Node, incoming string) 
 	d.mu.Lock()
 	record := d.hosts[n.Slot].record
 	d.mu.Unlock()
-	box, err := d.startSandbox(spec, at, listeners, func() {})
+	box, err := d.startSandbox(spec, at, listeners, func(*sandbox) {})
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,8 @@ type daemon struct {
 	stop    context.CancelFunc // ends the daemon
 	stopped <-chan struct{}    // it was asked to end
 
+	limiting sync.Mutex // one control group is made at a time
+
 	mu        sync.Mutex
 	hosts     map[string]*host
 	functions map[string]*function
@@ -121,6 +123,7 @@ func (d *daemon) setUp() (server *apiServer, setup bool, err error) {
 
 // cleanUp removes what an earlier daemon's hosts left; the seed's state stays.
 func (d *daemon) cleanUp() error {
+	d.dir.removeCgroups()
 	if err := d.emptyDir("incoming", ""); err != nil {
 		return err
 	}

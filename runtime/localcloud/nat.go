@@ -11,6 +11,7 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Cables of a NAT, as its rules name them.
@@ -22,7 +23,8 @@ const (
 // addSandbox connects a new function sandbox behind a NAT of its own: the
 // sandbox has the same inner address as all others, connections it makes come
 // from the NAT's public address, and nothing gets in that did not go out first.
-func (r *router) addSandbox() (*place, error) {
+// Relaxed: any port may be listened on.
+func (r *router) addSandbox(relaxed bool) (*place, error) {
 	index, err := r.nats.take()
 	if err != nil {
 		return nil, err
@@ -38,7 +40,7 @@ func (r *router) addSandbox() (*place, error) {
 	})
 	nat.ns, sandbox.ns = netns.None(), netns.None()
 	if nat, err = r.addNAT(cable, index, p.address); err == nil {
-		sandbox, err = addInside(nat, index)
+		sandbox, err = addInside(nat, index, relaxed)
 	}
 	if err != nil {
 		p.release()
@@ -65,8 +67,12 @@ func (r *router) addNAT(cable string, index int, public netip.Addr) (side, error
 	return nat, err
 }
 
-func addInside(nat side, index int) (side, error) {
-	sandbox, err := newNamespace(noIPv6)
+func addInside(nat side, index int, relaxed bool) (side, error) {
+	sysctls := map[string]string{"net/ipv4/ip_unprivileged_port_start": "1024", "net/ipv6/conf/default/disable_ipv6": "1"}
+	if relaxed {
+		sysctls["net/ipv4/ip_unprivileged_port_start"] = "0"
+	}
+	sandbox, err := newNamespace(sysctls)
 	if err != nil {
 		return side{ns: netns.None()}, err
 	}
@@ -91,6 +97,7 @@ func masquerade(ns netns.NsHandle) error {
 	for name, hook := range map[string]*nftables.ChainHook{"forward": nftables.ChainHookForward, "input": nftables.ChainHookInput} {
 		chain := c.AddChain(&nftables.Chain{Name: name, Table: table, Type: nftables.ChainTypeFilter,
 			Hooknum: hook, Priority: nftables.ChainPriorityFilter, Policy: &drop})
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: dropMail()})
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: acceptEstablished()})
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain,
 			Exprs: append(interfaceIs(expr.MetaKeyIIFNAME, natInsideCable), &expr.Verdict{Kind: expr.VerdictAccept})})
@@ -107,6 +114,17 @@ func interfaceIs(key expr.MetaKey, name string) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: padded},
+	}
+}
+
+// dropMail drops connections to port 25, which Lambda blocks.
+func dropMail() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0, 25}},
+		&expr.Verdict{Kind: expr.VerdictDrop},
 	}
 }
 

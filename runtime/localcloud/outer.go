@@ -91,6 +91,7 @@ func outerMain(dir netDir) error {
 		committed <- err == nil && c.Commit
 	}()
 	go o.serveInner()
+	defer dir.removeCgroups() // if inner was killed
 	return o.run(signals, committed)
 }
 

@@ -241,7 +241,7 @@ func (r *hostRoot) writableDirs() error {
 		}
 		r.links["/var/run"] = "/run"
 		r.links["/var/tmp"] = "/tmp"
-		return r.writable("/tmp", os.ModeSticky|0o777, "size=512m")
+		return r.writable("/tmp", os.ModeSticky|0o777, fmt.Sprintf("size=%dm", r.spec.TmpMB))
 	}
 	for path, mode := range map[string]os.FileMode{"/run": 0o755, "/opt": 0o755, "/var": 0o755, "/tmp": os.ModeSticky | 0o777, "/etc/boxer": 0o700} {
 		if err := r.writable(path, mode, ""); err != nil {
@@ -315,7 +315,7 @@ func (r *hostRoot) mountPrivate() error {
 	if err := unix.Mount("sysfs", r.at("/sys"), "sysfs", flags|unix.MS_RDONLY, ""); err != nil {
 		return fmt.Errorf("mount /sys: %w", err)
 	}
-	if !r.spec.isVM() {
+	if !r.spec.isVM() && !r.spec.Relaxed {
 		return nil // Lambda has no /dev/shm
 	}
 	return r.writable("/dev/shm", os.ModeSticky|0o777, "")

@@ -25,20 +25,21 @@ const (
 
 // event is one invocation, as the sandbox's init gets it.
 type event struct {
-	RequestID string        `json:"request_id"`
-	Function  string        `json:"function"`
-	ARN       string        `json:"arn"`
-	Slot      string        `json:"slot"`
-	MemoryMB  int           `json:"memory_mb"`
-	Timeout   time.Duration `json:"timeout"`
-	Deadline  time.Time     `json:"deadline"`
-	Payload   []byte        `json:"payload"`
+	RequestID   string            `json:"request_id"`
+	Function    string            `json:"function"`
+	ARN         string            `json:"arn"`
+	Slot        string            `json:"slot"`
+	MemoryMB    int               `json:"memory_mb"`
+	Timeout     time.Duration     `json:"timeout"`
+	Deadline    time.Time         `json:"deadline"`
+	Payload     []byte            `json:"payload"`
+	Environment map[string]string `json:"environment,omitempty"` // the function's own
 }
 
 // environment is what Lambda sets for a runtime, with the machine's programs in
 // the path.
 func (e *event) environment() []string {
-	return []string{
+	env := []string{
 		"AWS_LAMBDA_RUNTIME_API=" + runtimeAPIAddress,
 		"AWS_LAMBDA_FUNCTION_NAME=" + e.Function,
 		"AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
@@ -51,7 +52,12 @@ func (e *event) environment() []string {
 		"LANG=en_US.UTF-8", "TZ=:UTC",
 		"LD_LIBRARY_PATH=/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
 		"PATH=" + hostPath + ":/opt/bin",
+		"HOME=/home/sbx_user1051", // not writable; not even there
 	}
+	for name, value := range e.Environment {
+		env = append(env, name+"="+value)
+	}
+	return env
 }
 
 // runtimeAPI serves one event to the runtime in this sandbox.

@@ -34,19 +34,18 @@ type sandbox struct {
 }
 
 // startSandbox starts an init at a place and waits until it is set up. It takes
-// over listeners and place, whatever happens, and calls cleanUp at the end.
-func (d *daemon) startSandbox(spec initSpec, at *place, listeners []*os.File, cleanUp func()) (*sandbox, error) {
+// over what is handed in (listeners, or entries of control groups) and the
+// place, whatever happens, and calls cleanUp when all processes are gone.
+func (d *daemon) startSandbox(spec initSpec, at *place, handed []*os.File, cleanUp func(*sandbox)) (*sandbox, error) {
 	b := &sandbox{gone: make(chan struct{})}
 	release := func() {
 		b.ended = time.Now().UTC()
 		at.release()
-		cleanUp()
+		cleanUp(b)
 		close(b.gone)
 	}
-	reports, err := d.launchInit(b, spec, at, listeners)
-	for _, l := range listeners {
-		l.Close()
-	}
+	reports, err := d.launchInit(b, spec, at, handed)
+	closeAll(handed)
 	if err != nil {
 		release()
 		return nil, err
@@ -73,7 +72,7 @@ func (d *daemon) startSandbox(spec initSpec, at *place, listeners []*os.File, cl
 	}
 }
 
-func (d *daemon) launchInit(b *sandbox, spec initSpec, at *place, listeners []*os.File) (*os.File, error) {
+func (d *daemon) launchInit(b *sandbox, spec initSpec, at *place, handed []*os.File) (*os.File, error) {
 	doc, err := json.Marshal(spec)
 	if err != nil {
 		return nil, err
@@ -99,7 +98,7 @@ func (d *daemon) launchInit(b *sandbox, spec initSpec, at *place, listeners []*o
 	b.cmd.Args[0] = "boxer"
 	b.cmd.Env, b.cmd.Dir = []string{"PATH=" + hostPath}, "/"
 	b.cmd.Stdout, b.cmd.Stderr = logs.guest, logs.node
-	b.cmd.ExtraFiles = append([]*os.File{specOut, reportIn}, listeners...)
+	b.cmd.ExtraFiles = append([]*os.File{specOut, reportIn}, handed...)
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 		Setsid:     true,
@@ -148,6 +147,15 @@ func (b *sandbox) failure() string {
 		return ""
 	}
 	return "killed from outside"
+}
+
+// explain puts the reason before what is known of a failure.
+func (b *sandbox) explain(reason string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.result.Error != "" {
+		b.result.Error = reason + ": " + b.result.Error
+	}
 }
 
 // done: the event of the sandbox was answered.

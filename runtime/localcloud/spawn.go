@@ -135,6 +135,7 @@ func (d netDir) stopDaemon(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer d.removeCgroups() // of a daemon whose both halves were killed
 	gone := func(wait time.Duration) bool {
 		for end := time.Now().Add(wait); ; {
 			if now, err := d.daemon(); err == nil {

@@ -77,23 +77,36 @@ type Host struct {
 	Started         time.Time `json:"started"`
 }
 
-// FunctionSpec asks for a function; MemoryMB and TimeoutS default to 1769 and 900.
+// FunctionSpec asks for a function; MemoryMB, EphemeralMB and TimeoutS default
+// to 1769, 512 and 900.
 type FunctionSpec struct {
-	Name      string `json:"name"`
-	SourceDir string `json:"source_dir,omitempty"`
-	MemoryMB  int    `json:"memory_mb"`
-	TimeoutS  int    `json:"timeout_s"`
+	Name        string `json:"name"`
+	SourceDir   string `json:"source_dir,omitempty"`
+	MemoryMB    int    `json:"memory_mb"`
+	EphemeralMB int    `json:"ephemeral_mb"` // size of /tmp
+	TimeoutS    int    `json:"timeout_s"`
+
+	// Environment of the runtime, 4 KB at most. A guest's environment is no
+	// part of it: that travels in the launch event.
+	Environment map[string]string `json:"environment,omitempty"`
+
+	// Relaxed lifts what Lambda forbids, for debugging: the seccomp filter and
+	// the limits of descriptors, tasks, ports, /dev/shm, memory and CPU.
+	Relaxed bool `json:"relaxed,omitempty"`
 }
 
 // Function is one function.
 type Function struct {
-	Name       string    `json:"name"`
-	ARN        string    `json:"arn"`
-	MemoryMB   int       `json:"memory_mb"`
-	TimeoutS   int       `json:"timeout_s"`
-	CodeSHA256 string    `json:"code_sha256"`
-	Running    int       `json:"running"` // invocations under way
-	Created    time.Time `json:"created"`
+	Name        string            `json:"name"`
+	ARN         string            `json:"arn"`
+	MemoryMB    int               `json:"memory_mb"`
+	EphemeralMB int               `json:"ephemeral_mb"`
+	TimeoutS    int               `json:"timeout_s"`
+	Environment map[string]string `json:"environment,omitempty"`
+	Relaxed     bool              `json:"relaxed,omitempty"`
+	CodeSHA256  string            `json:"code_sha256"`
+	Running     int               `json:"running"` // invocations under way
+	Created     time.Time         `json:"created"`
 }
 
 // States of an invocation.
@@ -102,6 +115,9 @@ const (
 	InvocationSucceeded = "succeeded"
 	InvocationFailed    = "failed"
 )
+
+// OutOfMemory begins the Error of an invocation that used up its memory.
+const OutOfMemory = "out of memory"
 
 // Invocation is one event and the sandbox that handles it.
 type Invocation struct {

@@ -87,6 +87,9 @@ func (p *platformRun) untilEnd(ctx context.Context, w launch.Want, events <-chan
 			} else {
 				joined = true
 				if done, code, err := guestEnd(ev); done {
+					if why := p.OutOfMemory(ctx, w, &code); why != "" {
+						fmt.Fprintf(os.Stderr, "boxer: %s: %s\n", w.Slot, why)
+					}
 					return code, err
 				}
 			}

@@ -30,6 +30,8 @@ type runFlags struct {
 	transports          []string
 	sourceDir, restart  string
 	memory, timeout     int
+	ephemeral           int
+	relaxed             bool
 }
 
 func runCommand(g *globals) *cobra.Command {
@@ -81,7 +83,9 @@ direct: to the peer's overlay port, nobody in between;
 relay: spliced through a seed, where both sides meet`)
 	flags.StringVar(&f.sourceDir, "source-dir", "", "directory whose contents land in /var/task (vm, function)")
 	flags.StringVar(&f.restart, "restart", config.RestartNo, "no, on-failure or always")
-	flags.IntVar(&f.memory, "memory-size", 512, "memory of a function, MB")
+	flags.IntVar(&f.memory, "memory-size", 512, "memory of a function, MB, 128 to 10240; 1769 MB come with one CPU")
+	flags.IntVar(&f.ephemeral, "ephemeral-storage", 512, "size of a function's /tmp, MB, 512 to 10240")
+	flags.BoolVar(&f.relaxed, "relaxed", false, "lift what Lambda forbids a function, to debug it (gdb, strace)")
 	flags.IntVar(&f.timeout, "timeout", 900, "life of a function, seconds, 1 to 900")
 	return cmd
 }
@@ -141,6 +145,9 @@ func (f *runFlags) config(argv []string) (config.Node, error) {
 		}
 	}
 	n.Transports = f.transports
+	if f.relaxed && f.kind != config.KindFunction {
+		return n, errors.New("run: --relaxed is for function nodes: add --kind function")
+	}
 	var err error
 	if n.Env, err = keyValues(f.env); err != nil {
 		return n, fmt.Errorf("run: -e %w", err)
@@ -220,7 +227,8 @@ func (p *platformRun) start(ctx context.Context, n config.Node) ([]launch.Want, 
 	if n.Kind == config.KindFunction {
 		function = n.Name
 		if _, err := p.Client.CreateFunction(ctx, localcloud.FunctionSpec{
-			Name: function, SourceDir: p.flags.sourceDir, MemoryMB: p.flags.memory, TimeoutS: p.flags.timeout,
+			Name: function, SourceDir: p.flags.sourceDir, MemoryMB: p.flags.memory, EphemeralMB: p.flags.ephemeral,
+			TimeoutS: p.flags.timeout, Relaxed: p.flags.relaxed,
 		}); err != nil {
 			return nil, err
 		}
