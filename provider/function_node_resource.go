@@ -80,7 +80,7 @@ func (r *functionNodeResource) Schema(_ context.Context, _ resource.SchemaReques
 				Default:             int64default.StaticInt64(512),
 				MarkdownDescription: "Size of one replica's `/tmp` in MB, 512 to 10240. Default 512. A change replaces the node.",
 				Validators:          []validator.Int64{int64validator.Between(512, 10240)},
-				PlanModifiers:       replace,
+				PlanModifiers:       []planmodifier.Int64{replaceUnlessNew()},
 			},
 			"timeout": schema.Int64Attribute{
 				Optional: true, Computed: true,
@@ -96,6 +96,14 @@ func (r *functionNodeResource) Schema(_ context.Context, _ resource.SchemaReques
 			},
 		}),
 	}
+}
+
+// replaceUnlessNew replaces the node when the value changes, but not a node from
+// before the attribute was there, which has the default already.
+func replaceUnlessNew() planmodifier.Int64 {
+	return int64planmodifier.RequiresReplaceIf(func(_ context.Context, req planmodifier.Int64Request, resp *int64planmodifier.RequiresReplaceIfFuncResponse) {
+		resp.RequiresReplace = !req.StateValue.IsNull()
+	}, "a change replaces the node", "a change replaces the node")
 }
 
 // ValidateConfig checks what several attributes say together: the names of the

@@ -35,6 +35,7 @@ func TestInvalidInput(t *testing.T) {
 		"publish address":   vmStart + "  command = [\"x\"]\n  publish = [{ port = 80, host_port = 8080, host_address = \"localhost\" }]\n}",
 		"desired count":     functionWith("desired_count = -1"),
 		"memory size":       functionWith("memory_size = 64"),
+		"ephemeral storage": functionWith("ephemeral_storage = 511"),
 		"timeout":           functionWith("timeout = 901"),
 		"slot name":         functionWith(`service = "logic"`, "a123456789b123456789c123456789d123456789e123456789f123456789g12"),
 		"slot is canonical": functionWith("", "node"),

@@ -46,6 +46,10 @@ namespaces() {
     for pid in "$@"; do readlink "/proc/$pid/ns/net" 2>/dev/null || true; done |
         sort -u | grep -vxF "$(readlink /proc/self/ns/net)" || true
 }
+# How the names of the control groups begin that limit the processes given.
+groups() {
+    for pid in "$@"; do grep -oh 'boxer-[0-9a-f]*-' "/proc/$pid/cgroup" 2>/dev/null || true; done | sort -u
+}
 cleanup() {
     status=$?
     trap - EXIT INT TERM
@@ -96,7 +100,8 @@ sleep 2 # supervisors report their paths once a second
 say "$tf destroy"
 pids=$(ours)
 namespaces $pids >"$work/namespaces"
-echo "before: $(echo "$pids" | wc -l) processes, $(wc -l <"$work/namespaces") network namespaces, $(find "$BOXER_STATE_DIR/networks" -type f | wc -l) files of state"
+groups $pids >"$work/groups"
+echo "before: $(echo "$pids" | wc -l) processes, $(wc -l <"$work/namespaces") network namespaces, $(find /sys/fs/cgroup -type d -name 'boxer-*' 2>/dev/null | grep -cF -f "$work/groups" || true) control groups, $(find "$BOXER_STATE_DIR/networks" -type f | wc -l) files of state"
 began=$(date +%s.%N)
 $tf destroy -input=false -auto-approve
 echo "destroyed in $(echo "$(date +%s.%N) $began" | awk '{printf "%.1f", $1 - $2}') s"
@@ -108,7 +113,8 @@ left=$({ ours; for pid in $pids; do ! grep -q '^State:.[^ZX]' "/proc/$pid/status
 processes=$(echo "$left" | grep -c . || true)
 networks=$(namespaces $(ls /proc | grep '^[0-9]') | grep -xFc -f "$work/namespaces" || true)
 mounts=$(grep -cF "$work" /proc/self/mountinfo || true)
+limits=$(find /sys/fs/cgroup -type d -name 'boxer-*' 2>/dev/null | grep -cF -f "$work/groups" || true) # no group: no match
 files=$(find "$BOXER_STATE_DIR/networks" -mindepth 1 2>/dev/null | wc -l)
-echo "processes: $processes, network namespaces: $networks, mounts: $mounts, files: $files"
-[ "$processes$networks$mounts$files" = 0000 ] || { echo "$left" | xargs -r ps -fp; fail 'something was left behind'; }
+echo "processes: $processes, network namespaces: $networks, control groups: $limits, mounts: $mounts, files: $files"
+[ "$processes$networks$limits$mounts$files" = 00000 ] || { echo "$left" | xargs -r ps -fp; fail 'something was left behind'; }
 echo 'nothing'

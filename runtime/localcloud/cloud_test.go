@@ -382,18 +382,19 @@ func tryFunctionRoot(t *testing.T, c *Client) {
 }
 
 func tryNAT(t *testing.T, c *Client) {
-	server := vm(t, c, "server", nil, boxerInVM, "serve", "9000")
+	server := vm(t, c, "server", nil, boxerInVM, "serve", "9000", "25")
 	output(t, c, "server", "serving")
 	testFunction(t, c, FunctionSpec{Name: "nat"})
 	script := fmt.Sprintf("/opt/bin/boxer serve 9000 & sleep 0.1; echo inner=$(/opt/bin/boxer dial 169.254.100.6:9000); "+
-		"echo out=$(/opt/bin/boxer dial %s:9000); echo ready; wait", server.UnderlayAddress)
+		"echo out=$(/opt/bin/boxer dial %[1]s:9000); echo mail=$(/opt/bin/boxer dial %[1]s:25); echo ready; wait", server.UnderlayAddress)
 	ids := []string{invoke(t, c, "nat", "nat-0", "sh", "-c", script), invoke(t, c, "nat", "nat-1", "sh", "-c", script)}
 	var addresses []string
 	for n, id := range ids { // both at the same time, with the same inner address
 		slot := fmt.Sprintf("nat-%d", n)
 		text := output(t, c, slot, "ready")
 		i := findInvocation(t, c, "nat", id)
-		expect(t, text, map[string]string{"inner": slot + " sees 169.254.100.6", "out": "server sees " + i.NATAddress})
+		expect(t, text, map[string]string{"inner": slot + " sees 169.254.100.6", "out": "server sees " + i.NATAddress,
+			"mail": "dial: dial tcp4 " + server.UnderlayAddress + ":25: i/o timeout"}) // Lambda blocks it
 		addresses = append(addresses, i.NATAddress)
 		if i.State != InvocationRunning || i.MachinePID == 0 {
 			t.Errorf("%+v", i)
