@@ -213,7 +213,7 @@ func removeGroups(dirs []string) {
 	for _, dir := range dirs {
 		for end := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
 			// The kernel counts a process a moment longer than it can be waited for.
-			if err := unix.Rmdir(dir); err != unix.EBUSY || time.Now().After(end) { //nolint:errorlint // a bare errno
+			if err := unix.Rmdir(dir); err != unix.EBUSY || time.Now().After(end) {
 				break
 			}
 		}

@@ -109,7 +109,7 @@ func tasksCountPerSandbox() bool {
 func dropBoundingSet() error {
 	for c := uintptr(0); c <= 63; c++ {
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
-		if err == unix.EINVAL { //nolint:errorlint // a bare errno: the kernel knows no more capabilities
+		if err == unix.EINVAL {
 			return nil
 		}
 		if err != nil {
