@@ -73,6 +73,7 @@ func TestContract(t *testing.T) {
 	bare := read(t, out)
 	for _, r := range routes {
 		t.Run(r.transport, func(t *testing.T) {
+			t.Parallel()
 			w.contract(t, r, bare, names, "run", r.host, "7000")
 		})
 	}
@@ -82,10 +83,12 @@ func TestContract(t *testing.T) {
 	// The same between nodes that could do better, and of a node with itself.
 	for _, transport := range []string{"native", "direct", "relay"} {
 		t.Run("only "+transport, func(t *testing.T) {
+			t.Parallel()
 			w.contract(t, route{transport, "vm", "alpha"}, bare, names, "run", "alpha", "7000")
 		})
 		for _, kind := range []string{"vm", "function"} {
 			t.Run("self over "+transport+" on a "+kind, func(t *testing.T) {
+				t.Parallel()
 				w.contract(t, route{transport, kind, ""}, bare, names, "self")
 			})
 		}

@@ -28,6 +28,11 @@ const (
 // world is a network of this package's own, with the guests of testdata.
 type world struct {
 	bin, dir, state, task string
+
+	// The traps' cases are played once for all their tests.
+	played sync.Once
+	traps  map[route]map[string]seen
+	lossy  map[string]seen
 }
 
 // route is where a client runs, whom it connects to and how.
@@ -90,25 +95,31 @@ func newWorld() (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &world{bin: bin, dir: dir, state: filepath.Join(dir, "s"), task: filepath.Join(dir, "task")}
+	w := &world{bin: bin, dir: dir, state: filepath.Join(dir, "s"), task: filepath.Join(dir, "task"), traps: map[route]map[string]seen{}}
 	if err := os.CopyFS(w.task, os.DirFS("testdata")); err != nil {
 		return w, err
 	}
 	if err := w.compile("guest.c", "guest"); err != nil {
 		return w, err
 	}
-	agent := []string{"--", "python3", "/var/task/agent.py", "serve", "7000"}
-	for _, args := range [][]string{
-		{"network", "create", network},
-		append([]string{"run", "--kind", "vm", "--name", "alpha", "--detach", "--source-dir", w.task}, agent...),
-		append([]string{"run", "--kind", "function", "--name", "lambda", "--detach", "--source-dir", w.task}, agent...),
-	} {
-		if _, err := w.boxer(quick, args...); err != nil {
-			return w, err
-		}
+	if _, err := w.boxer(quick, "network", "create", network); err != nil {
+		return w, err
 	}
-	return w, nil
+	if err := w.agent("vm", "alpha"); err != nil {
+		return w, err
+	}
+	return w, w.agent("function", "lambda")
 }
+
+// agent starts a node that serves cases and plays them.
+func (w *world) agent(kind, name string, flags ...string) error {
+	args := append([]string{"run", "--kind", kind, "--name", name, "--detach", "--source-dir", w.task}, flags...)
+	_, err := w.boxer(quick, append(args, "--", "python3", "/var/task/agent.py", "serve", "7000", w.mark(name))...)
+	return err
+}
+
+// mark is an argument by which an agent's process is found.
+func (w *world) mark(name string) string { return filepath.Base(w.dir) + "-" + name }
 
 // remove leaves nothing of the network.
 func (w *world) remove() error {

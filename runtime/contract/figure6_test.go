@@ -40,6 +40,7 @@ func TestFigure6(t *testing.T) {
 	for _, r := range routes {
 		r.host = servers[r.host]
 		t.Run(r.transport, func(t *testing.T) {
+			t.Parallel()
 			w.figure6(t, r, total)
 		})
 	}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both ends of the cases in cases.py.
 
-agent.py serve PORT        waits for clients
+agent.py serve PORT [MARK]   waits for clients, and for tests that want it to be one
 agent.py run HOST PORT CASE...   runs cases against a server; one line of JSON each
 agent.py self CASE...      both on this node; without Boxer on loopback
 """
@@ -14,6 +14,7 @@ import time
 import traceback
 
 import cases
+import traps
 
 LIMIT = 20  # seconds a case may take
 
@@ -69,10 +70,18 @@ def play(function, party):
     return json.loads(text) if text else [["ended by", signal.Signals(status & 0x7F).name if status & 0x7F else status]]
 
 
+def case(name):
+    return getattr(cases, name, None) or getattr(traps, name)
+
+
 def attend(control):
     party = Party(control, None)
-    name = party.recv()
-    notes = play(getattr(cases, name).server, party)
+    what = party.recv()
+    if isinstance(what, list):  # a test, which lies in wait on this node
+        os.dup2(control.fileno(), 1)
+        run(what[0], int(what[1]), what[2:])
+        return
+    notes = play(case(what).server, party)
     party.send({"notes": notes})
 
 
@@ -95,7 +104,7 @@ def run(host, port, names):
             control.settimeout(None)
             party = Party(control, host)
             party.send(name)
-            seen = {"client": play(getattr(cases, name).client, party)}
+            seen = {"client": play(case(name).client, party)}
             control.settimeout(LIMIT)
             try:
                 while True:  # what a failed client left unread comes first
