@@ -18,7 +18,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-c test-go bench bench-docs conformance fuzz lint docs clean
+.PHONY: help deps build demo test test-c test-go bench bench-docs conformance fuzz fuzz-go lint docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,10 @@ FUZZTIME ?= 60
 fuzz: ## fuzz what reads foreign bytes, FUZZTIME seconds each
 	@tools/deps.sh build fuzz
 	$(MAKE) -C lib fuzz FUZZTIME=$(FUZZTIME)
+	$(MAKE) fuzz-go FUZZTIME=$(FUZZTIME)
+
+fuzz-go: ## only the readers written in Go
+	tools/fuzz.sh $(FUZZTIME)
 
 lint: ## golangci-lint, gofmt, vet, clang-format
 	@tools/deps.sh lint

@@ -43,10 +43,11 @@ func Listen(name string) (*net.UnixListener, error) {
 	return ln, nil
 }
 
-// Limits of a server: connections at a time, and how long one may take for
-// each of its steps.
+// Limits of a server: connections at a time, those of them that have not proven
+// themselves, and how long one may take for each of its steps.
 const (
 	maxConns    = 1024
+	maxUnproven = 512
 	stepTimeout = 10 * time.Second
 )
 
@@ -62,6 +63,7 @@ func Serve(ctx context.Context, ln *net.UnixListener, tokens Tokens, h Handler) 
 	defer running.Wait()
 	defer cancel()
 	slots := make(chan struct{}, maxConns)
+	unproven := &doorstep{most: maxUnproven}
 	for {
 		select {
 		case slots <- struct{}{}:
@@ -75,12 +77,15 @@ func Serve(ctx context.Context, ln *net.UnixListener, tokens Tokens, h Handler) 
 			}
 			return fmt.Errorf("serve process monitors: %w", err)
 		}
+		place := unproven.enter(conn)
 		running.Go(func() {
 			defer func() { <-slots }()
+			proven := sync.OnceFunc(func() { unproven.leave(place) })
+			defer proven()
 			defer conn.Close()
 			// Ends reads and writes at once, also those that come later.
 			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			s := session{conn: conn, tokens: tokens, h: h}
+			s := session{conn: conn, tokens: tokens, h: h, proven: proven}
 			s.run(ctx)
 		})
 	}

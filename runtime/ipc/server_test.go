@@ -244,6 +244,81 @@ func TestStrangersGetNoAnswer(t *testing.T) {
 	}
 }
 
+// Who connects and says nothing keeps nobody out.
+func TestSilentStrangersAreSentAway(t *testing.T) {
+	r := start(t)
+	for range maxConns + 100 {
+		r.dial(t)
+	}
+	for range 10 {
+		conn := r.dial(t)
+		conn.SetDeadline(time.Now().Add(2 * time.Second))
+		if p, _ := r.ask(t, conn, Request{Op: OpConnect, Addr: ap("100.80.0.2:1")}); p.Err != syscall.ECONNREFUSED {
+			t.Errorf("%+v", p)
+		}
+	}
+}
+
+// A crowd of monitors is not taken for strangers.
+func TestCrowdIsServed(t *testing.T) {
+	r := start(t)
+	var conns []*net.UnixConn
+	for range maxConns + 100 {
+		conn := r.dial(t)
+		r.send(t, conn, Request{Op: OpConnect, Addr: ap("100.80.0.2:1")})
+		conns = append(conns, conn)
+	}
+	for i, conn := range conns {
+		var buf [300]byte
+		if n, err := conn.Read(buf[:]); n != ResponseSize {
+			t.Fatalf("monitor %d gets %d bytes, %v", i, n, err)
+		}
+	}
+}
+
+// FuzzSession sends a server three packets as no monitor would; some with the
+// right token, so that it looks at the rest.
+func FuzzSession(f *testing.F) {
+	tokens := NewTokens()
+	for _, q := range []Request{goldenRequest(), {Op: OpConnect, Addr: ap("100.80.0.2:80")}, {Op: OpAccept, Addr: ap("127.66.0.1:4000")}, {Op: OpTable}} {
+		frame := AppendRequest(nil, q)
+		f.Add(frame, frame, frame[:95], true)
+		f.Add(frame, AppendRequest(nil, Request{Op: OpHeld, Addr: ap("127.0.0.1:9")}), []byte{1}, true)
+		f.Add(frame, AppendRequest(nil, Request{Op: OpConnect, Flags: FlagFallback}), AppendRequest(nil, Request{Op: OpAck}), true)
+	}
+	f.Add([]byte{}, []byte("GET / HTTP/1.0\r\n\r\n"), make([]byte, 4096), false)
+	file, err := os.CreateTemp(f.TempDir(), "")
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer file.Close()
+	f.Fuzz(func(t *testing.T, first, second, third []byte, known bool) {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Skip(err)
+		}
+		defer unix.Close(pair[0])
+		for _, packet := range [][]byte{first, second, third} {
+			if known && len(packet) >= 24 {
+				packet = append([]byte(nil), packet...)
+				copy(packet[8:], tokens.Monitor[:])
+			}
+			unix.Send(pair[0], packet, unix.MSG_DONTWAIT)
+		}
+		unix.Shutdown(pair[0], unix.SHUT_WR)
+		end := os.NewFile(uintptr(pair[1]), "")
+		defer end.Close()
+		conn, err := net.FileConn(end)
+		if err != nil {
+			t.Skip(err)
+		}
+		defer conn.Close()
+		h := &fake{file: file, events: make(chan string, 10), listen: make(chan ListenRequest, 1)}
+		s := session{conn: conn.(*net.UnixConn), tokens: tokens, h: h, proven: func() {}}
+		s.run(t.Context())
+	})
+}
+
 func TestStopLeavesNothing(t *testing.T) {
 	before, fds := runtime.NumGoroutine(), countFDs(t)
 	r := start(t)

@@ -21,6 +21,7 @@ type session struct {
 	conn   *net.UnixConn
 	tokens Tokens
 	h      Handler
+	proven func() // called when the first request is a monitor's
 }
 
 func (s *session) run(ctx context.Context) {
@@ -28,6 +29,7 @@ func (s *session) run(ctx context.Context) {
 	if !ok {
 		return
 	}
+	s.proven()
 	if r.Op == OpConnect {
 		s.connect(ctx, r)
 		return

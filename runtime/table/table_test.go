@@ -4,10 +4,12 @@ package table
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -284,6 +286,56 @@ func TestConsistentWhileWriting(t *testing.T) {
 		default:
 		}
 	}
+}
+
+// FuzzRoundTrip writes tables made of the fuzzer's words: what is published is
+// read back, or refused.
+func FuzzRoundTrip(f *testing.F) {
+	f.Add(uint32(0x64500000), 16, uint32(1), "front", "shop", []byte("\x64\x50\x00\x02\x64\x40\x01\x02\x01\x02store\x00logic"))
+	f.Add(uint32(0), 33, uint32(0), strings.Repeat("x", 64), "\x00", []byte{})
+	draft := make([]byte, Size)
+	f.Fuzz(func(t *testing.T, cidr uint32, bits int, id uint32, name, network string, words []byte) {
+		ip := func(v uint32) netip.Addr {
+			return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
+		}
+		s := Snapshot{CIDR: netip.PrefixFrom(ip(cidr), bits), ID: id, Name: name, Network: network, Names: map[string][]netip.Addr{}}
+		list, rest, _ := strings.Cut(string(words), "\x00")
+		for i := 0; i+10 <= len(list) && i < 400; i += 10 {
+			be := binary.BigEndian
+			m := Member{Overlay: ip(be.Uint32([]byte(list[i:]))), Underlay: ip(be.Uint32([]byte(list[i+4:]))), ID: id + uint32(i),
+				Transport: list[i+8] % 4, Near: list[i+9]%2 == 1}
+			s.Members = append(s.Members, m)
+			for word := range strings.SplitSeq(rest, "\x00") {
+				s.Names[word] = append(s.Names[word], m.Overlay)
+			}
+		}
+		if _, err := encode(draft, s); err != nil {
+			return
+		}
+		got, err := decode(draft)
+		if err != nil {
+			t.Fatalf("%+v was published, but is %v", s, err)
+		}
+		if got.ID != s.ID || got.Name != s.Name || got.Network != s.Network || len(got.Members) != len(s.Members) {
+			t.Errorf("%+v became %+v", s, got)
+		}
+		if want := s.CIDR.Masked(); want.Addr() != ip(0) && got.CIDR != want { // 0 stands for no address
+			t.Errorf("CIDR %s became %s", want, got.CIDR)
+		}
+		for word, addrs := range s.Names {
+			if back := got.Names[strings.ToLower(word)]; len(back) < len(addrs) {
+				t.Errorf("name %q: %v became %v", word, addrs, back)
+			}
+		}
+		for _, m := range s.Members {
+			found := slices.ContainsFunc(got.Members, func(o Member) bool {
+				return o.ID == m.ID && o.Overlay == m.Overlay && o.Transport == m.Transport
+			})
+			if !found {
+				t.Errorf("%+v is not in %+v", m, got.Members)
+			}
+		}
+	})
 }
 
 func FuzzDecode(f *testing.F) {

@@ -4,10 +4,15 @@ package transport
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/rs/zerolog"
 )
 
 func example() preface {
@@ -99,6 +104,71 @@ func FuzzOpenPreface(f *testing.F) {
 			q, err := open(key, p.seal(key))
 			if err != nil || q != p {
 				t.Errorf("%+v became %+v, %v", p, q, err)
+			}
+		}
+	})
+}
+
+// FuzzGreet gives the overlay port whatever comes first on a connection.
+func FuzzGreet(f *testing.F) {
+	key := prefaceKey(secret)
+	f.Add([]byte{firstTLS, 3, 1}, false)
+	f.Add([]byte("GET / HTTP/1.0\r\n\r\n"), false)
+	f.Add([]byte{}, false)
+	for _, k := range []kind{kindDirect, kindDialBack, kindRelayActive, kindRelayPassive, 9} {
+		p := example()
+		p.kind = k
+		f.Add(append(p.seal(key), "hello"...), true)
+		f.Add(p.seal(key)[:95], false)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer ln.Close()
+	f.Fuzz(func(t *testing.T, in []byte, known bool) {
+		v := &node{network: &network{t: t, by: map[uint32]*node{}}, id: 1, ports: map[uint16]chan arrived{}}
+		v.on = []cluster.Member{{ID: 1, OverlayAddress: netip.MustParseAddr("100.80.0.9")}}
+		l := New(Options{Secret: secret, Members: v, Control: v, Sockets: v, Reach: reachAny, Relay: true,
+			ServeControl: func(c net.Conn) { c.Close() }, Logger: zerolog.Nop()})
+		far, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Skip(err)
+		}
+		defer reset(far.(*net.TCPConn))
+		near, err := ln.Accept()
+		if err != nil {
+			t.Skip(err)
+		}
+		if known && len(in) >= prefaceSize {
+			fresh := append([]byte(nil), in...)
+			binary.BigEndian.PutUint64(fresh[8:], uint64(time.Now().UnixMilli()))
+			in = append(resealed(key, fresh[:64]), fresh[prefaceSize:]...)
+		}
+		far.Write(in)
+		far.(*net.TCPConn).CloseWrite()
+		l.greet(near.(*net.TCPConn), l.unproven.enter(near))
+		l.Close()
+	})
+}
+
+// FuzzCalls gives a supervisor whatever an authenticated peer asks of it; this
+// one can dial nobody.
+func FuzzCalls(f *testing.F) {
+	f.Add(methodListening, []byte(`{"port":80}`))
+	f.Add(methodDialBack, []byte(`{"session":"AAECAwQFBgcICQoLDA0ODw==","port":80,"from":"100.80.0.2:9","endpoint":"127.0.0.1:1"}`))
+	f.Add(methodRelay, []byte(`{"session":"AAECAwQFBgcICQoLDA0ODw==","port":80,"from":"100.80.0.2:9","relay":1}`))
+	f.Add(methodRelay, []byte(`{"session":null,"from":""}`))
+	f.Fuzz(func(t *testing.T, method string, in []byte) {
+		v := &node{network: &network{t: t, by: map[uint32]*node{}}, id: 1, ports: map[uint16]chan arrived{80: nil, 81: make(chan arrived)}}
+		v.on = []cluster.Member{{ID: 1, OverlayAddress: netip.MustParseAddr("100.80.0.9")}}
+		l := New(Options{Secret: secret, Members: v, Control: v, Sockets: v, Reach: "seeds", Logger: zerolog.Nop()})
+		defer l.Close()
+		if h := l.Handlers()[method]; h != nil {
+			if answer, err := h(t.Context(), 2, in); err == nil {
+				if _, err := json.Marshal(answer); err != nil {
+					t.Error(err)
+				}
 			}
 		}
 	})
