@@ -17,6 +17,7 @@
 
 #define CONNECT_PATIENCE (10 * SECOND)
 #define LOOPBACK 0x7f000001u
+#define REFUSING (BOXER_HOLD_NET | 0xfffeu)
 
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
@@ -34,7 +35,8 @@ enum { STATE_CLOSE = 7 }; /* TCP_CLOSE of the kernel's enum */
 struct attempt {
     int fd;
     int nonblock;
-    int hurried; /* MSG_DONTWAIT on a socket that blocks */
+    int hurried;  /* MSG_DONTWAIT on a socket that blocks */
+    int stranded; /* an overlay address, and no table */
     union address to;
     socklen_t len;
     struct endpoint end;
@@ -207,6 +209,14 @@ static long follow_plan(struct attempt *t, struct boxer_request *q, struct boxer
     return -EPROTO;
 }
 
+/*
+ * A connect that does not wait hears of a refusal later, from poll and SO_ERROR.
+ * Nobody can listen on port 0, so there the kernel is refused on the spot.
+ */
+static long refused_later(struct attempt *t) {
+    return connect_to(t, REFUSING, 0);
+}
+
 static long connect_asking(struct attempt *t) {
     struct boxer_request q = {.op = BOXER_OP_CONNECT, .ip = t->end.ip, .port = t->end.port};
     struct boxer_response r;
@@ -216,13 +226,14 @@ static long connect_asking(struct attempt *t) {
     if (t->nonblock)
         q.flags |= BOXER_FLAG_NONBLOCK;
     q.cookie = socket_cookie(t->fd);
-    if (ipc_open(&t->ipc, t->id, CONNECT_PATIENCE) != 0)
-        return -ENETDOWN;
+    result = ipc_open(&t->ipc, t->id, CONNECT_PATIENCE);
+    if (result)
+        return result == -EMFILE || result == -ENFILE ? result : -ENETDOWN;
     result = ask(t, &q, &r);
     if (!result)
         result = follow_plan(t, &q, &r);
     ipc_close(&t->ipc);
-    return result;
+    return result == -ECONNREFUSED && t->nonblock ? refused_later(t) : result;
 }
 
 /*
@@ -251,10 +262,23 @@ static long connect_elsewhere(struct attempt *t, int found, const struct boxer_m
     return connect_asking(t);
 }
 
+/*
+ * Without a table (the supervisor is gone, and this process is new) an overlay
+ * address must not go out to wherever the machine's routes lead.
+ */
+static int stranded(int fd, const void *sa, socklen_t len) {
+    const struct environment *e = environment();
+    struct attempt t = {.fd = fd};
+    return e && e->cidr_mask && address_from_guest(&t.to, sa, len) &&
+           endpoint_of(&t.to, len, &t.end) && (t.end.ip & e->cidr_mask) == e->cidr_ip &&
+           is_tcp(fd) && fresh(&t);
+}
+
 /* The table, if this address is one of the overlay's and fd a TCP socket. */
 static const void *begin(struct attempt *t, int fd, const void *sa, socklen_t len,
                          struct table_info *info) {
     const void *table = view_info(info);
+    t->stranded = !table && stranded(fd, sa, len);
     if (!table || !address_from_guest(&t->to, sa, len) || !endpoint_of(&t->to, len, &t->end) ||
         !in_overlay(info, t->end.ip) || !is_tcp(fd))
         return NULL;
@@ -273,7 +297,7 @@ long hook_connect(int fd, const void *sa, socklen_t len) {
     const void *table = begin(&t, fd, sa, len, &info);
     int found = table ? table_member(table, &info, t.end.ip, &m) : TABLE_MISS;
     if (!table)
-        return kernel_connect(fd, sa, len);
+        return t.stranded ? -ENETDOWN : kernel_connect(fd, sa, len);
     if (is_native(found, &m)) {
         prepare_native(&t, &info);
         return connect_to(&t, m.underlay, t.end.port);
@@ -290,7 +314,7 @@ long connect_to_send(int fd, const void *sa, socklen_t len, int flags, union add
     const void *table = begin(&t, fd, sa, len, &info);
     int found = table ? table_member(table, &info, t.end.ip, &m) : TABLE_MISS;
     if (!table)
-        return SEND_AS_IS;
+        return t.stranded ? -ENETDOWN : SEND_AS_IS;
     if (is_native(found, &m)) {
         prepare_native(&t, &info);
         address_set_ip(&t.to, m.underlay);

@@ -50,6 +50,35 @@ int identity_parse(const char *value, struct identity *id) {
            parse_token(value + 2 * BOXER_TOKEN_LEN + 1, id->supervisor, 0);
 }
 
+/* A decimal number up to max that ends with end; *at is behind it then. -1: not one. */
+static int number(const char **at, int max, char end) {
+    const char *s = *at;
+    int value = 0;
+    while (*s >= '0' && *s <= '9' && value <= max)
+        value = value * 10 + (*s++ - '0');
+    if (s == *at || value > max || *s != end)
+        return -1;
+    *at = s + 1;
+    return value;
+}
+
+int cidr_parse(const char *value, uint32_t *ip, uint32_t *mask) {
+    uint32_t address = 0;
+    int bits;
+    for (int i = 0; i < 4; i++) {
+        int part = number(&value, 255, i < 3 ? '.' : '/');
+        if (part < 0)
+            return 0;
+        address = address << 8 | (uint32_t)part;
+    }
+    bits = number(&value, 32, 0);
+    if (bits < 1)
+        return 0;
+    *mask = ~(uint32_t)0 << (32 - bits);
+    *ip = address & *mask;
+    return 1;
+}
+
 static void capture_one(const char *variable) {
     size_t size = strlen(variable) + 1;
     if (captured.count == ENV_VARIABLES || size > ENV_BYTES - used)
@@ -93,6 +122,8 @@ static int understand(void) {
             captured.library = v + strlen("BOXER_LIB=");
         else if (has_prefix(v, "BOXER_IPC="))
             identified = identity_parse(v + strlen("BOXER_IPC="), &captured.identity);
+        else if (has_prefix(v, "BOXER_CIDR="))
+            cidr_parse(v + strlen("BOXER_CIDR="), &captured.cidr_ip, &captured.cidr_mask);
     }
     return identified && captured.library;
 }

@@ -24,11 +24,13 @@ struct identity {
 struct environment {
     const char *library; /* value of BOXER_LIB */
     struct identity identity;
+    uint32_t cidr_ip, cidr_mask; /* BOXER_CIDR; no mask: not told */
     unsigned count;
     const char *variables[ENV_VARIABLES]; /* BOXER_*=..., as found */
 };
 
 int identity_parse(const char *value, struct identity *id);
+int cidr_parse(const char *value, uint32_t *ip, uint32_t *mask);
 
 /* NULL when this process is no guest. */
 const struct environment *environment(void);

@@ -52,8 +52,10 @@ cat <<'TEXT'
   sends its data after the handshake. With `MSG_DONTWAIT` on a blocking socket that is
   held the call takes up to a tick of the kernel's clock.
 - Without a supervisor a connect that needs it gives ENETDOWN at once; native connects,
-  listen, accept and getsockname go on. Without a node table (a supervisor that never
-  answered) the machine's network is what it is without Boxer.
+  listen, accept and getsockname go on. A process that never got a node table knows
+  overlay addresses by BOXER_CIDR, and gives ENETDOWN for all of them.
+- At the limit of descriptors a connect that needs the supervisor gives EMFILE, which
+  connect() natively never does: the conversation takes one, for as long as it lasts.
 - Asking whether an address of the guest can be read costs one harmless system call
   (`rt_sigprocmask` with an impossible argument), and the first hook of a process fetches
   the table. A guest that means to filter its system calls has to allow these, or to

@@ -7,6 +7,7 @@
  * Environment of every guest process:
  *   BOXER_LIB=/path/of/libboxer.so
  *   BOXER_IPC=<abstract name>/<monitor token, 32 hex>/<supervisor token, 32 hex>
+ *   BOXER_CIDR=100.80.0.0/16, to know overlay addresses by without a table
  * The monitor proves its token in every request, the supervisor its own in
  * every response.
  *

@@ -129,6 +129,16 @@ static struct test tests[] = {
     {.name = "exec"},
     {.name = "shell"},
     {.name = "addrinfo-a"},
+    {.name = "binding"},
+    {.name = "pointers", .verify = saw_native_only},
+    {.name = "datagrams"},
+    {.name = "limits"},
+    {.name = "changed-root"},
+    {.name = "refused-later", .fake.refuse = ECONNREFUSED},
+    {.name = "waiting", .fake.no_release = 1},
+    {.name = "interrupted"},
+    {.name = "self", .fake.self_transport = BOXER_TRANSPORT_DIRECT, .verify = saw_prefaces},
+    {.name = "self", .fake.self_transport = BOXER_TRANSPORT_HOLD},
     {.name = "syscall", .verify = saw_native_only},
     {.name = "fastopen", .extra = "TEST_TARGET=100.80.0.2", .verify = saw_native_only},
     {.name = "fastopen", .extra = "TEST_TARGET=100.80.0.5", .verify = saw_prefaces},
@@ -157,7 +167,7 @@ struct pipes {
 static void become_guest(const struct test *t, const char *library, const char *guest,
                          const struct pipes *p) {
     char preload[600], lib[600], ipc[200], port[64], other[600];
-    char *env[10] = {
+    char *env[12] = {
         preload, port, t->extra ? (char *)t->extra : "X=", t->extra2 ? (char *)t->extra2 : "Y=",
         other,   NULL};
     char *argv[] = {(char *)guest, (char *)t->name, NULL};
@@ -171,6 +181,7 @@ static void become_guest(const struct test *t, const char *library, const char *
         env[5] = lib;
         env[6] = ipc;
         env[7] = "BOXER_NETWORK=shop";
+        env[8] = "BOXER_CIDR=100.80.0.0/16";
     }
     dup2(p->in[0], 0);
     dup2(p->out[1], 1);

@@ -43,7 +43,9 @@ static void answer_connect(struct fake *f, const struct boxer_request *q,
                            struct boxer_response *r) {
     if ((q->ip & 0xff) == 6) {
         r->error = f->refuse;
-    } else if ((q->ip & 0xff) == 5 && !(q->flags & BOXER_FLAG_FALLBACK)) {
+    } else if (((q->ip & 0xff) == 5 ||
+                ((q->ip & 0xff) == 3 && f->self_transport == BOXER_TRANSPORT_DIRECT)) &&
+               !(q->flags & BOXER_FLAG_FALLBACK)) {
         r->action = BOXER_ACTION_DIRECT;
         r->ip = 0x7f440005; /* 127.68.0.5 */
         r->port = f->port;
@@ -144,9 +146,9 @@ static void handle(struct fake *f, int fd, const struct boxer_request *q) {
         send_nonsense(fd);
         return;
     }
-    if (q->op == BOXER_OP_HELD)
+    if (q->op == BOXER_OP_HELD && !f->no_release)
         fake_release(f, q);
-    else if (q->op != BOXER_OP_ACK && q->op != BOXER_OP_NAK)
+    else if (q->op != BOXER_OP_HELD && q->op != BOXER_OP_ACK && q->op != BOXER_OP_NAK)
         respond(f, fd, q);
     if (q->op == BOXER_OP_LISTEN)
         fake_deliver(f, q);

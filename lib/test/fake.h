@@ -16,13 +16,15 @@ enum { OP_COUNT = 16 };
 struct fake {
     /* what it does */
     enum fake_mode mode;
-    int stale_signals; /* before each delivered connection */
-    int deliver;       /* connections delivered to each new listener */
-    int no_preface;    /* DIRECT that fails at once: 1 no preface, 2 no route */
-    int refuse;        /* errno for CONNECT to .6 */
-    int shrinkable;    /* a table without seals */
-    int restart_table; /* TABLE gives a new table from the second time on */
-    int hand_all;      /* more descriptors than one with each ACCEPT */
+    int stale_signals;  /* before each delivered connection */
+    int deliver;        /* connections delivered to each new listener */
+    int no_preface;     /* DIRECT that fails at once: 1 no preface, 2 no route */
+    int refuse;         /* errno for CONNECT to .6 */
+    int shrinkable;     /* a table without seals */
+    int restart_table;  /* TABLE gives a new table from the second time on */
+    int self_transport; /* of the node itself, when not native */
+    int no_release;     /* what is held stays held */
+    int hand_all;       /* more descriptors than one with each ACCEPT */
     /* what it saw */
     int ops[OP_COUNT];
     struct boxer_request last[OP_COUNT];

@@ -135,7 +135,7 @@ void fake_make_table(struct fake *f) {
         CHECK(fcntl(f->memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0);
     fill_header(t, f);
     add_member(t, 2, 0x7f440002, BOXER_TRANSPORT_NATIVE);
-    add_member(t, 3, 0x7f440003, BOXER_TRANSPORT_NATIVE);
+    add_member(t, 3, 0x7f440003, f->self_transport ? f->self_transport : BOXER_TRANSPORT_NATIVE);
     add_member(t, 4, 0, BOXER_TRANSPORT_HOLD);
     add_member(t, 5, 0x7f440005, BOXER_TRANSPORT_DIRECT);
     add_member(t, 6, 0, BOXER_TRANSPORT_HOLD);

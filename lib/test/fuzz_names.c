@@ -9,6 +9,7 @@
 #include "../view.h"
 
 static void *table;
+static volatile char sink;
 
 const void *view(void) {
     return table;
@@ -33,7 +34,8 @@ static void check_addrinfo(const char *name, const struct addrinfo *hints) {
 static void check_host(const struct hostent *h) {
     CHECK(strlen(h->h_name) < BOXER_NAME_LEN && h->h_aliases && !h->h_aliases[0]);
     for (char **a = h->h_addr_list; *a; a++)
-        CHECK(memchr(*a, 0, (size_t)h->h_length) || 1); /* readable to its end */
+        for (int i = 0; i < h->h_length; i++)
+            sink = (*a)[i]; /* all of it can be read */
 }
 
 static void check_hosts(const char *name, size_t room) {

@@ -71,6 +71,7 @@ void guest_supervisor_gone(void) {
 void guest_no_table(void) {
     check_own_name();
     CHECK(dial("127.68.0.2", echo_port()) == 0);
+    CHECK(dial("100.80.0.2", echo_port()) == ENETDOWN); /* and not out to the world */
 }
 
 void guest_hostile(void) {

@@ -41,6 +41,18 @@ static void test_identity(void) {
     CHECK(!identity_parse(longest, &id));
 }
 
+static void test_cidr(void) {
+    static const char *const bad[] = {
+        "",           "100.80.0.0",   "100.80.0.0/",       "100.80.0/16",
+        "1.2.3.4/33", "100.80.0.0/0", "1.2.3.256/8",       "1.2.3.4/16x",
+        "1..3.4/8",   "1.2.3.4.5/8",  "1.2.3.4/9999999999"};
+    uint32_t ip = 1, mask = 1;
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        CHECK(!cidr_parse(bad[i], &ip, &mask) && ip == 1 && mask == 1);
+    CHECK(cidr_parse("100.80.3.4/16", &ip, &mask) && ip == 0x64500000 && mask == 0xffff0000);
+    CHECK(cidr_parse("1.2.3.4/32", &ip, &mask) && ip == 0x01020304 && mask == 0xffffffff);
+}
+
 static void test_request(void) {
     struct boxer_request q = {0}, *golden;
     struct identity id;
@@ -158,6 +170,7 @@ static void test_deadlines(void) {
 
 void test_ipc(void) {
     test_identity();
+    test_cidr();
     test_request();
     test_response();
     test_deadlines();

@@ -123,7 +123,7 @@ func (n *node) environment(library string) []string {
 	}
 	for k, v := range map[string]string{
 		"LD_PRELOAD": preload, "BOXER_LIB": library, "BOXER_IPC": n.run.Tokens.Environment(n.run.IPC),
-		"BOXER_NETWORK": n.cfg.Network, "BOXER_NODE_ID": strconv.FormatUint(uint64(self.ID), 10),
+		"BOXER_CIDR": n.session.CIDR().String(), "BOXER_NETWORK": n.cfg.Network, "BOXER_NODE_ID": strconv.FormatUint(uint64(self.ID), 10),
 		"BOXER_NODE_NAME": self.Slot, "BOXER_NODE_ADDRESS": self.OverlayAddress.String(), "BOXER_DIR": n.dir,
 	} {
 		vars[k] = v
