@@ -5,6 +5,7 @@ package conformance
 import (
 	"bytes"
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,11 @@ import (
 	"testing"
 	"time"
 )
+
+// runner runs the tests, on both sides.
+//
+//go:embed testdata/runner.py
+var runner string
 
 // networkName of the network whose nodes run the tests.
 const networkName = "conformance"
@@ -93,17 +99,16 @@ func (c *cloud) run(ctx context.Context, j job, excluded []exclusion) (report, e
 	}
 	defer os.RemoveAll(dir)
 	for name, data := range map[string]string{
-		"exclude": strings.Join(patterns(excluded, j.host == loopback), "\n"),
-		"only":    strings.Join(j.only, "\n"),
+		"exclude":   strings.Join(patterns(excluded, j.excludes), "\n"),
+		"only":      strings.Join(j.only, "\n"),
+		"runner.py": runner,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
 			return report{}, err
 		}
 	}
-	for _, file := range []string{"testdata/runner.py", filepath.Join(c.work, "bare")} {
-		if err := copyFile(filepath.Join(dir, filepath.Base(file)), file); err != nil {
-			return report{}, err
-		}
+	if err := os.Link(filepath.Join(c.work, "bare"), filepath.Join(dir, "bare")); err != nil {
+		return report{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, moduleTime)
 	defer cancel()
@@ -139,12 +144,4 @@ func (c *cloud) buildBare(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the bare side: %v\n%s", err, out)
 	}
-}
-
-func copyFile(to, from string) error {
-	data, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, data, 0o755)
 }

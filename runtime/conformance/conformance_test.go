@@ -37,10 +37,12 @@ var modules = []string{
 	"test_selectors", "test_ftplib", "test_httpservers", "test_smtplib", "test_epoll",
 }
 
-// setting of a run.
+// setting of a run. What one side of a pair leaves out the other does as well;
+// bare runs that several pairs share leave out what all of them do.
 type setting struct {
 	bare            bool
 	host, transport string
+	excludes        []string // where exclusions hold
 }
 
 func (s setting) String() string {
@@ -61,10 +63,18 @@ type pair struct {
 }
 
 var pairs = []pair{
-	{"loopback", setting{bare: true, host: loopback}, setting{host: loopback}},
-	{"native", setting{bare: true, host: underlay}, setting{host: overlay, transport: "native"}},
-	{"direct", setting{bare: true, host: underlay}, setting{host: overlay, transport: "direct"}},
-	{"relay", setting{bare: true, host: underlay}, setting{host: overlay, transport: "relay"}},
+	{"loopback", bareOn(loopback, "loopback"), setting{host: loopback, excludes: []string{"all", "loopback"}}},
+	{"native", bareOn(underlay, "overlay"), over("native")},
+	{"direct", bareOn(underlay, "overlay"), over("direct")},
+	{"relay", bareOn(underlay, "overlay"), over("relay")},
+}
+
+func bareOn(host, where string) setting {
+	return setting{bare: true, host: host, excludes: []string{"all", where}}
+}
+
+func over(transport string) setting {
+	return setting{host: overlay, transport: transport, excludes: []string{"all", "overlay", transport}}
 }
 
 // suite runs jobs, each once, some at a time.
@@ -97,7 +107,7 @@ func newSuite(t *testing.T) *suite {
 
 // once runs a job that several pairs have in common.
 func (s *suite) once(ctx context.Context, j job) (report, error) {
-	key := fmt.Sprint(j.setting, j.module)
+	key := j.setting.String() + j.module
 	s.mu.Lock()
 	run, there := s.done[key]
 	if !there {
@@ -141,7 +151,7 @@ func (s *suite) compare(ctx context.Context, p pair, module string, only []strin
 	}
 	w := row{
 		Module: module, Pair: p.name, Run: len(boxer.results), New: map[string]string{}, Flaky: map[string]string{},
-		Excluded: boxer.Excluded, SecondsBare: bare.Took, Seconds: boxer.Took,
+		Excluded: map[string]int{}, SecondsBare: bare.Took, Seconds: boxer.Took,
 	}
 	for id, o := range bare.results {
 		if o.bad() {
@@ -149,6 +159,9 @@ func (s *suite) compare(ctx context.Context, p pair, module string, only []strin
 		}
 	}
 	slices.Sort(w.FailedBare)
+	for _, pattern := range boxer.excluded {
+		w.Excluded[pattern]++
+	}
 	for _, o := range boxer.results {
 		if o.good() {
 			w.Passed++
@@ -156,15 +169,14 @@ func (s *suite) compare(ctx context.Context, p pair, module string, only []strin
 			w.Skipped++
 		}
 	}
-	return w, s.settle(ctx, p, module, &w, bare.results, boxer.results)
+	return w, s.settle(ctx, p, module, &w, newFailures(bare, boxer), boxer.results)
 }
 
 // settle tells new failures from what merely differed once: on a loaded machine
 // tests of timing fail now and then on either side. A test is new when it fails
 // under Boxer in every rerun, or in more than one when rerun more often, and in
 // none bare.
-func (s *suite) settle(ctx context.Context, p pair, module string, w *row, bare, boxer results) error {
-	differing := newFailures(bare, boxer)
+func (s *suite) settle(ctx context.Context, p pair, module string, w *row, differing []string, boxer results) error {
 	again, undecided := make(map[string]int), differing
 	for i := range mostReruns {
 		if i == reruns {
@@ -203,7 +215,7 @@ func (s *suite) again(ctx context.Context, p pair, module string, ids []string, 
 	if err != nil {
 		return err
 	}
-	still := newFailures(bare.results, boxer.results)
+	still := newFailures(bare, boxer)
 	for _, id := range ids {
 		if bare.results[id].bad() {
 			count[id] -= mostReruns // it fails bare, too

@@ -32,6 +32,7 @@ type report struct {
 	results
 	head
 	foot
+	excluded map[string]string // the pattern, by test id
 }
 
 // head is the runner's first line: what it really ran with.
@@ -42,15 +43,14 @@ type head struct {
 
 // foot is its last.
 type foot struct {
-	Module   string         `json:"module"`
-	Took     float64        `json:"seconds"`
-	Excluded map[string]int `json:"excluded"` // tests by pattern
+	Module string  `json:"module"`
+	Took   float64 `json:"seconds"`
 }
 
 // read takes the runner's output apart. A module that did not come to its end
 // is an error: what it did not run would look like what does not exist.
 func read(out []byte) (report, error) {
-	r := report{results: results{}}
+	r := report{results: results{}, excluded: map[string]string{}}
 	lines := bufio.NewScanner(bytes.NewReader(out))
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -58,6 +58,8 @@ func read(out []byte) (report, error) {
 		err := json.Unmarshal(lines.Bytes(), &o)
 		switch {
 		case err != nil:
+		case o.ID != "" && o.Outcome == "excluded":
+			r.excluded[o.ID] = o.Message
 		case o.ID != "":
 			r.results[o.ID] = o
 		case r.Host == "":
@@ -80,18 +82,18 @@ func read(out []byte) (report, error) {
 
 // newFailures are the tests that a program on a network could tell Boxer by:
 // good without it, not good with it.
-func newFailures(bare, boxer results) []string {
+func newFailures(bare, boxer report) []string {
 	var ids []string
-	for id, b := range bare {
-		with, there := boxer[id]
+	for id, b := range bare.results {
+		with, there := boxer.results[id]
 		switch {
-		case b.bad(), there && with.good():
+		case b.bad(), there && with.good(), boxer.excluded[id] != "":
 		case !there, with.bad(), b.good(): // also what only Boxer skips
 			ids = append(ids, id)
 		}
 	}
-	for id, with := range boxer { // a class that cannot be set up has no test of its own
-		if _, there := bare[id]; !there && with.bad() {
+	for id, with := range boxer.results { // a class that cannot be set up has no test of its own
+		if _, there := bare.results[id]; !there && with.bad() {
 			ids = append(ids, id)
 		}
 	}
@@ -110,16 +112,13 @@ func selecting(id string) string {
 	return strings.ReplaceAll(id, "[", "[[]")
 }
 
-// exclusion says why tests are not run, and on which hosts.
+// exclusion says why tests are not run, and on which pairs of settings.
 type exclusion struct {
 	pattern, where, reason string
 }
 
-// Where an exclusion holds.
-const (
-	everywhere    = "all"
-	onOverlayOnly = "overlay" // and on the underlay, its bare counterpart
-)
+// places are the words for where: "overlay" is every pair but loopback.
+var places = []string{"all", "loopback", "overlay", "native", "direct", "relay"}
 
 // readExclusions reads lines of "PATTERN WHERE REASON"; a line without a reason
 // is an error.
@@ -135,22 +134,22 @@ func readExclusions(file string) ([]exclusion, error) {
 		}
 		fields := strings.Fields(line)
 		if len(fields) < 5 { // a reason of one or two words is none
-			return nil, fmt.Errorf("%s:%d: %q: want PATTERN all|overlay and a reason", file, i+1, line)
+			return nil, fmt.Errorf("%s:%d: %q: want PATTERN WHERE REASON", file, i+1, line)
 		}
 		e := exclusion{fields[0], fields[1], strings.Join(fields[2:], " ")}
-		if e.where != everywhere && e.where != onOverlayOnly {
-			return nil, fmt.Errorf("%s:%d: %q: want all or overlay after the pattern", file, i+1, line)
+		if !slices.Contains(places, e.where) {
+			return nil, fmt.Errorf("%s:%d: %q: want one of %q after the pattern", file, i+1, line, places)
 		}
 		all = append(all, e)
 	}
 	return all, nil
 }
 
-// patterns that hold on a host.
-func patterns(all []exclusion, loopback bool) []string {
+// patterns that hold for a setting with these words.
+func patterns(all []exclusion, where []string) []string {
 	var some []string
 	for _, e := range all {
-		if e.where == everywhere || !loopback {
+		if slices.Contains(where, e.where) {
 			some = append(some, e.pattern)
 		}
 	}

@@ -196,7 +196,7 @@ def run_tests(job, report_fd):
             continue
         matching = [p for p in job["exclude"] if fnmatch.fnmatchcase(name, p)]
         if matching:
-            excluded[matching[0]] = excluded.get(matching[0], 0) + 1
+            excluded[name] = matching[0]
             continue
         ids.append(name)
         if name not in done:
@@ -231,8 +231,10 @@ class Watch:
         for name in self.ids:
             if name not in done:
                 self.report(name, "missing", "its class or module did not get that far")
+        for name, pattern in self.excluded.items():
+            print(json.dumps({"id": name, "outcome": "excluded", "message": pattern}))
         seconds = round(time.monotonic() - began, 1)
-        print(json.dumps({"module": self.job["module"], "seconds": seconds, "excluded": self.excluded}), flush=True)
+        print(json.dumps({"module": self.job["module"], "seconds": seconds}), flush=True)
 
     def run_once(self):
         """True when the module has come to its end."""
