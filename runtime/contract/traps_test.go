@@ -240,7 +240,7 @@ func (w *world) behindMiddlebox(t *testing.T, name string) seen {
 	t.Helper()
 	if w.lossy == nil {
 		lift := w.drop(t, "alpha", true)
-		w.lossy = w.play(t, "lambda", "alpha", "once", "signals_slowly", "send_timeout", "retried")
+		w.lossy = w.play(t, "lambda", "alpha", "once", "signals_slowly", "send_timeout", "retried", "cancelled_slowly")
 		lift()
 	}
 	return w.lossy[name]
@@ -313,6 +313,11 @@ func TestTrapRestartedConnect(t *testing.T) {
 			want(t, "server", s.Server, "then", "none", "arrived", 80, "different", 80)
 		})
 	}
+	t.Run("held", func(t *testing.T) { // for half a second
+		s := w.trap(t, routes[2], "held_signals")
+		want(t, "client", s.Client, "restart", "ok", "interrupt", "ok")
+		want(t, "server", s.Server, "then", "none", "arrived", 2, "different", 2)
+	})
 	t.Run("slow direct", func(t *testing.T) { // a second of signals
 		s := w.behindMiddlebox(t, "signals_slowly")
 		want(t, "client", s.Client, "restart", "ok", "interrupt", "ok")
@@ -329,7 +334,11 @@ func (w *world) trap(t *testing.T, r route, name string) seen {
 		var all sync.WaitGroup
 		for i, r := range routes {
 			all.Go(func() {
-				outs[i], errs[i] = w.guest(quick, r, append([]string{"python3", "/var/task/agent.py", "run", r.host, "7000"}, onRoutes...)...)
+				args := append([]string{"python3", "/var/task/agent.py", "run", r.host, "7000"}, onRoutes...)
+				if r.transport == "relay" {
+					args = append(args, onRelay...)
+				}
+				outs[i], errs[i] = w.guest(quick, r, args...)
 			})
 		}
 		all.Wait()
@@ -344,13 +353,24 @@ func (w *world) trap(t *testing.T, r route, name string) seen {
 }
 
 // onRoutes are the cases of testdata/traps.py that need no namespace entered.
-var onRoutes = []string{"signals", "deferred", "one_of_four_closed", "no_descriptors", "stale_signals", "cancelled"}
+var onRoutes = []string{"signals", "deferred", "one_of_four_closed", "no_descriptors", "stale_signals", "cancelled", "nowhere"}
+
+// onRelay stop the server's supervisor for a while, so that a connect is held.
+var onRelay = []string{"held_send_timeout", "held_signals", "held_cancelled", "held_for_ever"}
 
 // SO_SNDTIMEO on connect is EINPROGRESS, and the connection comes later.
 func TestTrapSendTimeoutOnConnect(t *testing.T) {
-	s := theWorld(t).behindMiddlebox(t, "send_timeout")
-	want(t, "client", s.Client, "connect", "EINPROGRESS", "in time", true, "again", "EALREADY", "writable", 1, "SO_ERROR", 0, "echo", true)
-	want(t, "server", s.Server, "then", "none", "arrived", 1, "different", 1)
+	w := theWorld(t)
+	t.Run("direct", func(t *testing.T) {
+		s := w.behindMiddlebox(t, "send_timeout")
+		want(t, "client", s.Client, "connect", "EINPROGRESS", "in time", true, "again", "EALREADY", "writable", 1, "SO_ERROR", 0, "echo", true)
+		want(t, "server", s.Server, "then", "none", "arrived", 1, "different", 1)
+	})
+	t.Run("held", func(t *testing.T) {
+		s := w.trap(t, routes[2], "held_send_timeout")
+		want(t, "client", s.Client, "connect", "EINPROGRESS", "again", "EALREADY", "writable", 1, "SO_ERROR", 0, "echo", true)
+		want(t, "server", s.Server, "then", "none", "arrived", 1, "different", 1)
+	})
 }
 
 // connect() again while the connection is being made sends no second preface.
@@ -402,8 +422,32 @@ func TestTrapStaleSignal(t *testing.T) {
 }
 
 func TestTrapCancellation(t *testing.T) {
+	w := theWorld(t)
 	everywhere(t, "cancelled", func(t *testing.T, s seen) {
 		want(t, "client", s.Client, "vfork", "ok")
 		want(t, "server", s.Server, "accept", "cancelled")
+	})
+	for _, slow := range []struct {
+		name string
+		seen func(t *testing.T) seen
+	}{
+		{"slow direct", func(t *testing.T) seen { return w.behindMiddlebox(t, "cancelled_slowly") }},
+		{"held", func(t *testing.T) seen { return w.trap(t, routes[2], "held_cancelled") }},
+	} {
+		t.Run(slow.name, func(t *testing.T) {
+			want(t, "client", slow.seen(t).Client, "connect", "cancelled")
+		})
+	}
+}
+
+// A node that is frozen is one from which nothing comes.
+func TestFrozenNodeTimesOut(t *testing.T) {
+	s := theWorld(t).trap(t, routes[2], "held_for_ever")
+	want(t, "client", s.Client, "connect", "ETIMEDOUT", "SO_ERROR", 0)
+}
+
+func TestAddressOfNobodyIsUnreachable(t *testing.T) {
+	everywhere(t, "nowhere", func(t *testing.T, s seen) {
+		want(t, "client", s.Client, "connect", "EHOSTUNREACH", "at once", true, "connect", "EHOSTUNREACH", "at once", true)
 	})
 }

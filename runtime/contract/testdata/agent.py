@@ -16,6 +16,8 @@ import traceback
 import cases
 import traps
 
+traps.SUPERVISOR = os.getppid()
+
 LIMIT = 20  # seconds a case may take
 
 

@@ -12,6 +12,7 @@ import time
 
 from cases import attempt, child, dial, echo_once, exchange, joined, listener, name, port_of, read, so_error
 
+SUPERVISOR = 0  # this node's, set by the agent
 GUEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest")
 
 
@@ -22,23 +23,27 @@ class tokens:
     def server(p):
         with listener(backlog=128) as s:
             p.send(port_of(s))
-            expected, seen = p.recv(), []
-            s.settimeout(10)
-            try:
-                while len(seen) < expected:
-                    with s.accept()[0] as c:
-                        c.settimeout(10)
-                        line = c.makefile().readline().strip()
-                        c.sendall(line.encode() + b"\n")
-                        seen.append(line)
-                s.settimeout(0.3)
-                while True:
-                    s.accept()[0].close()
-                    seen.append("one too many")
-            except OSError as e:
-                p.note("then", "none" if isinstance(e, TimeoutError) and len(seen) == expected else repr(e))
-            p.note("arrived", len(seen))
-            p.note("different", len(set(seen)))
+            tokens.collect(p, s, p.recv())
+
+    @staticmethod
+    def collect(p, s, expected):
+        seen = []
+        s.settimeout(10)
+        try:
+            while len(seen) < expected:
+                with s.accept()[0] as c:
+                    c.settimeout(10)
+                    line = c.makefile().readline().strip()
+                    c.sendall(line.encode() + b"\n")
+                    seen.append(line)
+            s.settimeout(0.3)
+            while True:
+                s.accept()[0].close()
+                seen.append("one too many")
+        except OSError as e:
+            p.note("then", "none" if isinstance(e, TimeoutError) and len(seen) == expected else repr(e))
+        p.note("arrived", len(seen))
+        p.note("different", len(set(seen)))
 
 
 class once(tokens):
@@ -136,19 +141,107 @@ class cancelled:
         p.note("vfork", done.stdout.strip() or done.stderr)
 
 
-class syn_lost:
-    """Nothing answers: the attempt ends as natively, and soon with TCP_SYNCNT."""
+class held(tokens):
+    """The server's supervisor is stopped for a while: a connect that is held waits."""
+
+    COUNT, FROZEN = 1, 0.8
+
+    @classmethod
+    def server(cls, p):
+        with listener() as s:
+            p.send(port_of(s))
+            time.sleep(0.3)  # until the port is announced
+            stopped = child(cls.freeze)
+            tokens.collect(p, s, cls.COUNT)
+            joined(stopped)
+
+    @classmethod
+    def freeze(cls):
+        os.kill(SUPERVISOR, signal.SIGSTOP)
+        time.sleep(cls.FROZEN)
+        os.kill(SUPERVISOR, signal.SIGCONT)
 
     @staticmethod
-    def server(p):
-        p.recv()
+    def wait(p):
+        port = p.recv()
+        time.sleep(0.5)
+        return p.peer, port
+
+
+class held_send_timeout(held):
+    @staticmethod
+    def client(p):
+        address = held.wait(p)
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 100_000))
+            p.note("connect", attempt(s.connect, address))
+            p.note("again", attempt(s.connect, address))
+            p.note("writable", len(select.select([], [s], [], 10)[1]))
+            p.note("SO_ERROR", so_error(s))
+            p.note("echo", exchange(s, b"late\n"))
+
+
+class held_signals(held):
+    COUNT = 2
 
     @staticmethod
     def client(p):
+        host, port = held.wait(p)
+        for mode in signals.FLAGS:
+            done = subprocess.run([GUEST, mode, host, str(port), "1"], capture_output=True, text=True)
+            p.note(mode, done.stdout.strip() or done.stderr)
+
+
+class held_cancelled(held):
+    COUNT = 0
+
+    @staticmethod
+    def client(p):
+        host, port = held.wait(p)
+        done = subprocess.run([GUEST, "cancel-connect", host, str(port)], capture_output=True, text=True)
+        p.note("connect", done.stdout.strip() or done.stderr)
+
+
+class held_for_ever(held):
+    """A node that is frozen: the connect ends as it does where nothing answers."""
+
+    COUNT, FROZEN = 0, 4.5
+
+    @staticmethod
+    def client(p):
+        address = held.wait(p)
         with socket.socket() as s:
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
-            p.note("connect", attempt(s.connect, (p.peer, 7000)))
-        p.send("done")
+            p.note("connect", attempt(s.connect, address))
+            p.note("SO_ERROR", so_error(s))
+
+
+class cancelled_slowly(tokens):
+    """A thread is cancelled in a connect that takes a second."""
+
+    @staticmethod
+    def client(p):
+        port = p.recv()
+        p.send(0)
+        done = subprocess.run([GUEST, "cancel-connect", p.peer, str(port)], capture_output=True, text=True)
+        p.note("connect", done.stdout.strip() or done.stderr)
+
+
+class nowhere:
+    """An overlay address that no node has."""
+
+    @staticmethod
+    def server(p):
+        pass
+
+    @staticmethod
+    def client(p):
+        for blocks in True, False:
+            with socket.socket() as s:
+                s.setblocking(blocks)
+                began = time.monotonic()
+                p.note("connect", attempt(s.connect, ("100.80.200.200", 7000)))
+                p.note("at once", time.monotonic() - began < 1)
 
 
 class deferred(tokens):
