@@ -5,6 +5,7 @@ package contract
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -181,6 +182,28 @@ func (w *world) must(t *testing.T, args ...string) string {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// node is what `boxer nodes --json` says of a slot's member.
+type node struct {
+	Slot     string `json:"slot"`
+	Overlay  string `json:"overlay_address"`
+	Underlay string `json:"underlay_address"` // its overlay port
+}
+
+func (w *world) node(t *testing.T, slot string) node {
+	t.Helper()
+	var all []node
+	if err := json.Unmarshal([]byte(w.must(t, "nodes", "--json")), &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range all {
+		if n.Slot == slot {
+			return n
+		}
+	}
+	t.Fatalf("no node %s in %+v", slot, all)
+	return node{}
 }
 
 // dump shows the last lines of every log, to explain a failure.

@@ -251,7 +251,7 @@ func (w *world) behindMiddlebox(t *testing.T, name string) seen {
 func TestTrapFastOpenBlackHole(t *testing.T) {
 	w := theWorld(t)
 	w.sysctl(t, "lambda", "net/ipv4/tcp_fastopen_blackhole_timeout_sec", "3600")
-	to, err := netip.ParseAddrPort(w.underlay(t, "alpha"))
+	to, err := netip.ParseAddrPort(w.node(t, "alpha").Underlay)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,25 +282,6 @@ func fallIn(t *testing.T, to netip.AddrPort) {
 	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 15_000); n != 1 || err != nil {
 		t.Errorf("the kernel does not give up: %d, %v", n, err)
 	}
-}
-
-// underlay is where a slot's overlay port is.
-func (w *world) underlay(t *testing.T, slot string) string {
-	t.Helper()
-	var nodes []struct {
-		Slot     string `json:"slot"`
-		Underlay string `json:"underlay_address"`
-	}
-	if err := json.Unmarshal([]byte(w.must(t, "nodes", "--json")), &nodes); err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range nodes {
-		if n.Slot == slot {
-			return n.Underlay
-		}
-	}
-	t.Fatalf("no node %s in %+v", slot, nodes)
-	return ""
 }
 
 // A signal every millisecond: no connect is made twice, none is lost.
