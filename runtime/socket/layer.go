@@ -104,6 +104,20 @@ func New(o Options) *Layer {
 	return l
 }
 
+// Usage is what the layer holds now: addresses remembered for guests' sockets,
+// and connections queued for a guest.
+func (l *Layer) Usage() (remembered, queued int) {
+	l.book.mu.Lock()
+	remembered = len(l.book.entries)
+	l.book.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, q := range l.queues {
+		queued += len(q.items)
+	}
+	return remembered, queued
+}
+
 // SetUnderlay replaces Options.Underlay (known only after joining).
 func (l *Layer) SetUnderlay(a netip.Addr) {
 	l.mu.Lock()
