@@ -80,6 +80,9 @@ type capture struct {
 	Packets     float64 `json:"packets"`  // of a connection, mean
 	Control     float64 `json:"control"`  // packets of supervisors while it was made, mean
 	Sequence    string  `json:"sequence"` // up to the first byte, the most frequent
+	// From the SYN to the client's answer to the SYN-ACK, median: the round trip
+	// of the link, since kernels answer these at once.
+	Handshake time.Duration `json:"handshake_ns"`
 }
 
 // quiet is how long before its SYN what supervisors send still counts as part
@@ -90,7 +93,7 @@ const quiet = 3 * time.Millisecond
 // ports count between the end of the connection before and the first byte.
 func summarise(all []packet, port int) capture {
 	var c capture
-	var trips []float64
+	var trips, handshakes []float64
 	packets, control := 0, 0
 	sequences := map[string]int{}
 	for i, p := range all {
@@ -103,6 +106,7 @@ func summarise(all []packet, port int) capture {
 		}
 		c.Connections++
 		trips = append(trips, float64(one.trips))
+		handshakes = append(handshakes, float64(one.handshake))
 		c.Most = max(c.Most, one.trips)
 		packets += one.packets
 		control += one.control
@@ -111,7 +115,7 @@ func summarise(all []packet, port int) capture {
 	if c.Connections == 0 {
 		return c
 	}
-	c.RoundTrips = median(trips)
+	c.RoundTrips, c.Handshake = median(trips), time.Duration(median(handshakes))
 	c.Packets = float64(packets) / float64(c.Connections)
 	c.Control = float64(control) / float64(c.Connections)
 	for _, s := range slices.Sorted(maps.Keys(sequences)) {
@@ -126,6 +130,7 @@ func summarise(all []packet, port int) capture {
 type flow struct {
 	trips, packets, control int
 	sequence                string
+	handshake               time.Duration
 }
 
 // follow looks at the connection whose SYN is packet number at; ok is false
@@ -156,6 +161,9 @@ func follow(all []packet, at int) (f flow, ok bool) {
 			continue
 		}
 		sequence = append(sequence, p.String())
+		if p.From == 0 && i > at && f.handshake == 0 {
+			f.handshake = p.When - syn.When
+		}
 		ok = p.From == 1 && p.Payload > 0
 	}
 	f.sequence = strings.Join(sequence, ", ")
@@ -188,7 +196,8 @@ func TestRoundTripsBeforeTheFirstByteAreCounted(t *testing.T) {
 	}
 	plain := append(connection(0, 40000, 7002), connection(1000, 40001, 7002)...)
 	got := summarise(plain, 7002)
-	want := capture{Connections: 2, RoundTrips: 2, Most: 2, Packets: 6, Sequence: "> SYN+60, < SYN-ACK, > ACK, < 1"}
+	want := capture{Connections: 2, RoundTrips: 2, Most: 2, Packets: 6, Handshake: us(400),
+		Sequence: "> SYN+60, < SYN-ACK, > ACK, < 1"}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
