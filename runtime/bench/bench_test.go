@@ -16,6 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// fastFunction is a memory size with so much CPU that it does not slow down
+// what is measured, natively or not.
+const fastFunction = "10240"
+
 // launches of `boxer run` that are timed, each side.
 const launches = 40
 
@@ -30,7 +34,7 @@ func TestBench(t *testing.T) {
 	defer cancel()
 	b := newBoxer(t)
 	began := time.Now()
-	rep := &report{Measured: began.UTC().Truncate(time.Second), Machine: describeMachine(), Method: method, Seed: seed(t)}
+	rep := &report{Measured: began.UTC().Truncate(time.Second), Machine: describeMachine(), Method: method, Plan: newPlan(t)}
 	rep.Version = strings.TrimSpace(strings.TrimPrefix(string(b.must(ctx, "version")), "boxer "))
 
 	r := results{}
@@ -59,17 +63,21 @@ func say(format string, args ...any) {
 	fmt.Printf("bench: %s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)
 }
 
-// seed of the order of sides: given, to repeat a run, or the time.
-func seed(t *testing.T) uint64 {
-	text := os.Getenv("BOXER_BENCH_SEED")
-	if text == "" {
-		return uint64(time.Now().Unix())
+// newPlan takes the time for a seed, or what is given: a seed to repeat an
+// order, a number of rounds for a quick look.
+func newPlan(t *testing.T) plan {
+	number := func(variable string, otherwise uint64) uint64 {
+		text := os.Getenv(variable)
+		if text == "" {
+			return otherwise
+		}
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			t.Fatalf("%s: %v", variable, err)
+		}
+		return n
 	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("BOXER_BENCH_SEED: %v", err)
-	}
-	return n
+	return plan{Seed: number("BOXER_BENCH_SEED", uint64(time.Now().Unix())), Rounds: int(number("BOXER_BENCH_ROUNDS", 0))}
 }
 
 // measure starts the servers, runs the scripts, the launches and the delayed link.
@@ -94,18 +102,18 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 	b.servers(ctx, dir, cpu)
 	server := b.underlay(ctx, "srv")
 	say("native and relay, from a VM")
-	script := newScript(rep.Seed, "vm")
+	script := rep.Plan.script("vm")
 	vmScript(script, server, cpu, other)
 	b.host(ctx, r, dir, "vm", "client", script)
 	say("direct, from a function")
-	script = newScript(rep.Seed, "function")
+	script = rep.Plan.script("function")
 	functionScript(script, server, cpu)
 	b.host(ctx, r, dir, "function", "burst", script)
 	b.checkPaths(ctx, map[string][]string{"srv": {"native", "direct"}, "fn-0": {"relay"}})
 	say("%d launches a side", launches)
-	b.launch(ctx, r, dir, rep.Seed)
+	b.launch(ctx, r, dir, rep.Plan)
 	say("direct, over a link with a delay")
-	packets, err := b.link(ctx, r, linkTask{Bin: b.bin, Dir: dir, CPU: cpu, OtherCPU: other, Seed: rep.Seed})
+	packets, err := b.link(ctx, r, linkTask{Bin: b.bin, Dir: dir, CPU: cpu, OtherCPU: other, Plan: rep.Plan})
 	if err != nil {
 		missing["link.connect"] = err.Error()
 	}
@@ -129,7 +137,7 @@ func (b *boxer) servers(ctx context.Context, dir, cpu string) {
 	}
 	for name, args := range map[string][]string{
 		"srv": {"--kind", "vm", "--", "sh", "/var/task/server.sh"},
-		"fn":  {"--kind", "function", "--", "/var/task/probe", "serve", strconv.Itoa(boxerPort)},
+		"fn":  {"--kind", "function", "--memory-size", fastFunction, "--", "/var/task/probe", "serve", strconv.Itoa(boxerPort)},
 	} {
 		b.must(ctx, append([]string{"run", "--network", networkName, "--name", name, "--detach", "--source-dir", dir, "-e", "PROBE_CPU=" + cpu}, args...)...)
 	}
@@ -142,16 +150,20 @@ func (b *boxer) host(ctx context.Context, r results, dir, kind, name string, s *
 	if err := os.WriteFile(filepath.Join(dir, file), []byte(s.text("/var/task")), 0o755); err != nil {
 		b.t.Fatal(err)
 	}
-	out := b.must(ctx, "run", "--network", networkName, "--kind", kind, "--name", name, "--source-dir", dir, "--", "sh", "/var/task/"+file)
+	args := []string{"run", "--network", networkName, "--kind", kind, "--name", name, "--source-dir", dir}
+	if kind == "function" {
+		args = append(args, "--memory-size", fastFunction)
+	}
+	out := b.must(ctx, append(args, "--", "sh", "/var/task/"+file)...)
 	if err := r.add(out); err != nil {
 		b.t.Fatalf("%s: %v", name, err)
 	}
 }
 
 // launch times exec of the supervisor to the guest's main, and the bare exec.
-func (b *boxer) launch(ctx context.Context, r results, dir string, seed uint64) {
+func (b *boxer) launch(ctx context.Context, r results, dir string, p plan) {
 	b.t.Helper()
-	s := newScript(seed, "launch")
+	s := p.script("launch")
 	s.blocks(launches, "launch", []side{{name: "native"}, {name: "boxer"}, {name: "again"}}, func(sd side) string {
 		if sd.name == "boxer" {
 			return fmt.Sprintf("$T/probe-static launch 1 %s run --network %s -- $T/probe now", filepath.Join(b.bin, "boxer"), networkName)

@@ -49,7 +49,7 @@ type linkTask struct {
 	Dir      string `json:"dir"` // has the probe; is written to
 	CPU      string `json:"cpu"` // of clients and servers
 	OtherCPU string `json:"other_cpu"`
-	Seed     uint64 `json:"seed"`
+	Plan     plan   `json:"plan"`
 }
 
 func TestMain(m *testing.M) {
@@ -218,7 +218,7 @@ func (w *linkWorld) measure(link *delayer) error {
 	}
 	server := fmt.Sprintf("set -eu\n%[1]s/probe-static bare %[1]s/probe serve %[3]d &\nexec %[1]s/probe serve %[2]d\n", w.Dir, boxerPort, boxerPort+native)
 	sides := threeSides(farHost, "far", w.CPU)
-	script := newScript(w.Seed, "link")
+	script := w.Plan.script("link")
 	script.await(sides[0], boxerPort)
 	script.blocks(linkBlocks, "link.connect", sides, func(sd side) string {
 		return "PROBE_SAMPLES=1 " + sd.probe("connect", sd.host, boxerPort+sd.native, connectCount, connectMS)

@@ -117,7 +117,7 @@ type report struct {
 	Version    string             `json:"version"`
 	Measured   time.Time          `json:"measured"`
 	Took       string             `json:"took"`
-	Seed       uint64             `json:"seed"` // of the order of sides
+	Plan       plan               `json:"plan"`
 	Machine    machine            `json:"machine"`
 	Method     string             `json:"method"`
 	Rows       []row              `json:"rows"`
@@ -152,7 +152,7 @@ func (r *report) write(path string, measured results) error {
 // head says what was measured on what.
 func (r *report) head() string {
 	return fmt.Sprintf("boxer %s on %d x %s, Linux %s, load %s before and %s after, took %s, order drawn from seed %d",
-		r.Version, r.Machine.CPUs, r.Machine.CPU, r.Machine.Kernel, r.Machine.LoadBefore, r.Machine.LoadAfter, r.Took, r.Seed)
+		r.Version, r.Machine.CPUs, r.Machine.CPU, r.Machine.Kernel, r.Machine.LoadBefore, r.Machine.LoadAfter, r.Took, r.Plan.Seed)
 }
 
 var columns = []string{"what", "unit", "native", "Boxer", "ratio", "95 %", "native : native", "target", "met"}

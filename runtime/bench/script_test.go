@@ -71,20 +71,30 @@ func (sd side) command(program string, args ...any) string {
 	return line
 }
 
-// script is what a host runs: a list of runs of the probe in an order that is drawn.
-type script struct {
-	draw  *rand.Rand
-	lines []string
+// plan is what all scripts of a run have in common.
+type plan struct {
+	Seed   uint64 `json:"seed"`             // of the order of sides
+	Rounds int    `json:"rounds,omitempty"` // at most so many, for a quick look; 0: all
 }
 
-func newScript(seed uint64, name string) *script {
+// script is what a host runs: a list of runs of the probe in an order that is drawn.
+type script struct {
+	draw   *rand.Rand
+	rounds int
+	lines  []string
+}
+
+func (p plan) script(name string) *script {
 	h := fnv.New64()
 	_, _ = h.Write([]byte(name))
-	return &script{draw: rand.New(rand.NewPCG(seed, h.Sum64()))}
+	return &script{draw: rand.New(rand.NewPCG(p.Seed, h.Sum64())), rounds: p.Rounds}
 }
 
 // blocks draws, round by round, the order in which the sides have their turn.
 func (s *script) blocks(n int, measure string, sides []side, command func(side) string) {
+	if s.rounds > 0 {
+		n = min(n, s.rounds)
+	}
 	for block := range n {
 		for _, i := range s.draw.Perm(len(sides)) {
 			s.lines = append(s.lines, fmt.Sprintf("PROBE_LABEL=%s/%s/%d PROBE_CPU=%s %s",

@@ -142,7 +142,7 @@ func TestALimitIsMissedOnlyByTheWholeInterval(t *testing.T) {
 func TestTheOrderOfSidesIsDrawnAndRepeatable(t *testing.T) {
 	sides := []side{{name: "a"}, {name: "b"}, {name: "c"}}
 	draw := func(seed uint64) []string {
-		s := newScript(seed, "x")
+		s := plan{Seed: seed}.script("x")
 		s.blocks(600, "m", sides, func(side) string { return "nothing" })
 		return s.lines
 	}

@@ -77,7 +77,7 @@ type capture struct {
 	Connections int     `json:"connections"`
 	RoundTrips  float64 `json:"round_trips"` // before the first byte, median
 	Most        int     `json:"round_trips_most"`
-	Packets     float64 `json:"packets"`  // of a connection, mean
+	Packets     float64 `json:"packets"`  // of a connection, median
 	Control     float64 `json:"control"`  // packets of supervisors while it was made, mean
 	Sequence    string  `json:"sequence"` // up to the first byte, the most frequent
 	// From the SYN to the client's answer to the SYN-ACK, median: the round trip
@@ -93,8 +93,8 @@ const quiet = 3 * time.Millisecond
 // ports count between the end of the connection before and the first byte.
 func summarise(all []packet, port int) capture {
 	var c capture
-	var trips, handshakes []float64
-	packets, control := 0, 0
+	var trips, handshakes, packets []float64
+	control := 0
 	sequences := map[string]int{}
 	for i, p := range all {
 		if p.From != 0 || p.server() != port || p.Flags&(flagSYN|flagACK) != flagSYN {
@@ -108,7 +108,7 @@ func summarise(all []packet, port int) capture {
 		trips = append(trips, float64(one.trips))
 		handshakes = append(handshakes, float64(one.handshake))
 		c.Most = max(c.Most, one.trips)
-		packets += one.packets
+		packets = append(packets, float64(one.packets))
 		control += one.control
 		sequences[one.sequence]++
 	}
@@ -116,7 +116,7 @@ func summarise(all []packet, port int) capture {
 		return c
 	}
 	c.RoundTrips, c.Handshake = median(trips), time.Duration(median(handshakes))
-	c.Packets = float64(packets) / float64(c.Connections)
+	c.Packets = median(packets)
 	c.Control = float64(control) / float64(c.Connections)
 	for _, s := range slices.Sorted(maps.Keys(sequences)) {
 		if sequences[s] > sequences[c.Sequence] {

@@ -113,8 +113,9 @@ static int take(int from, uint64_t delay) {
     return any;
 }
 
-/* A device that is full loses the packet, as a link would. */
-static void give(int from) {
+/* Returns whether there was anything. A device that is full loses the packet, as a link would. */
+static int give(int from) {
+    int any = 0;
     while (way[from].head != way[from].tail) {
         struct packet *p = &way[from].ring[way[from].head % ROOM];
         if (p->due > now_ns()) {
@@ -124,7 +125,9 @@ static void give(int from) {
             die("write to the other side");
         }
         way[from].head++;
+        any = 1;
     }
+    return any;
 }
 
 /* Returns 0 at the end of standard input. */
@@ -155,11 +158,9 @@ static void forward(void) {
                 return;
             }
         }
-        if (take(0, delay) | take(1, delay)) {
+        if (take(0, delay) | take(1, delay) | give(0) | give(1)) {
             busy = now_ns();
         }
-        give(0);
-        give(1);
     }
 }
 
