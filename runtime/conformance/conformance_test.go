@@ -26,7 +26,7 @@ const (
 
 const (
 	// moduleTime bounds one module in one setting.
-	moduleTime = 15 * time.Minute
+	moduleTime = 40 * time.Minute
 	// reruns of what differs, on both sides, and most of them while it is undecided.
 	reruns, mostReruns = 3, 10
 )
