@@ -72,10 +72,10 @@ func TestTransports(t *testing.T) {
 				}
 				host, _, _ := strings.Cut(v.Target, ":")
 				to, reached := host, strings.Contains(test.reaches, host)
-				switch {
-				case host == name:
+				switch host {
+				case name:
 					to, reached = fmt.Sprintf("node-%d", me.ID), true
-				case host == "fn-v6":
+				case "fn-v6":
 					to = "fn-v6-0"
 				}
 				if want := map[bool]string{false: "EHOSTUNREACH"}[reached]; v.Refused != want {
