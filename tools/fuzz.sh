@@ -17,6 +17,8 @@ for target; do
     found=$cache/$module/$package/$name
     [ -d "$found" ] || continue
     mkdir -p "$package/testdata/fuzz/$name"
-    # Small ones only: they are run with every test.
-    find "$found" -type f -size -2k -exec cp -n {} "$package/testdata/fuzz/$name/" \;
+    # Some, and small ones: they are run with every test.
+    find "$found" -type f -size -2k | sort | head -n 50 | while read -r file; do
+        cp "$file" "$package/testdata/fuzz/$name/"
+    done
 done
