@@ -2,8 +2,9 @@
 /*
  * getaddrinfo for names of the network. libc itself resolves the first address
  * in figures: so services, socket types, their order and all errors are those
- * of the guest's libc. Its answer is the pattern for a list of our own, which
- * is one mapping, because a hook may not use the heap.
+ * of the guest's libc. Its answer is the pattern for a list of our own, which is
+ * in one block: a hook may not use the heap, and a mapping per look-up takes
+ * longer than the rest of it, so a few blocks are kept here.
  */
 #include <netdb.h>
 #include <sys/mman.h>
@@ -48,10 +49,27 @@ static int is_own(const struct addrinfo *a) {
     return (uintptr_t)a % sizeof *n == 0 && n->mark == (MARK ^ (uintptr_t)n);
 }
 
+enum { KEPT = 16, KEPT_SIZE = 1024 }; /* a block and seven nodes */
+
+static struct { char room[KEPT_SIZE]; } kept[KEPT] __attribute__((aligned(128)));
+static uint8_t taken[KEPT];
+
+static struct block *take_kept(size_t size) {
+    for (int i = 0; size <= KEPT_SIZE && i < KEPT; i++)
+        if (!__atomic_exchange_n(&taken[i], 1, __ATOMIC_ACQUIRE))
+            return (struct block *)(void *)&kept[i];
+    return NULL;
+}
+
 static void release(struct node *n) {
     struct block *b = n->block;
+    size_t offset = (size_t)((char *)b - kept[0].room);
     n->mark = 0;
-    if (__atomic_sub_fetch(&b->left, 1, __ATOMIC_ACQ_REL) == 0)
+    if (__atomic_sub_fetch(&b->left, 1, __ATOMIC_ACQ_REL) != 0)
+        return;
+    if (offset < sizeof kept)
+        __atomic_store_n(&taken[offset / KEPT_SIZE], 0, __ATOMIC_RELEASE);
+    else
         sys_munmap(b, b->size);
 }
 
@@ -84,10 +102,13 @@ static struct node *fill_node(struct block *b, uint32_t index, const struct addr
 
 static struct block *make_block(uint32_t nodes, const char *name) {
     size_t size = sizeof(struct block) + nodes * sizeof(struct node);
-    long at = sys_mmap(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-    struct block *b = (struct block *)at;
-    if (at < 0 && at > -4096)
-        return NULL;
+    struct block *b = take_kept(size);
+    if (!b) {
+        long at = sys_mmap(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+        if (at < 0 && at > -4096)
+            return NULL;
+        b = (struct block *)at;
+    }
     b->size = size;
     b->left = nodes;
     memcpy(b->name, name, BOXER_NAME_LEN);

@@ -60,6 +60,24 @@ static void check_service(void) {
     freeaddrinfo(l);
 }
 
+/* More lists at once than the monitor keeps room for, freed out of order, twice. */
+static void check_many(void) {
+    struct addrinfo *lists[40];
+    const int n = 40;
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < n; i++)
+            CHECK(resolve(i % 2 ? "logic" : "store", "80", AF_INET, SOCK_STREAM, 0, &lists[i]) ==
+                  0);
+        for (int i = 0; i < n; i++)
+            CHECK(length(lists[i]) == (i % 2 ? 2 : 1));
+        for (int i = 0; i < n; i++) {
+            struct addrinfo *l = lists[i * 7 % n];
+            CHECK(i * 7 % n % 2 || ip_of(l) == 0x64500002);
+            freeaddrinfo(l);
+        }
+    }
+}
+
 void guest_addrinfo(void) {
     struct addrinfo *l;
     CHECK(getaddrinfo("STORE.", "6379", NULL, &l) == 0);
@@ -70,6 +88,7 @@ void guest_addrinfo(void) {
     freeaddrinfo(l);
     check_hints();
     check_service();
+    check_many();
     CHECK(getaddrinfo("127.0.0.1", "80", NULL, &l) == 0 && ip_of(l) == 0x7f000001);
     freeaddrinfo(l);
     CHECK(getaddrinfo(NULL, "80", NULL, &l) == 0);
