@@ -26,12 +26,14 @@ var allowed = map[string][]string{
 	"runtime/config":  nil,
 	"runtime/cluster": nil,
 	"runtime/table":   nil,
-	"runtime/ipc":     nil,
+	"runtime/raw":     nil,
 	"runtime/process": nil,
 	"layer":           nil,
 	// one idea each, over the leaves
-	"runtime/socket":     {"runtime/ipc"},
-	"runtime/transport":  {"runtime/cluster"},
+	"runtime/events":     {"runtime/raw"},
+	"runtime/ipc":        {"runtime/events", "runtime/raw"},
+	"runtime/socket":     {"runtime/ipc", "runtime/events", "runtime/raw"},
+	"runtime/transport":  {"runtime/cluster", "runtime/events", "runtime/raw"},
 	"runtime/localcloud": {"runtime/config", "runtime/cluster", "layer"},
 	// what wires them
 	"runtime/launch": {"runtime/config", "runtime/cluster", "runtime/localcloud"},

@@ -131,7 +131,6 @@ static int queue_preface(struct attempt *t, const struct boxer_response *r) {
 /* Waits as a native connect() does, in the kernel. */
 static long await_direct(struct attempt *t) {
     long result;
-    ipc_close(&t->ipc);
     if (t->nonblock)
         return -EINPROGRESS;
     result = kernel_connect(t->fd, &t->to, t->len);
@@ -184,15 +183,18 @@ static long connect_hold(struct attempt *t, const struct boxer_response *r) {
     return error ? error : connect_to(t, r->ip, r->port);
 }
 
+/* One question and its answer; the conversation stays open for what may follow. */
 static int ask(struct attempt *t, struct boxer_request *q, struct boxer_response *r) {
-    int error = ipc_ask(&t->ipc, q, r, NULL);
-    return error ? -ENETDOWN : -r->error;
+    int error = ipc_open(&t->ipc, t->id, CONNECT_PATIENCE);
+    if (error)
+        return error == -EMFILE || error == -ENFILE ? error : -ENETDOWN;
+    return ipc_ask(&t->ipc, q, r, NULL) ? -ENETDOWN : -r->error;
 }
 
-/* The plan is made; the conversation stays open for what may follow it. */
 static long follow_plan(struct attempt *t, struct boxer_request *q, struct boxer_response *r) {
     if (r->action == BOXER_ACTION_DIRECT) {
         int error;
+        ipc_close(&t->ipc);
         if (queue_preface(t, r))
             return await_direct(t);
         q->flags |= BOXER_FLAG_FALLBACK;
@@ -226,9 +228,6 @@ static long connect_asking(struct attempt *t) {
     if (t->nonblock)
         q.flags |= BOXER_FLAG_NONBLOCK;
     q.cookie = socket_cookie(t->fd);
-    result = ipc_open(&t->ipc, t->id, CONNECT_PATIENCE);
-    if (result)
-        return result == -EMFILE || result == -ENFILE ? result : -ENETDOWN;
     result = ask(t, &q, &r);
     if (!result)
         result = follow_plan(t, &q, &r);

@@ -14,8 +14,8 @@
  *   TABLE    -> fd of the node table (memfd, sealed)
  *   LISTEN   after the kernel's listen() succeeded; best effort
  *   CONNECT  -> NATIVE | DIRECT + preface | HOLD, or an errno. When a DIRECT
- *            preface could not be queued the monitor repeats CONNECT with
- *            FALLBACK on the same connection and gets HOLD or an errno.
+ *            preface could not be queued the monitor asks once more, with
+ *            FALLBACK, and gets HOLD or an errno.
  *   HELD     on the CONNECT connection, no response: the guest's socket is
  *            bound to ip:port and about to connect to the hold address
  *   ACCEPT   a signal connection from ip:port was accepted -> fd of the real

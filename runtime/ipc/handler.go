@@ -12,15 +12,19 @@ import (
 // reaches the guest as that errno, any other one as EIO. The context ends with
 // the monitor's connection or its deadline.
 type Handler interface {
-	// Table is the sealed memory file; it stays the handler's.
+	// Table is the sealed memory file; it stays the handler's. Must not wait.
 	Table(ctx context.Context) (*os.File, error)
 	// Listen announces a kernel listener of the guest.
 	Listen(ctx context.Context, r ListenRequest) error
 	// Connect plans a connection.
 	Connect(ctx context.Context, r ConnectRequest) (Plan, error)
+	// Prompt plans a connection if that needs no waiting, with a plan that has
+	// no functions. Must not wait.
+	Prompt(r ConnectRequest) (Plan, bool)
 	// Accept fetches the connection that a signal connection stands for. The
-	// file is only lent: done is called exactly once, with true when the
-	// monitor has taken it over and with false when it must stay queued.
+	// descriptor is only lent: done is called exactly once, with true when the
+	// monitor has taken it over and with false when it must stay queued. Neither
+	// may wait.
 	Accept(ctx context.Context, r AcceptRequest) (a Accepted, done func(taken bool), err error)
 	// Address is what the guest should see for a socket; ENOENT: what the
 	// kernel says.
@@ -47,8 +51,8 @@ type ConnectRequest struct {
 	Fallback bool // the preface of a direct plan could not be queued
 }
 
-// Plan is the answer. If the functions are set, exactly one of them is called,
-// once.
+// Plan is the answer. If the functions are set (both are, or none), exactly
+// one of them is called, once.
 type Plan struct {
 	Action  Action
 	Addr    netip.AddrPort
@@ -56,9 +60,8 @@ type Plan struct {
 	// Held: the guest's socket is bound to local and about to connect to Addr.
 	// Must not block.
 	Held func(local netip.AddrPort)
-	// Ended: the monitor went away, or (fallback) asks for another plan. After
-	// a direct plan, no fallback means that the guest's socket dials.
-	Ended func(fallback bool)
+	// Ended: the monitor went away.
+	Ended func()
 }
 
 // AcceptRequest says that a signal connection was accepted.
@@ -71,7 +74,7 @@ type AcceptRequest struct {
 
 // Accepted is a real connection for the guest.
 type Accepted struct {
-	File *os.File
+	FD int
 	Addresses
 }
 

@@ -4,6 +4,7 @@ package ipc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boxer-overlay/boxer/runtime/events"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,25 +35,28 @@ func (f *fake) Listen(_ context.Context, r ListenRequest) error {
 }
 
 func (f *fake) Connect(_ context.Context, r ConnectRequest) (Plan, error) {
-	p := Plan{
-		Action: ActionDirect, Addr: ap("100.64.1.2:7717"), Preface: []byte("hello"),
-		Held:  func(local netip.AddrPort) { f.events <- "held " + local.String() },
-		Ended: func(fallback bool) { f.events <- fmt.Sprint("ended ", fallback) },
-	}
 	switch {
 	case r.To.Port() == 1:
 		return Plan{}, syscall.ECONNREFUSED
-	case r.Fallback:
-		p.Action, p.Preface = ActionHold, nil
+	case !r.Fallback:
+		return Plan{Action: ActionDirect, Addr: ap("100.64.1.2:7717"), Preface: []byte("hello")}, nil
 	}
-	return p, nil
+	return Plan{
+		Action: ActionHold, Addr: ap("127.67.0.1:9"),
+		Held:  func(local netip.AddrPort) { f.events <- "held " + local.String() },
+		Ended: func() { f.events <- "ended" },
+	}, nil
+}
+
+func (f *fake) Prompt(r ConnectRequest) (Plan, bool) {
+	return Plan{Action: ActionDirect, Addr: ap("100.64.1.3:7717"), Preface: []byte("at once")}, r.To.Port() == 2
 }
 
 func (f *fake) Accept(_ context.Context, r AcceptRequest) (Accepted, func(bool), error) {
 	if r.Signal.Port() == 1 {
 		return Accepted{}, nil, syscall.ENOENT
 	}
-	return Accepted{File: f.file, Addresses: Addresses{Local: ap("100.80.0.3:80"), Peer: ap("100.80.0.4:1234"), Family: syscall.AF_INET6}},
+	return Accepted{FD: int(f.file.Fd()), Addresses: Addresses{Local: ap("100.80.0.3:80"), Peer: ap("100.80.0.4:1234"), Family: syscall.AF_INET6}},
 		func(taken bool) { f.events <- fmt.Sprint("done ", taken) }, nil
 }
 
@@ -189,25 +194,27 @@ func TestErrnosReachTheGuest(t *testing.T) {
 func TestConnectPlans(t *testing.T) {
 	r := start(t)
 	to := Request{Op: OpConnect, Addr: ap("100.80.0.2:80")}
-
-	conn := r.dial(t)
-	p, _ := r.ask(t, conn, to)
+	p, _ := r.ask(t, r.dial(t), to)
 	if p.Action != ActionDirect || string(p.Preface) != "hello" || p.Addr != ap("100.64.1.2:7717") {
 		t.Errorf("plan %+v", p)
 	}
-	again := to
-	again.Flags = FlagFallback
-	if p, _ = r.ask(t, conn, again); p.Action != ActionHold {
+	prompt := to
+	prompt.Addr = ap("100.80.0.2:2")
+	if p, _ = r.ask(t, r.dial(t), prompt); p.Action != ActionDirect || string(p.Preface) != "at once" {
+		t.Errorf("prompt plan %+v", p)
+	}
+	to.Flags = FlagFallback
+	conn := r.dial(t)
+	if p, _ = r.ask(t, conn, to); p.Action != ActionHold {
 		t.Errorf("fallback plan %+v", p)
 	}
-	r.expect(t, "ended true")
 	r.send(t, conn, Request{Op: OpHeld, Addr: ap("127.0.0.1:4000")})
 	r.expect(t, "held 127.0.0.1:4000")
 
 	conn = r.dial(t)
 	r.ask(t, conn, to)
 	conn.Close()
-	r.expect(t, "ended false")
+	r.expect(t, "ended")
 }
 
 func TestAcceptIsAcknowledgedOrNot(t *testing.T) {
@@ -292,34 +299,63 @@ func FuzzSession(f *testing.F) {
 		f.Fatal(err)
 	}
 	defer file.Close()
-	f.Fuzz(func(t *testing.T, first, second, third []byte, known bool) {
-		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Skip(err)
+	name := fmt.Sprintf("boxer-fuzz-%d-%d", os.Getpid(), time.Now().UnixNano())
+	ln, err := Listen(name)
+	if err != nil {
+		f.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	h := &fake{file: file, events: make(chan string, 10), listen: make(chan ListenRequest, 10)}
+	go func() { done <- Serve(ctx, ln, tokens, h) }()
+	f.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			f.Error(err)
 		}
-		defer unix.Close(pair[0])
+	})
+	go func() {
+		for {
+			select {
+			case <-h.events:
+			case <-h.listen:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	f.Fuzz(func(t *testing.T, first, second, third []byte, known bool) {
+		conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: "@" + name, Net: "unixpacket"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(5 * time.Second))
 		for _, packet := range [][]byte{first, second, third} {
 			if known && len(packet) >= 24 {
 				packet = append([]byte(nil), packet...)
 				copy(packet[8:], tokens.Monitor[:])
 			}
-			unix.Send(pair[0], packet, unix.MSG_DONTWAIT)
+			conn.Write(packet) // may be too late for the server
 		}
-		unix.Shutdown(pair[0], unix.SHUT_WR)
-		end := os.NewFile(uintptr(pair[1]), "")
-		defer end.Close()
-		conn, err := net.FileConn(end)
-		if err != nil {
-			t.Skip(err)
+		conn.CloseWrite()
+		answer := make([]byte, 300)
+		for {
+			if n, err := conn.Read(answer); n == 0 || err != nil {
+				var timeout net.Error
+				if errors.As(err, &timeout) && timeout.Timeout() {
+					t.Error("the server keeps a connection that has ended")
+				}
+				return
+			}
 		}
-		defer conn.Close()
-		h := &fake{file: file, events: make(chan string, 10), listen: make(chan ListenRequest, 1)}
-		s := session{conn: conn.(*net.UnixConn), tokens: tokens, h: h, proven: func() {}}
-		s.run(t.Context())
 	})
 }
 
 func TestStopLeavesNothing(t *testing.T) {
+	if err := events.Start(); err != nil { // once for all
+		t.Fatal(err)
+	}
 	before, fds := runtime.NumGoroutine(), countFDs(t)
 	r := start(t)
 	var conns []*net.UnixConn
@@ -328,7 +364,7 @@ func TestStopLeavesNothing(t *testing.T) {
 		conns = append(conns, conn)
 		switch i % 3 {
 		case 0:
-			r.ask(t, conn, Request{Op: OpConnect, Addr: ap("100.80.0.2:80")})
+			r.ask(t, conn, Request{Op: OpConnect, Addr: ap("100.80.0.2:80"), Flags: FlagFallback})
 		case 1:
 			_, fd := r.ask(t, conn, Request{Op: OpAccept, Addr: ap("127.66.0.1:4000")})
 			unix.Close(fd)

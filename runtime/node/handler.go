@@ -33,14 +33,25 @@ func (h handler) Address(ctx context.Context, cookie uint64) (ipc.Addresses, err
 }
 
 func (h handler) Connect(ctx context.Context, r ipc.ConnectRequest) (ipc.Plan, error) {
-	p, err := h.n.transport.Connect(ctx, transport.Request{Cookie: r.Cookie, To: r.To, V6: r.V6, Fallback: r.Fallback})
+	p, err := h.n.transport.Connect(ctx, transportRequest(r))
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return ipc.Plan{Action: ipc.ActionNative, Addr: refusing}, nil
-	} else if err != nil {
-		return ipc.Plan{}, err
 	}
-	// The classes are numbered as the actions are.
-	return ipc.Plan{Action: ipc.Action(p.Class), Addr: p.Addr, Preface: p.Preface, Held: p.Held, Ended: p.Ended}, nil
+	return ipcPlan(p), err
+}
+
+func (h handler) Prompt(r ipc.ConnectRequest) (ipc.Plan, bool) {
+	p, ok := h.n.transport.Prompt(transportRequest(r))
+	return ipcPlan(p), ok
+}
+
+func transportRequest(r ipc.ConnectRequest) transport.Request {
+	return transport.Request{Cookie: r.Cookie, To: r.To, V6: r.V6, Fallback: r.Fallback}
+}
+
+// ipcPlan: the classes are numbered as the actions are.
+func ipcPlan(p transport.Plan) ipc.Plan {
+	return ipc.Plan{Action: ipc.Action(p.Class), Addr: p.Addr, Preface: p.Preface, Held: p.Held, Ended: p.Ended}
 }
 
 // refusing is where nobody can listen: a guest sent there is refused by the

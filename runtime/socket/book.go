@@ -6,12 +6,12 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"os"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/ipc"
+	"github.com/boxer-overlay/boxer/runtime/raw"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,10 +47,10 @@ func (l *Layer) Remember(cookie uint64, local, peer netip.AddrPort, family uint1
 	l.book.put(cookie, &entry{Addresses: ipc.Addresses{Local: local, Peer: peer, Family: family}})
 }
 
-// rememberFile notes it for a connection about to be handed over.
-func (l *Layer) rememberFile(f *os.File, a ipc.Addresses) {
-	netns := socketOption(f, unix.SO_NETNS_COOKIE)
-	l.book.put(socketOption(f, unix.SO_COOKIE), &entry{Addresses: a, foreign: netns != l.netns})
+// rememberConn notes it for a connection about to be handed over.
+func (l *Layer) rememberConn(fd int, a ipc.Addresses) {
+	netns := raw.Uint64(fd, unix.SO_NETNS_COOKIE)
+	l.book.put(raw.Uint64(fd, unix.SO_COOKIE), &entry{Addresses: a, foreign: netns != l.netns})
 }
 
 func (b *book) put(cookie uint64, e *entry) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boxer-overlay/boxer/runtime/events"
 	"github.com/boxer-overlay/boxer/runtime/ipc"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
@@ -26,6 +27,7 @@ var (
 // start runs a Layer for one test and checks that it leaves nothing.
 func start(t *testing.T, change func(*Options)) *Layer {
 	t.Helper()
+	must(t, events.Start()) // once for all
 	goroutines, fds := runtime.NumGoroutine(), countFDs(t)
 	o := Options{Underlay: loopback, Sweep: 50 * time.Millisecond, Logger: zerolog.Nop()}
 	if change != nil {
@@ -169,12 +171,7 @@ func (g *guest) acceptAnd(take bool) (conn *os.File, a ipc.Addresses, err error)
 		done(false)
 		return nil, a, nil
 	}
-	raw, err := got.File.SyscallConn()
-	if err != nil {
-		return nil, a, err
-	}
-	var copied int
-	raw.Control(func(real uintptr) { copied, err = unix.Dup(int(real)) }) // as SCM_RIGHTS does
+	copied, err := unix.Dup(got.FD) // as SCM_RIGHTS does
 	done(true)
 	if err != nil {
 		return nil, a, err
@@ -195,7 +192,7 @@ func sourceOf(from unix.Sockaddr) netip.AddrPort {
 
 // arrival makes a real connection and returns the end that arrived here and
 // the far end.
-func arrival(t *testing.T) (here *os.File, far *net.TCPConn) {
+func arrival(t *testing.T) (here int, far *net.TCPConn) {
 	t.Helper()
 	ln, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	must(t, err)
@@ -205,7 +202,9 @@ func arrival(t *testing.T) (here *os.File, far *net.TCPConn) {
 	conn, err := ln.AcceptTCP()
 	must(t, err)
 	defer conn.Close()
-	here, err = conn.File()
+	raw, err := conn.SyscallConn()
+	must(t, err)
+	raw.Control(func(fd uintptr) { here, err = unix.Dup(int(fd)) })
 	must(t, err)
 	t.Cleanup(func() { far.Close() })
 	far.SetDeadline(time.Now().Add(5 * time.Second))

@@ -53,8 +53,6 @@ var ErrFull = fmt.Errorf("the guest does not accept its connections: %w", syscal
 // ipc.Handler: Listen, Accept and Address.
 type Layer struct {
 	o       Options
-	ctx     context.Context // of every signal connection
-	cancel  context.CancelFunc
 	running sync.WaitGroup
 	changed chan struct{}
 	sources atomic.Uint32 // counts through the reserved addresses of signals
@@ -95,7 +93,6 @@ func New(o Options) *Layer {
 		netns:     ownNetns(),
 	}
 	l.book.entries = map[uint64]*entry{}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if o.Adopt {
 		if err := l.adopt(); err != nil {
 			o.Logger.Warn().Err(err).Msg("listeners of a guest that ran before are not taken up")
@@ -154,7 +151,6 @@ func (l *Layer) Run(ctx context.Context) error {
 
 // shut ends every signal and resets what is queued.
 func (l *Layer) shut() {
-	l.cancel()
 	l.mu.Lock()
 	l.closed = true
 	for _, q := range l.queues {

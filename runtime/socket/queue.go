@@ -6,12 +6,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/boxer-overlay/boxer/runtime/raw"
 )
 
 const (
@@ -32,19 +30,19 @@ type queue struct {
 
 // item is one connection that waits to be accepted.
 type item struct {
-	file        *os.File
+	fd          int
 	local, peer netip.AddrPort
 	sig         *signal
 	lost        int
 }
 
 // Deliver queues a connection for the guest's listener at local (an overlay
-// address) and returns. With a nil error the Layer owns file; else it stays
+// address) and returns. With a nil error the Layer owns fd; else it stays
 // the caller's (to reset): ErrRefused when nobody listens on the port, ErrFull
 // when the queue stayed full.
-func (l *Layer) Deliver(ctx context.Context, file *os.File, local, peer netip.AddrPort) error {
-	it := &item{file: file, local: unmapped(local), peer: unmapped(peer)}
-	abortive(file, true)
+func (l *Layer) Deliver(ctx context.Context, fd int, local, peer netip.AddrPort) error {
+	it := &item{fd: fd, local: unmapped(local), peer: unmapped(peer)}
+	abortive(fd, true)
 	room, err := l.enqueue(it)
 	if room == nil {
 		return l.explain(err, it)
@@ -122,7 +120,7 @@ func (l *Layer) reset(q *queue) {
 	for _, it := range q.items {
 		l.drop(it.sig)
 		it.sig = nil
-		resetFile(it.file)
+		reset(it.fd)
 	}
 	q.items = nil
 	q.free()
@@ -148,32 +146,14 @@ func (q *queue) take(sig *signal) *item {
 	return head
 }
 
-// resetFile closes a connection with an RST.
-func resetFile(f *os.File) {
-	abortive(f, true)
-	f.Close()
+// reset closes a connection with an RST.
+func reset(fd int) {
+	abortive(fd, true)
+	raw.Close(fd)
 }
 
 // abortive makes the kernel reset a connection that is closed, also by the death
 // of this process: what waits in a queue then ends as it does in the kernel's.
-func abortive(f *os.File, yes bool) {
-	var linger unix.Linger
-	if yes {
-		linger.Onoff = 1
-	}
-	if raw, err := f.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) {
-			unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &linger)
-		})
-	}
-}
-
-// socketOption reads a 64-bit socket option, 0 where the kernel has none.
-func socketOption(f syscall.Conn, option int) (value uint64) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	_ = raw.Control(func(fd uintptr) { value, _ = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, option) })
-	return value
+func abortive(fd int, yes bool) {
+	raw.Linger(fd, yes)
 }

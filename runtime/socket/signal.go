@@ -5,12 +5,13 @@ package socket
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"syscall"
 	"time"
 
+	"github.com/boxer-overlay/boxer/runtime/events"
 	"github.com/boxer-overlay/boxer/runtime/ipc"
+	"github.com/boxer-overlay/boxer/runtime/raw"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,12 +34,14 @@ const declined = "BXDECLND"
 //
 // item is the connection it was made for, nil once it is in hand or dropped.
 type signal struct {
-	q     *queue
-	item  *item
-	token netip.AddrPort
-	conn  net.Conn // nil while connecting
-	ended bool
-	stop  context.CancelFunc
+	q       *queue
+	item    *item
+	token   netip.AddrPort
+	fd      int         // -1 while there is none
+	knocked bool        // the connection is made and the byte sent
+	stop    func()      // watching fd; nil while nobody does
+	timer   *time.Timer // of a pause, or of a connection that is not made at once
+	ended   bool
 }
 
 // signalNet are the addresses that signal connections come from (lib/wire.h).
@@ -49,68 +52,121 @@ func (l *Layer) raise(q *queue, it *item, pause time.Duration) {
 	if l.closed {
 		return
 	}
-	ctx, stop := context.WithCancel(l.ctx)
-	sig := &signal{q: q, item: it, stop: stop}
+	sig := &signal{q: q, item: it, fd: -1}
 	it.sig = sig
-	l.running.Go(func() {
-		defer stop()
-		if pause > 0 {
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return
-			}
+	if pause == 0 {
+		l.signal(sig)
+		return
+	}
+	sig.timer = time.AfterFunc(pause, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if !sig.ended {
+			l.signal(sig)
 		}
-		l.signal(ctx, sig)
 	})
 }
 
-// signal connects, sends the one byte that wakes TCP_DEFER_ACCEPT listeners
-// too, and waits for the guest to close it.
-func (l *Layer) signal(ctx context.Context, sig *signal) {
-	conn, err := l.dial(ctx, sig)
+// signal connects, and watches for the guest to close the connection. On
+// loopback it is made when connect returns, unless the guest's queue is full.
+// Call with l.mu held.
+func (l *Layer) signal(sig *signal) {
+	err := l.dial(sig)
+	if err == nil {
+		err = sig.knock()
+	}
+	if err == nil {
+		which := uint32(unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET)
+		if !sig.knocked {
+			which |= unix.EPOLLOUT
+			sig.timer = time.AfterFunc(signalTimeout, func() { l.hurry(sig) })
+		}
+		err = l.watch(sig, which)
+	}
 	if err != nil {
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			// Nobody listens any more, says the kernel; sweep believes only two
-			// looks.
-			l.sweep()
-			l.sweep()
-			l.refused(sig.q.port)
-			l.lose(sig, retryPause)
-		} else if ctx.Err() == nil {
-			l.o.Logger.Debug().Err(err).Uint16("port", sig.q.port).Msg("signal connection failed")
-			l.lose(sig, busyPause)
+		l.fail(sig, err)
+	}
+}
+
+func (l *Layer) watch(sig *signal, which uint32) (err error) {
+	sig.stop, err = events.Watch(sig.fd, which, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if sig.item != nil {
+			l.hear(sig)
+		}
+	})
+	return err
+}
+
+// knock sends the one byte that wakes TCP_DEFER_ACCEPT listeners too, once the
+// connection is made.
+func (sig *signal) knock() error {
+	_, err := raw.Send(sig.fd, []byte{0})
+	sig.knocked = err == nil
+	if errors.Is(err, unix.EAGAIN) {
+		return nil
+	}
+	return err
+}
+
+// hear is called when something happened to a signal that waits: the
+// connection is made, or the guest or the kernel has closed it. Call with l.mu
+// held.
+func (l *Layer) hear(sig *signal) {
+	if !sig.knocked {
+		if err := sig.knock(); err != nil {
+			l.fail(sig, err)
 		}
 		return
 	}
 	var b [len(declined) + 1]byte
-	n := 0
-	conn.SetWriteDeadline(time.Now().Add(signalTimeout))
-	if _, err = conn.Write(b[:1]); err == nil {
-		n, _ = conn.Read(b[:]) // ends when either side closes or resets
+	n, err := raw.Receive(sig.fd, b[:], 0)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+	case string(b[:max(n, 0)]) == declined:
+		// A guest at its limit of descriptors keeps its connections waiting, as
+		// it does natively.
+		sig.item.lost--
+		l.lose(sig, busyPause)
+	default:
+		l.lose(sig, retryPause)
 	}
-	if string(b[:n]) == declined {
-		l.forgive(sig)
+}
+
+// hurry ends a signal whose connection was not made in time.
+func (l *Layer) hurry(sig *signal) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if sig.item != nil && !sig.knocked {
+		l.fail(sig, syscall.ETIMEDOUT)
+	}
+}
+
+// fail ends a signal that could not be made. Call with l.mu held.
+func (l *Layer) fail(sig *signal, err error) {
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		l.o.Logger.Debug().Err(err).Uint16("port", sig.q.port).Msg("signal connection failed")
 		l.lose(sig, busyPause)
 		return
 	}
-	l.lose(sig, retryPause)
-}
-
-// forgive takes back what lose is about to count: a guest at its limit of
-// descriptors keeps its connections waiting, as it does natively.
-func (l *Layer) forgive(sig *signal) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if sig.item != nil {
-		sig.item.lost--
+	if l.closed {
+		return
 	}
+	// Nobody listens any more, says the kernel; sweep believes only two looks.
+	l.running.Go(func() {
+		l.sweep()
+		l.sweep()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.refused(sig.q.port)
+		l.lose(sig, retryPause)
+	})
 }
 
 // refused forgets the listeners of a port where the kernel cannot be asked.
+// Call with l.mu held.
 func (l *Layer) refused(port uint16) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if !l.blind {
 		return
 	}
@@ -123,62 +179,31 @@ func (l *Layer) refused(port uint16) {
 }
 
 // dial binds the signal to a reserved address and makes its token known before
-// it connects: the guest may ask at once.
-func (l *Layer) dial(ctx context.Context, sig *signal) (net.Conn, error) {
-	l.mu.Lock()
-	target := l.target(sig.q.port)
-	l.mu.Unlock()
+// it connects: the guest may ask at once. Call with l.mu held.
+func (l *Layer) dial(sig *signal) error {
+	fd, err := raw.Stream()
+	if err != nil {
+		return err
+	}
+	sig.fd = fd
 	n := l.sources.Add(1)
-	source := [4]byte{127, 66, byte(n >> 8), byte(n)}
-	d := net.Dialer{Timeout: signalTimeout, KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		if e := raw.Control(func(fd uintptr) { err = l.bind(sig, int(fd), source) }); e != nil {
-			return e
-		}
-		return err
-	}}
-	d.SetMultipathTCP(false)
-	conn, err := d.DialContext(ctx, "tcp4", target.String())
-	if err != nil {
-		return nil, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if sig.ended {
-		conn.Close()
-		return nil, context.Canceled
-	}
-	sig.conn = conn
-	return conn, nil
-}
-
-func (l *Layer) bind(sig *signal, fd int, source [4]byte) error {
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: source}); err != nil {
+	source := netip.AddrFrom4([4]byte{127, 66, byte(n >> 8), byte(n)})
+	if err := raw.Bind(fd, netip.AddrPortFrom(source, 0)); err != nil {
 		return err
 	}
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		return err
-	}
-	in, ok := name.(*unix.SockaddrInet4)
-	if !ok {
-		return unix.EAFNOSUPPORT
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if sig.ended {
-		return context.Canceled
-	}
-	sig.token = netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port))
+	sig.token = netip.AddrPortFrom(source, raw.LocalPort(fd))
 	l.signals[sig.token] = sig
-	return nil
+	err = raw.Connect(fd, l.target(sig.q.port))
+	if errors.Is(err, unix.EINPROGRESS) {
+		return nil
+	}
+	return err
 }
 
 // lose ends a signal that did not lead to an accept, and raises another one
-// for its connection as long as there is somebody to accept it.
+// for its connection as long as there is somebody to accept it. Call with l.mu
+// held.
 func (l *Layer) lose(sig *signal, pause time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	it := sig.item
 	if it == nil {
 		return // in hand: the NS keeps its end until the monitor acknowledges
@@ -194,7 +219,7 @@ func (l *Layer) lose(sig *signal, pause time.Duration) {
 		l.o.Logger.Warn().Uint16("port", q.port).Stringer("peer", it.peer).
 			Msg("a connection is reset: whoever accepts on this port does not know Boxer")
 		q.remove(it)
-		resetFile(it.file)
+		reset(it.fd)
 	default:
 		l.raise(q, it, pause)
 	}
@@ -219,9 +244,21 @@ func (l *Layer) drop(sig *signal) {
 	if l.signals[sig.token] == sig {
 		delete(l.signals, sig.token)
 	}
-	sig.stop()
-	if sig.conn != nil {
-		sig.conn.Close()
+	sig.ignore()
+	if sig.fd >= 0 {
+		raw.Close(sig.fd)
+		sig.fd = -1
+	}
+}
+
+// ignore ends all watching of a signal.
+func (sig *signal) ignore() {
+	if sig.stop != nil {
+		sig.stop()
+		sig.stop = nil
+	}
+	if sig.timer != nil {
+		sig.timer.Stop()
 	}
 }
 
@@ -236,15 +273,16 @@ func (l *Layer) Accept(_ context.Context, r ipc.AcceptRequest) (ipc.Accepted, fu
 		return ipc.Accepted{}, nil, syscall.ENOENT // stale: of a supervisor before, or of a queue that was reset
 	}
 	delete(l.signals, token)
+	sig.ignore() // the monitor's answer says more than the end of the signal
 	q := sig.q
 	it := q.take(sig)
 	family := uint16(unix.AF_INET)
 	if ls := l.listeners[r.Cookie]; r.V6 || (ls != nil && ls.v6) {
 		family = unix.AF_INET6
 	}
-	abortive(it.file, false)
-	a := ipc.Accepted{File: it.file, Addresses: ipc.Addresses{Local: it.local, Peer: it.peer, Family: family}}
-	l.rememberFile(it.file, a.Addresses)
+	abortive(it.fd, false)
+	a := ipc.Accepted{FD: it.fd, Addresses: ipc.Addresses{Local: it.local, Peer: it.peer, Family: family}}
+	l.rememberConn(it.fd, a.Addresses)
 	return a, func(taken bool) { l.handed(sig, it, taken) }, nil
 }
 
@@ -258,10 +296,10 @@ func (l *Layer) handed(sig *signal, it *item, taken bool) {
 	l.drop(sig)
 	switch {
 	case taken:
-		it.file.Close()
+		raw.Close(it.fd)
 		q.free()
 	case l.closed || l.backlog(q.port) == 0:
-		resetFile(it.file)
+		reset(it.fd)
 		q.free()
 	default:
 		if l.queues[q.port] == nil {
@@ -269,7 +307,7 @@ func (l *Layer) handed(sig *signal, it *item, taken bool) {
 		} else if other := l.queues[q.port]; other != q {
 			q = other // the port was closed and opened again meanwhile
 		}
-		abortive(it.file, true)
+		abortive(it.fd, true)
 		q.items = append([]*item{it}, q.items...)
 		l.raise(q, it, retryPause)
 	}

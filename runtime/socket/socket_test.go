@@ -8,12 +8,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/boxer-overlay/boxer/runtime/raw"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,7 +60,7 @@ func TestNativeOnlyListenersAreNotReached(t *testing.T) {
 		if !errors.Is(err, ErrRefused) || !errors.Is(err, syscall.ECONNREFUSED) || l.Listening(g.port) {
 			t.Errorf("%s: %v, want ErrRefused", name, err)
 		}
-		here.Close()
+		unix.Close(here)
 		far.Close()
 	}
 }
@@ -113,11 +113,8 @@ func TestQueuedConnectionsAreResetWithTheSupervisor(t *testing.T) {
 	l := start(t, nil)
 	g := listen(t, l, "0.0.0.0", 0, 5)
 	here, _ := arrival(t)
-	lingers := func(f *os.File) bool {
-		raw, err := f.SyscallConn()
-		must(t, err)
-		var linger *unix.Linger
-		raw.Control(func(fd uintptr) { linger, err = unix.GetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER) })
+	lingers := func(fd int) bool {
+		linger, err := unix.GetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER)
 		must(t, err)
 		return linger.Onoff != 0
 	}
@@ -135,7 +132,7 @@ func TestQueuedConnectionsAreResetWithTheSupervisor(t *testing.T) {
 	conn, _, err := g.accept()
 	must(t, err)
 	defer conn.Close()
-	if lingers(conn) {
+	if lingers(int(conn.Fd())) {
 		t.Error("the guest's connection does not end in order")
 	}
 }
@@ -171,7 +168,7 @@ func TestNeverMoreSignalsThanTheBacklog(t *testing.T) {
 	g.deliver()
 	g.deliver()
 	here, _ = arrival(t)
-	defer here.Close()
+	defer unix.Close(here)
 	if err := l.Deliver(ctx, here, local, peer); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
@@ -294,10 +291,18 @@ func TestAdoptsListenersThatExist(t *testing.T) {
 	}
 }
 
+func cookieOf(t *testing.T, conn *net.TCPConn) (cookie uint64) {
+	t.Helper()
+	c, err := conn.SyscallConn()
+	must(t, err)
+	must(t, c.Control(func(fd uintptr) { cookie = raw.Uint64(int(fd), unix.SO_COOKIE) }))
+	return cookie
+}
+
 func TestAddressBook(t *testing.T) {
 	l := start(t, nil)
 	here, far := arrival(t)
-	cookie := socketOption(far, unix.SO_COOKIE)
+	cookie := cookieOf(t, far)
 	l.Remember(cookie, netip.AddrPortFrom(overlay, 0), peer, unix.AF_INET6)
 	a, err := l.Address(context.Background(), cookie)
 	must(t, err)
@@ -308,7 +313,7 @@ func TestAddressBook(t *testing.T) {
 	if _, err := l.Address(context.Background(), 1); !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("unknown cookie: %v, want ENOENT", err)
 	}
-	resetFile(here)
+	reset(here)
 	far.Close()
 	eventually(t, "the entry is forgotten", func() bool {
 		l.sweepBook()

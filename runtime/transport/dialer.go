@@ -27,14 +27,14 @@ type Request struct {
 	Fallback bool           // a direct preface could not be queued
 }
 
-// Plan answers it. If they are set, exactly one of Held and Ended must be
-// called, once (as ipc.Plan says).
+// Plan answers it. If they are set (both are, or none), exactly one of Held and
+// Ended must be called, once (as ipc.Plan says).
 type Plan struct {
 	Class   Class
 	Addr    netip.AddrPort // where the guest's socket connects
 	Preface []byte         // what goes first, for ClassDirect
 	Held    func(local netip.AddrPort)
-	Ended   func(fallback bool)
+	Ended   func()
 }
 
 // Connect plans a guest's connection. Errors wrap a syscall.Errno:
@@ -45,6 +45,19 @@ func (l *Layer) Connect(ctx context.Context, r Request) (Plan, error) {
 		return Plan{}, fmt.Errorf("connect to %s: %w", r.To, err)
 	}
 	return p, nil
+}
+
+// Prompt plans what needs no waiting: a direct connection to a listener that is
+// known.
+func (l *Layer) Prompt(r Request) (Plan, bool) {
+	r.To = netip.AddrPortFrom(r.To.Addr().Unmap(), r.To.Port())
+	self := l.o.Members.Self()
+	m, ok := l.o.Members.Lookup(r.To.Addr())
+	if !ok || !self.OverlayAddress.IsValid() || r.Fallback || m.ID == self.ID || m.State == cluster.StateLost ||
+		Classify(self, m, l.o.Reach, l.o.Transports) != ClassDirect || !listed(m, r.To.Port()) {
+		return Plan{}, false
+	}
+	return l.direct(self, m, r), true
 }
 
 func (l *Layer) plan(ctx context.Context, r Request) (Plan, error) {
@@ -73,6 +86,9 @@ func (l *Layer) plan(ctx context.Context, r Request) (Plan, error) {
 	if class == ClassDirect && !r.Fallback && m.State != cluster.StateLost {
 		return l.direct(self, m, r), nil
 	}
+	if r.Fallback {
+		l.paths.takeBack(m.ID, pathDirect)
+	}
 	return l.hold(self, m, r)
 }
 
@@ -81,11 +97,8 @@ func (l *Layer) direct(self, m cluster.Member, r Request) Plan {
 	src := netip.AddrPortFrom(self.OverlayAddress, 0) // nobody knows the guest's port yet
 	l.o.Sockets.Remember(r.Cookie, src, r.To, family(r))
 	p := preface{kind: kindDirect, id: self.ID, src: src, dst: r.To}.fresh()
-	return Plan{Class: ClassDirect, Addr: l.overlayPort(self, m), Preface: p.seal(l.key), Ended: func(fallback bool) {
-		if !fallback {
-			l.paths.add(m.ID, pathDirect)
-		}
-	}}
+	l.paths.add(m.ID, pathDirect) // unless the guest falls back
+	return Plan{Class: ClassDirect, Addr: l.overlayPort(self, m), Preface: p.seal(l.key)}
 }
 
 // overlayPort is where self dials m.
@@ -119,8 +132,7 @@ func (l *Layer) call(ctx context.Context, to uint32, method string, in, out any)
 // may lag behind a message that the guests exchanged, or behind what this node's
 // guest did itself.
 func (l *Layer) confirm(ctx context.Context, m cluster.Member, port uint16) error {
-	_, listed := slices.BinarySearch(m.Listeners, port)
-	if listed && m.ID != l.o.Members.Self().ID {
+	if listed(m, port) && m.ID != l.o.Members.Self().ID {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, confirmWait)
@@ -138,6 +150,11 @@ func (l *Layer) confirm(ctx context.Context, m cluster.Member, port uint16) erro
 		return fmt.Errorf("node %d does not answer: %w", m.ID, syscall.ETIMEDOUT)
 	}
 	return fmt.Errorf("node %d: %w: %w", m.ID, err, syscall.EHOSTUNREACH)
+}
+
+func listed(m cluster.Member, port uint16) bool {
+	_, found := slices.BinarySearch(m.Listeners, port)
+	return found
 }
 
 func family(r Request) uint16 {

@@ -114,7 +114,6 @@ func (v *node) connect(to netip.AddrPort, v6 bool) *guest {
 		g.events(5 * time.Second)
 		_, err = unix.Write(g.fd, p.Preface)
 		must(v.t, err)
-		p.Ended(false)
 	case ClassHold:
 		p.Held(g.local)
 		if err := g.connect(p.Addr); err != nil && !errors.Is(err, unix.EINPROGRESS) {
@@ -180,7 +179,9 @@ func TestFallbackFromDirectIsHeld(t *testing.T) {
 	arrivals := b.listen(80)
 	p, err := a.Layer.Connect(context.Background(), Request{Cookie: 1, To: b.port(80)})
 	must(t, err)
-	p.Ended(true)
+	if p.Class != ClassDirect {
+		t.Fatalf("class %d", p.Class)
+	}
 	g := newGuest(t, false, true)
 	p, err = a.Layer.Connect(context.Background(), Request{Cookie: 1, To: b.port(80), Fallback: true})
 	must(t, err)
@@ -245,7 +246,7 @@ func TestErrorsMeanWhatTheyMeanNatively(t *testing.T) {
 			t.Errorf("%s: %v, want %v", test.to, err, test.want)
 		}
 		if err == nil {
-			p.Ended(false)
+			p.Ended()
 		}
 	}
 	// A listener that is announced needs no question.
@@ -293,11 +294,11 @@ func TestHoldsAreBounded(t *testing.T) {
 	if _, err := a.Layer.Connect(context.Background(), Request{To: hidden.port(80)}); !errors.Is(err, syscall.ENOBUFS) {
 		t.Errorf("one more: %v, want ENOBUFS", err)
 	}
-	p.Ended(false)
+	p.Ended()
 	if p, err = a.Layer.Connect(context.Background(), Request{To: hidden.port(80)}); err != nil {
 		t.Fatal(err)
 	}
-	p.Ended(false)
+	p.Ended()
 }
 
 // A supervisor at its limit of descriptors could not answer its guest at all.
@@ -320,7 +321,7 @@ func TestRelayedConnectionsAreBoundedByDescriptors(t *testing.T) {
 	if _, err := a.Layer.Connect(context.Background(), Request{To: hidden.port(80)}); !errors.Is(err, syscall.ENOBUFS) {
 		t.Errorf("one more: %v, want ENOBUFS", err)
 	}
-	p.Ended(false)
+	p.Ended()
 	if a.descriptors.left != holdNeeds+spliceNeeds {
 		t.Errorf("%d descriptors left", a.descriptors.left)
 	}

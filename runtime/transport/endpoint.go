@@ -3,7 +3,6 @@
 package transport
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/events"
+	"github.com/boxer-overlay/boxer/runtime/raw"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,22 +42,11 @@ func ListenOverlay(ctx context.Context, address string) (*net.TCPListener, error
 // Layer and returns nil.
 func (l *Layer) Serve(ctx context.Context, ln *net.TCPListener) error {
 	defer l.Close()
-	defer ln.Close()
-	defer context.AfterFunc(ctx, func() { ln.Close() })()
-	for {
-		conn, err := accept(ctx, ln)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("serve the overlay port %s: %w", ln.Addr(), err)
-		}
-		place := l.unproven.enter(conn)
-		if !l.spawn(func() { l.greet(conn.(*net.TCPConn), place) }) {
-			l.unproven.leave(place)
-			conn.Close()
-		}
+	unproven := events.Server{Greet: l.greet, Silent: l.o.unproven, Patience: firstBytes}
+	if err := unproven.Serve(ctx, ln); err != nil {
+		return fmt.Errorf("serve the overlay port %s: %w", ln.Addr(), err)
 	}
+	return nil
 }
 
 // accept waits out a shortage of descriptors or memory.
@@ -83,68 +73,67 @@ func shortage(err error) bool {
 		errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
 }
 
-// greet looks at the first byte of a connection and sends it where it belongs.
-func (l *Layer) greet(conn *net.TCPConn, place *list.Element) {
-	stop := context.AfterFunc(l.ctx, func() { conn.Close() })
-	conn.SetReadDeadline(time.Now().Add(firstBytes))
-	first, err := peek(conn)
-	var p preface
-	if err == nil && first == firstPreface {
-		p, err = l.readPreface(conn)
-	}
-	l.unproven.leave(place)
-	conn.SetReadDeadline(time.Time{})
-	if !stop() {
-		return // closing
-	}
-	switch {
-	case err != nil:
-		l.complain(conn, err)
-		conn.Close()
-	case first == firstTLS && l.o.ServeControl != nil:
-		go l.o.ServeControl(conn) // its owner ends it
-	case first == firstPreface:
-		l.arrive(conn, p)
-	default:
-		conn.Close()
-	}
-}
-
-// peek waits for the first byte and leaves it where it is.
-func peek(conn *net.TCPConn) (first byte, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var b [1]byte
-	var n int
-	var failed error
-	err = raw.Read(func(fd uintptr) bool {
-		for {
-			n, _, failed = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-			if !errors.Is(failed, unix.EINTR) {
-				return !errors.Is(failed, unix.EAGAIN)
-			}
-		}
-	})
-	switch {
-	case err != nil:
-		return 0, err
-	case failed != nil:
-		return 0, failed
-	case n == 0:
-		return 0, io.EOF
-	}
-	return b[0], nil
-}
-
-// readPreface takes exactly one preface off the connection and checks it.
-func (l *Layer) readPreface(conn *net.TCPConn) (preface, error) {
+// greet looks at the first bytes of a connection and sends it where it belongs.
+func (l *Layer) greet(fd int) bool {
 	var b [prefaceSize]byte
-	if _, err := io.ReadFull(conn, b[:]); err != nil {
-		return preface{}, err
+	n, err := raw.Receive(fd, b[:], unix.MSG_PEEK)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return false
+	case err != nil || n == 0 || (b[0] == firstTLS && l.o.ServeControl == nil) || (b[0] != firstTLS && b[0] != firstPreface):
+		raw.Close(fd)
+	case b[0] == firstTLS:
+		l.adopt(fd, func(c *net.TCPConn) { go l.o.ServeControl(c) }) // its owner ends it
+	case n < prefaceSize && !ended(fd):
+		return false
+	default:
+		l.examine(fd, b[:])
 	}
-	p, err := open(l.key, b[:])
+	return true
+}
+
+// ended tells whether no more bytes will come.
+func ended(fd int) bool {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(poll, 0)
+	return n > 0 && err == nil
+}
+
+// adopt gives a connection to the Go runtime's poller, and to its user.
+func (l *Layer) adopt(fd int, use func(*net.TCPConn)) {
+	if !l.spawn(func() {
+		file := os.NewFile(uintptr(fd), "connection")
+		defer file.Close()
+		if conn, err := net.FileConn(file); err == nil {
+			use(conn.(*net.TCPConn))
+		}
+	}) {
+		raw.Close(fd)
+	}
+}
+
+// examine takes a preface off the connection and checks it.
+func (l *Layer) examine(fd int, b []byte) {
+	if n, err := raw.Receive(fd, b, 0); err != nil || n != len(b) { // half a preface, and the end
+		raw.Close(fd)
+		return
+	}
+	p, err := l.check(b)
+	switch {
+	case err != nil:
+		l.adopt(fd, func(c *net.TCPConn) {
+			l.complain(c, err)
+			c.Close()
+		})
+	case p.kind == kindDirect:
+		l.receive(fd, p)
+	default:
+		l.adopt(fd, func(c *net.TCPConn) { l.arrive(c, p) })
+	}
+}
+
+func (l *Layer) check(b []byte) (preface, error) {
+	p, err := open(l.key, b)
 	if err != nil {
 		return p, err
 	}
@@ -160,15 +149,34 @@ func (l *Layer) readPreface(conn *net.TCPConn) (preface, error) {
 	return p, nil
 }
 
-// arrive sends a proven connection on.
+// receive gives a direct connection to the guest, as the kernel made it.
+func (l *Layer) receive(fd int, p preface) {
+	src := p.src
+	if src.Port() == 0 {
+		src = netip.AddrPortFrom(src.Addr(), raw.PeerPort(fd))
+	}
+	if p.id != l.o.Members.Self().ID && l.crossesNAT(src.Addr()) {
+		setKeepAlive(fd)
+	}
+	err := l.o.Sockets.Deliver(over, fd, p.dst, src)
+	if errors.Is(err, context.Canceled) && l.spawn(func() { l.deliverPlain(fd, p.dst, src) }) {
+		return // the guest's queue is full
+	}
+	if err != nil {
+		l.resetPlain(fd, err)
+	}
+}
+
+// over is the context of a call that must not wait.
+var over = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// arrive sends a proven connection on that is for the supervisor.
 func (l *Layer) arrive(conn *net.TCPConn, p preface) {
 	switch p.kind {
-	case kindDirect:
-		src := p.src
-		if src.Port() == 0 {
-			src = netip.AddrPortFrom(src.Addr(), remotePort(conn))
-		}
-		l.deliver(conn, p.dst, src, p.id != l.o.Members.Self().ID && l.crossesNAT(src.Addr()))
 	case kindDialBack:
 		l.backs.arrive(p.session, conn)
 	case kindRelayActive, kindRelayPassive:
@@ -177,20 +185,30 @@ func (l *Layer) arrive(conn *net.TCPConn, p preface) {
 			return
 		}
 		l.relay.join(l.ctx, conn, p)
+	default:
+		conn.Close()
 	}
 }
 
 // deliver gives a connection to the guest, or resets it. nat: it crosses one.
 func (l *Layer) deliver(conn *net.TCPConn, local, peer netip.AddrPort, nat bool) {
-	file, err := plain(conn, nat)
+	fd, err := plain(conn, nat)
 	if err != nil {
 		reset(conn)
 		return
 	}
-	if err := l.o.Sockets.Deliver(l.ctx, file, local, peer); err != nil {
-		l.o.Logger.Debug().Err(err).Msg("connection for the guest is reset")
-		resetFile(file)
+	l.deliverPlain(fd, local, peer)
+}
+
+func (l *Layer) deliverPlain(fd int, local, peer netip.AddrPort) {
+	if err := l.o.Sockets.Deliver(l.ctx, fd, local, peer); err != nil {
+		l.resetPlain(fd, err)
 	}
+}
+
+func (l *Layer) resetPlain(fd int, err error) {
+	l.o.Logger.Debug().Err(err).Msg("connection for the guest is reset")
+	resetPlain(fd)
 }
 
 // crossesNAT tells whether a connection with a peer lives in some NAT's memory.
@@ -201,19 +219,24 @@ func (l *Layer) crossesNAT(peer netip.Addr) bool {
 
 // plain takes the socket out of a connection as the kernel makes one, without
 // what the Go runtime sets on it; only through a NAT it is kept alive.
-func plain(conn *net.TCPConn, nat bool) (*os.File, error) {
-	conn.SetDeadline(time.Time{})
+func plain(conn *net.TCPConn, nat bool) (fd int, err error) {
 	conn.SetNoDelay(false)
 	conn.SetKeepAlive(false)
-	if nat {
-		conn.SetKeepAliveConfig(keepAlive)
-	}
-	file, err := conn.File()
+	raw, err := conn.SyscallConn()
 	if err != nil {
-		return nil, err
+		return -1, err
+	}
+	if e := raw.Control(func(from uintptr) { fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) }); e != nil {
+		return -1, e
+	}
+	if err != nil {
+		return -1, err
 	}
 	conn.Close()
-	return file, nil
+	if nat {
+		setKeepAlive(fd)
+	}
+	return fd, nil
 }
 
 func reset(conn *net.TCPConn) {
@@ -221,16 +244,10 @@ func reset(conn *net.TCPConn) {
 	conn.Close()
 }
 
-func resetFile(f *os.File) {
-	if raw, err := f.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) {
-			unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		})
-	}
-	f.Close()
+func resetPlain(fd int) {
+	raw.Linger(fd, true)
+	raw.Close(fd)
 }
-
-func remotePort(conn net.Conn) uint16 { return remote(conn).Port() }
 
 func remote(conn net.Conn) netip.AddrPort {
 	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {

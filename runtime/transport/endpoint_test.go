@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
 )
 
 // knock dials the overlay port of v and sends b.
@@ -116,11 +118,8 @@ func TestControlConnectionsAreHandedOnUnread(t *testing.T) {
 // Silent strangers fill the places of the unproven; the oldest of them makes
 // room, and who proves itself is served all the same.
 func TestSilentStrangersKeepNobodyOut(t *testing.T) {
-	v := newNetwork(t).node()
 	const most = 8
-	v.unproven.mu.Lock()
-	v.unproven.most = most
-	v.unproven.mu.Unlock()
+	v := newNetwork(t).node(func(_ *cluster.Member, o *Options) { o.unproven = most })
 	v.listen(80)
 	var strangers []net.Conn
 	for range 2 * most {

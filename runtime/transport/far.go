@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/raw"
+	"golang.org/x/sys/unix"
 )
 
 // far is a connection to the peer's guest that is ready but for start.
@@ -28,6 +30,13 @@ func started() error { return nil }
 
 // keepAlive holds NAT mappings open.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 15 * time.Second, Count: 4}
+
+func setKeepAlive(fd int) {
+	raw.Set(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle.Seconds()))
+	raw.Set(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval.Seconds()))
+	raw.Set(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count)
+	raw.Set(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+}
 
 // reach makes the far end of a spliced connection, in the first way that the
 // two nodes' places in the network allow.

@@ -177,7 +177,7 @@ func (l *Layer) hold(self, m cluster.Member, r Request) (Plan, error) {
 				over()
 			}
 		},
-		Ended: func(bool) { over() },
+		Ended: over,
 	}, nil
 }
 

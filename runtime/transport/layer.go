@@ -15,7 +15,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,9 +38,9 @@ type Members interface {
 
 // Sockets is where connections that arrive for the guest go (socket.Layer).
 type Sockets interface {
-	// Deliver takes file over when it returns nil; an error that wraps
+	// Deliver takes fd over when it returns nil; an error that wraps
 	// ECONNREFUSED says that nobody listens.
-	Deliver(ctx context.Context, file *os.File, local, peer netip.AddrPort) error
+	Deliver(ctx context.Context, fd int, local, peer netip.AddrPort) error
 	Listening(port uint16) bool
 	Remember(cookie uint64, local, peer netip.AddrPort, family uint16)
 	Connecting(local, peer netip.AddrPort) bool
@@ -80,6 +79,8 @@ type Options struct {
 	// which is a little more than the kernel's own limit.
 	HoldTimeout time.Duration
 	Logger      zerolog.Logger
+
+	unproven int // for tests; default maxUnproven
 }
 
 // Bounds of what others can make this node do.
@@ -103,7 +104,6 @@ type Layer struct {
 	closed  bool
 
 	nonces      *nonces
-	unproven    doorstep
 	passive     chan struct{}
 	holds       chan struct{}
 	descriptors *budget
@@ -120,11 +120,13 @@ func New(o Options) *Layer {
 	if o.HoldTimeout == 0 {
 		o.HoldTimeout = 130 * time.Second
 	}
+	if o.unproven == 0 {
+		o.unproven = maxUnproven
+	}
 	l := &Layer{
 		o:           o,
 		key:         prefaceKey(o.Secret),
 		nonces:      newNonces(),
-		unproven:    doorstep{most: maxUnproven},
 		passive:     make(chan struct{}, maxPassive),
 		holds:       make(chan struct{}, maxHolds),
 		descriptors: newBudget(),

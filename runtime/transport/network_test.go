@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/events"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
@@ -54,6 +55,7 @@ type arrived struct {
 func newNetwork(t *testing.T) *network {
 	t.Helper()
 	dropPipes()
+	must(t, events.Start()) // once for all
 	goroutines, fds := runtime.NumGoroutine(), countFDs(t)
 	t.Cleanup(func() {
 		var g, f int
@@ -158,7 +160,7 @@ func (v *node) Listening(port uint16) bool {
 }
 
 // Deliver also checks that the guest gets a socket as the kernel makes one.
-func (v *node) Deliver(_ context.Context, file *os.File, local, peer netip.AddrPort) error {
+func (v *node) Deliver(_ context.Context, fd int, local, peer netip.AddrPort) error {
 	if !v.Listening(local.Port()) {
 		return syscall.ECONNREFUSED
 	}
@@ -167,21 +169,16 @@ func (v *node) Deliver(_ context.Context, file *os.File, local, peer netip.AddrP
 	if m.ID == v.id && !allows(v.o.Transports, pathRelay) {
 		alive = false
 	}
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return err
+	if on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY); err != nil || on != 0 {
+		v.t.Errorf("TCP_NODELAY is %d, %v", on, err)
 	}
-	raw.Control(func(fd uintptr) {
-		if on, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY); err != nil || on != 0 {
-			v.t.Errorf("TCP_NODELAY is %d, %v", on, err)
-		}
-		if on, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE); err != nil || (on != 0) != alive {
-			v.t.Errorf("SO_KEEPALIVE is %d, %v; through a NAT: %v", on, err, alive)
-		}
-		if protocol, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || protocol != unix.IPPROTO_TCP {
-			v.t.Errorf("protocol %d, %v", protocol, err)
-		}
-	})
+	if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE); err != nil || (on != 0) != alive {
+		v.t.Errorf("SO_KEEPALIVE is %d, %v; through a NAT: %v", on, err, alive)
+	}
+	if protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || protocol != unix.IPPROTO_TCP {
+		v.t.Errorf("protocol %d, %v", protocol, err)
+	}
+	file := os.NewFile(uintptr(fd), "connection")
 	conn, err := net.FileConn(file)
 	file.Close()
 	if err != nil {

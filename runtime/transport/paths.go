@@ -29,6 +29,20 @@ func (p *paths) add(to uint32, transport string) {
 	p.counts[pathKey{to, transport}]++
 }
 
+// takeBack uncounts a connection that was not made after all.
+func (p *paths) takeBack(to uint32, transport string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := pathKey{to, transport}
+	switch n := p.counts[key]; n {
+	case 0:
+	case 1:
+		delete(p.counts, key)
+	default:
+		p.counts[key] = n - 1
+	}
+}
+
 // Paths counts the connections made from this node, by peer and transport.
 func (l *Layer) Paths() []cluster.Path {
 	from := l.o.Members.Self().ID

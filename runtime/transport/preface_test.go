@@ -147,7 +147,15 @@ func FuzzGreet(f *testing.F) {
 		}
 		far.Write(in)
 		far.(*net.TCPConn).CloseWrite()
-		l.greet(near.(*net.TCPConn), l.unproven.enter(near))
+		fd, err := plain(near.(*net.TCPConn), false)
+		if err != nil {
+			t.Skip(err)
+		}
+		for end := time.Now().Add(5 * time.Second); !l.greet(fd); {
+			if time.Now().After(end) {
+				t.Fatal("a connection that has ended is waited for")
+			}
+		}
 		l.Close()
 	})
 }

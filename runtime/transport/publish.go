@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -58,22 +57,22 @@ func (l *Layer) Publish(ctx context.Context, ln net.Listener, port uint16) error
 
 func (l *Layer) publish(ctx context.Context, conn *net.TCPConn, port uint16) {
 	peer := remote(conn)
-	file, err := plain(conn, false)
+	fd, err := plain(conn, false)
 	if err != nil {
 		reset(conn)
 		return
 	}
 	local := netip.AddrPortFrom(l.o.Members.Self().OverlayAddress, port)
-	if err := l.deliverSoon(ctx, file, local, peer); err != nil {
+	if err := l.deliverSoon(ctx, fd, local, peer); err != nil {
 		l.o.Logger.Debug().Err(err).Uint16("port", port).Msg("connection to a published port is reset")
-		resetFile(file)
+		resetPlain(fd)
 	}
 }
 
 // deliverSoon delivers as soon as somebody listens.
-func (l *Layer) deliverSoon(ctx context.Context, file *os.File, local, peer netip.AddrPort) error {
+func (l *Layer) deliverSoon(ctx context.Context, fd int, local, peer netip.AddrPort) error {
 	for end := time.Now().Add(publishWait); ; {
-		err := l.o.Sockets.Deliver(ctx, file, local, peer)
+		err := l.o.Sockets.Deliver(ctx, fd, local, peer)
 		if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(end) {
 			return err
 		}

@@ -41,7 +41,10 @@ func TestRelayPairsBySession(t *testing.T) {
 
 func TestRelayRefusesAndForgets(t *testing.T) {
 	v := newNetwork(t).node(seed)
-	v.Layer.relay.wait, v.Layer.relay.most = 200*time.Millisecond, 2
+	r := v.Layer.relay
+	r.mu.Lock()
+	r.wait, r.most = 200*time.Millisecond, 2
+	r.mu.Unlock()
 	first := v.half(kindRelayActive, session{1})
 	waitHalves(t, v, 1)
 	silent(t, "the same half twice", v.half(kindRelayActive, session{1}))
