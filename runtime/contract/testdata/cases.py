@@ -672,6 +672,48 @@ class refused_again_and_again:
             p.send("next")
 
 
+class fast_open(Echo):
+    """sendto(MSG_FASTOPEN) instead of connect, and TCP_FASTOPEN_CONNECT."""
+
+    connections = 4
+
+    @staticmethod
+    def client(p):
+        address = (p.peer, p.recv())
+        with socket.socket() as s:
+            p.note("sent", s.sendto(b"ping", socket.MSG_FASTOPEN, address))
+            p.note("echo", read(s, 4).decode())
+            p.note("names", [s.getpeername() == address, s.getsockname()[0] == p.own])
+        with socket.socket() as s:
+            s.setblocking(False)
+            seen = attempt(s.sendto, b"ping", socket.MSG_FASTOPEN, address)
+            p.note("does not block", seen)
+            p.note("writable", len(select.select([], [s], [], 10)[1]))
+            p.note("SO_ERROR", so_error(s))
+            s.setblocking(True)
+            if seen:
+                s.sendall(b"ping")
+            p.note("echo", read(s, 4).decode())
+        for blocks in True, False:
+            with socket.socket() as s:
+                p.note("option", attempt(s.setsockopt, socket.IPPROTO_TCP, 30, 1))
+                s.setblocking(blocks)
+                p.note("connect", attempt(s.connect, address) in (0, "EINPROGRESS"))
+                p.note("writable", len(select.select([], [s], [], 10)[1]))
+                s.setblocking(True)
+                p.note("echo", exchange(s))
+
+
+class fast_open_refused(Echo):
+    connections = 0
+
+    @staticmethod
+    def client(p):
+        p.recv()
+        with socket.socket() as s:
+            p.note("nobody there", attempt(s.sendto, b"ping", socket.MSG_FASTOPEN, (p.peer, 1)))
+
+
 class disconnect(Echo):
     """connect(AF_UNSPEC) dissolves a connection; the socket can make another."""
 
