@@ -70,8 +70,13 @@ static int is_signal(uint32_t ip) {
     return (ip & 0xffff0000u) == BOXER_SIGNAL_NET;
 }
 
-/* Puts the real socket where the signal connection was. */
+/*
+ * Puts the real socket where the signal connection was. That one ends with a
+ * reset, whichever end closes first: in TIME_WAIT it would keep the guest's port
+ * from a listener without SO_REUSEADDR.
+ */
 static long take_over(int signal, int real, int flags) {
+    struct linger reset = {1, 0};
     long status = sys_fcntl(real, F_GETFL, 0);
     long wanted = flags & SOCK_NONBLOCK ? status | O_NONBLOCK : status & ~(long)O_NONBLOCK;
     if (status < 0)
@@ -79,6 +84,7 @@ static long take_over(int signal, int real, int flags) {
     if (wanted != status)
         sys_fcntl(real, F_SETFL, wanted);
     inherit_options(signal, real);
+    sys_setsockopt(signal, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     return sys_dup3(real, signal, flags & SOCK_CLOEXEC ? O_CLOEXEC : 0);
 }
 
