@@ -53,6 +53,30 @@ func read(t *testing.T, out string) map[string]seen {
 	return all
 }
 
+// TestDocumented: docs/contract.md names every test and every case.
+func TestDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/contract.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := cases(t)
+	files := []string{"contract_cases_test.go", "figure6_test.go", "gone_test.go", "traps_test.go"}
+	for _, path := range files {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(t `).FindAllSubmatch(source, -1) {
+			names = append(names, string(m[1]))
+		}
+	}
+	for _, name := range names {
+		if name != "TestDocumented" && !regexp.MustCompile(`\b`+name+`\b`).Match(text) {
+			t.Errorf("docs/contract.md does not name %s", name)
+		}
+	}
+}
+
 // differs tells why a case may differ on a route, if it may.
 func differs(name string, r route) string {
 	if name == "own_socket" && r.host == "" && r.transport != "native" {

@@ -33,7 +33,7 @@ class Party:
     def send(self, what):
         self.control.sendall(json.dumps(what).encode() + b"\n")
 
-    def recv(self):
+    def recv(self, last=False):
         """Reads no further than one line: the rest may be for another process."""
         line = b""
         while not line.endswith(b"\n"):
@@ -41,7 +41,10 @@ class Party:
             if not more:
                 raise EOFError("the other end is gone")
             line += more
-        return json.loads(line)
+        what = json.loads(line)
+        if isinstance(what, dict) and "notes" in what and not last:
+            raise EOFError(f"the other end has ended: {what}")
+        return what
 
     def note(self, what, seen):
         self.notes.append([what, seen])
@@ -110,7 +113,7 @@ def run(host, port, names):
             control.settimeout(LIMIT)
             try:
                 while True:  # what a failed client left unread comes first
-                    answer = party.recv()
+                    answer = party.recv(last=True)
                     if isinstance(answer, dict) and "notes" in answer:
                         seen["server"] = answer["notes"]
                         break
