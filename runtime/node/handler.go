@@ -4,10 +4,7 @@ package node
 
 import (
 	"context"
-	"errors"
-	"net/netip"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
@@ -34,9 +31,6 @@ func (h handler) Address(ctx context.Context, cookie uint64) (ipc.Addresses, err
 
 func (h handler) Connect(ctx context.Context, r ipc.ConnectRequest) (ipc.Plan, error) {
 	p, err := h.n.transport.Connect(ctx, transportRequest(r))
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return ipc.Plan{Action: ipc.ActionNative, Addr: refusing}, nil
-	}
 	return ipcPlan(p), err
 }
 
@@ -53,11 +47,6 @@ func transportRequest(r ipc.ConnectRequest) transport.Request {
 func ipcPlan(p transport.Plan) ipc.Plan {
 	return ipc.Plan{Action: ipc.Action(p.Class), Addr: p.Addr, Preface: p.Preface, Held: p.Held, Ended: p.Ended}
 }
-
-// refusing is where nobody can listen: a guest sent there is refused by the
-// kernel itself, so that it hears of it as it does natively, by poll and
-// SO_ERROR when its socket does not block.
-var refusing = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 67, 0, 0}), 0)
 
 const (
 	sampleInterval = 250 * time.Millisecond

@@ -400,6 +400,21 @@ class second_listen:
         p.note("served", sum(s.recv(1) == b"" for s in connected))
 
 
+class accept_order(second_listen):
+    """Connections made one after another are accepted in that order."""
+
+    @classmethod
+    def server(cls, p):
+        with listener(backlog=64) as s:
+            p.send(port_of(s))
+            p.recv()
+            order = []
+            for _ in range(cls.COUNT):
+                with s.accept()[0] as c:
+                    order.append(int(c.recv(10)))
+            p.note("order", order)
+
+
 class backlog_of_two:
     """More connections than the backlog wait, and all are served."""
 
