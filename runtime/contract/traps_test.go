@@ -396,8 +396,8 @@ func TestTrapStaleSignal(t *testing.T) {
 	for _, r := range routes[1:] { // native peers are not signalled
 		t.Run(r.transport, func(t *testing.T) {
 			s := w.trap(t, r, "stale_signals")
-			want(t, "client", s.Client, "served", 30)
-			want(t, "server", s.Server, "served", 30)
+			want(t, "client", s.Client, "served", 10)
+			want(t, "server", s.Server, "served", 10)
 		})
 	}
 }
