@@ -3,6 +3,7 @@
 #include "addr.h"
 
 #include <errno.h>
+#include <linux/tcp.h>
 
 #include "mem.h"
 #include "sys.h"
@@ -88,6 +89,12 @@ int socket_option(int fd, int level, int name) {
 
 int is_tcp(int fd) {
     return socket_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP;
+}
+
+int segments_received(int fd) {
+    struct tcp_info info = {0};
+    socklen_t len = sizeof info;
+    return sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ? 0 : (int)info.tcpi_segs_in;
 }
 
 uint64_t socket_cookie(int fd) {

@@ -43,6 +43,9 @@ void address_set_port(union address *a, uint16_t port);
 
 socklen_t address_make(union address *a, const struct endpoint *e);
 
+/* Where the monitor binds a socket that waits at a hold address. */
+#define HELD_AT 0x7f43fffeu /* 127.67.255.254 */
+
 static inline int is_loopback(uint32_t ip) {
     return ip >> 24 == 127;
 }
@@ -52,6 +55,9 @@ int socket_option(int fd, int level, int name);
 
 /* Whether fd is a TCP socket, the only kind that is ours to care about. */
 int is_tcp(int fd);
+
+/* Segments that this connection, also one that is over, has received. */
+int segments_received(int fd);
 
 /* SO_COOKIE: the kernel's identity of a socket. 0 when unknown. */
 uint64_t socket_cookie(int fd);

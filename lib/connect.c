@@ -30,6 +30,7 @@
 #endif
 
 enum { STATE_CLOSE = 7 }; /* TCP_CLOSE of the kernel's enum */
+enum { FRESH = 1 };       /* no result of a connect */
 
 /* One connect() to an overlay address. */
 struct attempt {
@@ -143,7 +144,7 @@ static long await_direct(struct attempt *t) {
  * is left of a connection that was called back, so bind is tried in any case.
  */
 static long bind_for_hold(struct attempt *t, struct endpoint *local) {
-    struct endpoint wanted = {LOOPBACK, 0, t->end.family};
+    struct endpoint wanted = {HELD_AT, 0, t->end.family};
     union address a;
     socklen_t len;
     int no = 0;
@@ -236,27 +237,56 @@ static long connect_asking(struct attempt *t) {
 }
 
 /*
- * What is not a fresh socket of this address's family gets the kernel's own
- * answer: EISCONN, EALREADY, EAFNOSUPPORT, ENETUNREACH for an IPv6-only one.
+ * A socket that is listening, connecting, connected, shut down or has failed to
+ * connect answers the kernel's connect whatever the address; all others say that
+ * they do not know this family, and nothing happens.
  */
-static int fresh(const struct attempt *t) {
-    if (tcp_state(t->fd) != STATE_CLOSE)
-        return 0;
+static long if_not_fresh(struct attempt *t) {
+    union address foreign = {.any.sa_family = AF_UNIX};
+    long result = kernel_connect(t->fd, &foreign, V6_LEN);
+    return result == -EAFNOSUPPORT ? FRESH : result;
+}
+
+/*
+ * What is not a socket for this address's family gets the kernel's own answer:
+ * EAFNOSUPPORT, or ENETUNREACH for an IPv6-only one.
+ */
+static int family_fits(const struct attempt *t) {
     if (socket_option(t->fd, SOL_SOCKET, SO_DOMAIN) != t->end.family)
         return 0;
     return t->end.family == AF_INET || socket_option(t->fd, IPPROTO_IPV6, IPV6_V6ONLY) == 0;
+}
+
+static int fresh(const struct attempt *t) {
+    return tcp_state(t->fd) == STATE_CLOSE && family_fits(t);
 }
 
 static int is_native(int found, const struct boxer_member *m) {
     return found == TABLE_HIT && m->transport == BOXER_TRANSPORT_NATIVE && m->underlay;
 }
 
+/*
+ * Connections of the node to itself that only the kernel can make: of a socket
+ * to its own port, and from 127.0.0.1.
+ */
+static int kernel_only(const struct attempt *t, const struct table_info *info) {
+    struct endpoint bound;
+    if (t->end.ip != info->header.own_overlay)
+        return 0;
+    bound_at(t->fd, &bound);
+    return bound.port == t->end.port ||
+           (is_loopback(bound.ip) && bound.ip != info->header.own_underlay && bound.ip != HELD_AT);
+}
+
 /* A fresh socket, and a peer that the kernel cannot reach by itself. */
-static long connect_elsewhere(struct attempt *t, int found, const struct boxer_member *m) {
+static long connect_elsewhere(struct attempt *t, const struct table_info *info, int found,
+                              const struct boxer_member *m) {
     if (found == TABLE_UNUSABLE)
         return -ENETDOWN;
     if (found == TABLE_MISS || m->transport == BOXER_TRANSPORT_NONE)
         return -EHOSTUNREACH;
+    if (kernel_only(t, info))
+        return connect_to(t, info->header.own_underlay, t->end.port);
     t->nonblock = t->hurried || (sys_fcntl(t->fd, F_GETFL, 0) & O_NONBLOCK) != 0;
     return connect_asking(t);
 }
@@ -294,6 +324,7 @@ long hook_connect(int fd, const void *sa, socklen_t len) {
     struct boxer_member m;
     struct table_info info;
     const void *table = begin(&t, fd, sa, len, &info);
+    long result;
     int found = table ? table_member(table, &info, t.end.ip, &m) : TABLE_MISS;
     if (!table)
         return t.stranded ? -ENETDOWN : kernel_connect(fd, sa, len);
@@ -301,9 +332,12 @@ long hook_connect(int fd, const void *sa, socklen_t len) {
         prepare_native(&t, &info);
         return connect_to(&t, m.underlay, t.end.port);
     }
-    if (!fresh(&t))
+    result = if_not_fresh(&t);
+    if (result != FRESH)
+        return result;
+    if (!family_fits(&t))
         return kernel_connect(fd, &t.to, len);
-    return connect_elsewhere(&t, found, &m);
+    return connect_elsewhere(&t, &info, found, &m);
 }
 
 long connect_to_send(int fd, const void *sa, socklen_t len, int flags, union address *to) {
@@ -323,5 +357,5 @@ long connect_to_send(int fd, const void *sa, socklen_t len, int flags, union add
     if (!fresh(&t))
         return SEND_AS_IS;
     t.hurried = (flags & MSG_DONTWAIT) && !(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK);
-    return connect_elsewhere(&t, found, &m); /* 0 is SEND_CONNECTED */
+    return connect_elsewhere(&t, &info, found, &m); /* 0 is SEND_CONNECTED */
 }

@@ -43,6 +43,8 @@ static int needs_asking(const struct table_info *info, enum side side, int fd,
     int connected = endpoint_at(side == LOCAL ? PEER : LOCAL, fd, &other);
     if (made_by_supervisor(info, e) || (connected && made_by_supervisor(info, &other)))
         return 1;
+    if (!connected && segments_received(fd))
+        return 1; /* it was one, and has been reset */
     return (side == LOCAL || connected) && local->ip && local->ip != info->header.own_underlay;
 }
 
@@ -73,12 +75,23 @@ static int translate(enum side side, const void *table, struct table_info *info,
     return table_native(table, info, e->ip, &e->ip) == TABLE_HIT;
 }
 
+/* A socket that nobody but the monitor has bound, after a connect that failed. */
+static int unbound(enum side side, int fd, const struct endpoint *e) {
+    struct endpoint peer;
+    return side == LOCAL && e->ip == HELD_AT && !endpoint_at(PEER, fd, &peer) &&
+           !segments_received(fd);
+}
+
 /* 1 when the guest should see e instead of what the kernel gave. */
 static int overlay_name(enum side side, int fd, struct endpoint *e) {
     struct table_info info;
     const void *table = view_info(&info);
     if (!table || !endpoint_at(side, fd, e) || !is_tcp(fd))
         return 0;
+    if (unbound(side, fd, e)) {
+        e->ip = INADDR_ANY;
+        return 1;
+    }
     if (needs_asking(&info, side, fd, e) && ask(side, fd, e))
         return 1;
     return translate(side, table, &info, e);
@@ -86,20 +99,30 @@ static int overlay_name(enum side side, int fd, struct endpoint *e) {
 
 /*
  * The kernel writes to the guest first: it knows best about bad pointers, and
- * what it has written can be written again.
+ * what it has written can be written again. Where it wrote more than the guest
+ * should see (an IPv6 name for an IPv4 one) that is put back.
  */
 static long hook_name(enum side side, int fd, void *sa, socklen_t *len) {
     struct endpoint e;
-    union address a;
-    socklen_t room, n;
+    union address a, before;
+    socklen_t room, n, kept;
     long result;
     if (!environment() || !len || !readable(len, sizeof *len))
         return kernel_name(side, fd, sa, len);
     room = *len;
+    kept = room < V6_LEN ? room : V6_LEN;
+    if (kept > V4_LEN && readable(sa, kept))
+        memcpy(&before, sa, kept);
+    else
+        kept = 0;
     result = kernel_name(side, fd, sa, len);
     if (result < 0 || !overlay_name(side, fd, &e))
         return result;
     n = address_make(&a, &e);
+    if (e.family == AF_INET6 && e.ip == INADDR_ANY)
+        a.v6.sin6_addr.s6_addr32[2] = 0; /* ::, not mapped */
+    if (kept > n)
+        memcpy((char *)sa + n, (char *)&before + n, kept - n);
     *len = n;
     if (room > n)
         room = n;
