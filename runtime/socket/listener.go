@@ -29,6 +29,14 @@ type listener struct {
 func (l *Layer) Listen(_ context.Context, r ipc.ListenRequest) error {
 	local := unmapped(r.Addr)
 	l.mu.Lock()
+	if l.listeners[r.Cookie] == nil && l.backlog(local.Port()) > 0 {
+		// If those before it are gone, so are the connections that waited for
+		// them. sweep believes only two looks.
+		l.mu.Unlock()
+		l.sweep()
+		l.sweep()
+		l.mu.Lock()
+	}
 	if ip := local.Addr(); !ip.IsLoopback() && ip != l.underlay {
 		// Until the kernel says more: an address of this node, maybe as the
 		// guest sees it.

@@ -358,3 +358,23 @@ func FuzzParseDiag(f *testing.F) {
 	f.Add([]byte{unix.AF_INET})
 	f.Fuzz(func(t *testing.T, in []byte) { parseDiag(in) })
 }
+
+// What waited for a listener that was closed is not for the next one on its
+// port, however soon that comes.
+func TestNextListenerGetsNoOldConnections(t *testing.T) {
+	l := start(t, func(o *Options) { o.Sweep = time.Hour })
+	for range 20 {
+		g := listen(t, l, "0.0.0.0", 0, 8)
+		here, far := arrival(t)
+		must(t, l.Deliver(context.Background(), here, netip.AddrPortFrom(overlay, g.port), peer))
+		g.wait(5 * time.Second)
+		g.close()
+		next := listen(t, l, "0.0.0.0", g.port, 8)
+		far.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := far.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the old connection: %v, want ECONNRESET", err)
+		}
+		far.Close()
+		next.close()
+	}
+}

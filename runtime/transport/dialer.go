@@ -37,8 +37,9 @@ type Plan struct {
 	Ended   func()
 }
 
-// Connect plans a guest's connection. Errors wrap a syscall.Errno:
-// ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, or ENOBUFS at a limit.
+// Connect plans a guest's connection; one that is refused leads to where the
+// kernel refuses it. Errors wrap a syscall.Errno: ETIMEDOUT, EHOSTUNREACH, or
+// ENOBUFS at a limit.
 func (l *Layer) Connect(ctx context.Context, r Request) (Plan, error) {
 	p, err := l.plan(ctx, r)
 	if err != nil {
@@ -78,7 +79,9 @@ func (l *Layer) plan(ctx context.Context, r Request) (Plan, error) {
 		}
 		return Plan{}, err
 	}
-	if err := l.confirm(ctx, m, r.To.Port()); err != nil {
+	if err := l.confirm(ctx, m, r.To.Port()); errors.Is(err, syscall.ECONNREFUSED) {
+		return l.refuse(self, r, err)
+	} else if err != nil {
 		return Plan{}, err
 	}
 	// A lost member's supervisor may be back in a moment: only what is held can

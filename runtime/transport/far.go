@@ -62,7 +62,10 @@ func (l *Layer) reach(ctx context.Context, self, m cluster.Member, src, dst neti
 
 // dial connects to an overlay port and sends a preface.
 func (l *Layer) dial(ctx context.Context, endpoint string, p preface) (*net.TCPConn, error) {
-	d := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive}
+	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+	if l.o.Members.Self().NAT == cluster.NATBehind {
+		d.KeepAliveConfig = keepAlive
+	}
 	d.SetMultipathTCP(false)
 	conn, err := d.DialContext(ctx, "tcp", endpoint)
 	if err != nil {
@@ -71,6 +74,7 @@ func (l *Layer) dial(ctx context.Context, endpoint string, p preface) (*net.TCPC
 		return nil, fmt.Errorf("dial overlay port %s: %v: %w", endpoint, err, syscall.EHOSTUNREACH) //nolint:errorlint // err may wrap ECONNREFUSED
 	}
 	tcp := conn.(*net.TCPConn)
+	concludeConnect(tcp)
 	tcp.SetWriteDeadline(time.Now().Add(dialTimeout))
 	_, err = tcp.Write(p.fresh().seal(l.key))
 	tcp.SetWriteDeadline(time.Time{})
@@ -79,6 +83,15 @@ func (l *Layer) dial(ctx context.Context, endpoint string, p preface) (*net.TCPC
 		return nil, fmt.Errorf("send the preface to %s: %w", endpoint, err)
 	}
 	return tcp, nil
+}
+
+// concludeConnect calls connect again. The first call returned before the
+// connection was made, and until another one the kernel takes the socket for a
+// connecting one; a guest that gets it would be told so.
+func concludeConnect(conn *net.TCPConn) {
+	if raw, err := conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Connect(int(fd), &unix.SockaddrInet4{}) })
+	}
 }
 
 func (l *Layer) reachOut(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort) (far, error) {

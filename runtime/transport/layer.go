@@ -108,7 +108,8 @@ type Layer struct {
 	holds       chan struct{}
 	descriptors *budget
 	places      atomic.Uint32 // counts through the hold addresses
-	backs       rendezvous    // dial-backs we wait for
+	wall        wall
+	backs       rendezvous // dial-backs we wait for
 	relay       *relay
 	paths       paths
 	quiet       quiet // about who knocks in vain
@@ -149,6 +150,7 @@ func (l *Layer) Close() {
 	l.cancel()
 	l.relay.close()
 	l.running.Wait()
+	l.wall.close()
 }
 
 // spawn runs f so that Close waits for it, or not at all after Close.

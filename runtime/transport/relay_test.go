@@ -123,6 +123,45 @@ func wait(t *testing.T, done <-chan struct{}) {
 	}
 }
 
+// A peer that has closed answers what comes later with a reset, which the one
+// who sent it hears of although nothing more is on its way.
+func TestSpliceCarriesTheResetOfAClosedPeer(t *testing.T) {
+	newNetwork(t)
+	left, right, done := spliced(t, context.Background())
+	right.Close()
+	if got, err := io.ReadAll(left); err != nil || len(got) > 0 {
+		t.Fatalf("read %q, %v", got, err)
+	}
+	_, err := left.Write([]byte("late"))
+	must(t, err)
+	wait(t, done)
+	raw, err := left.SyscallConn()
+	must(t, err)
+	must(t, raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		if _, err := unix.Poll(p, 5000); err != nil || p[0].Revents&unix.POLLERR == 0 {
+			t.Errorf("events %#x, %v, want an error", p[0].Revents, err)
+		}
+	}))
+}
+
+// The kernel takes a socket that was dialled for a connecting one until
+// connect is called again; a guest that gets it must see a connected one.
+func TestDialledConnectionIsConnected(t *testing.T) {
+	n := newNetwork(t)
+	a := n.node()
+	conn, err := a.dial(context.Background(), n.on[0].UnderlayAddress.String(), preface{kind: kindDirect})
+	must(t, err)
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	must(t, err)
+	must(t, raw.Control(func(fd uintptr) {
+		if err := unix.Connect(int(fd), &unix.SockaddrInet4{}); !errors.Is(err, unix.EISCONN) {
+			t.Errorf("connect again: %v, want EISCONN", err)
+		}
+	}))
+}
+
 func TestSpliceCarriesMuchAndHalfCloses(t *testing.T) {
 	newNetwork(t)
 	left, right, done := spliced(t, context.Background())

@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,13 +30,20 @@ func splice(ctx context.Context, a, b *net.TCPConn) {
 	a.SetLinger(0)
 	b.SetLinger(0)
 	var both sync.WaitGroup
+	var ended atomic.Int32
 	for _, way := range [][2]*net.TCPConn{{a, b}, {b, a}} {
 		both.Go(func() {
-			if err := carry(way[1], way[0]); err != nil {
+			src, dst := way[0], way[1]
+			if err := carry(dst, src); err != nil {
 				abort()
 				return
 			}
-			way[1].CloseWrite()
+			dst.CloseWrite()
+			if ended.Add(1) == 2 {
+				dst.SetReadDeadline(time.Unix(1, 0)) // ends the other one's wait
+			} else if waitReset(src) {
+				abort()
+			}
 		})
 	}
 	both.Wait()
@@ -44,6 +53,22 @@ func splice(ctx context.Context, a, b *net.TCPConn) {
 	}
 	a.Close()
 	b.Close()
+}
+
+// waitReset waits, after the end of what conn sends, whether it is reset, as it
+// is when nobody reads any more what is sent to it.
+func waitReset(conn *net.TCPConn) (broken bool) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(p, 0)
+		broken = err == nil && n == 1 && p[0].Revents&unix.POLLERR != 0
+		return broken
+	})
+	return broken
 }
 
 const (
