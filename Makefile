@@ -18,7 +18,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-c test-go bench bench-docs conformance fuzz fuzz-go lint docs clean
+.PHONY: help deps build demo test test-c test-go bench bench-docs conformance fuzz fuzz-go fuzz-calls lint docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,11 @@ conformance: build ## CPython's network tests, bare against Boxer on every trans
 	BOXER_BIN=$(CURDIR)/bin BOXER_CONFORMANCE_OUT=$(CURDIR)/bench/conformance.json go test -count=1 -timeout 120m -run '^TestConformance$$' -v ./runtime/conformance
 
 FUZZTIME ?= 60
+SEQUENCES := 100000
+fuzz-calls: build ## play SEQUENCES random sequences of socket calls natively and on each transport, and compare
+	@tools/deps.sh build test
+	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_CALLS=$(SEQUENCES) go test -count=1 -timeout 300m -run '^TestCalls$$' -v ./runtime/contract
+
 fuzz: ## fuzz what reads foreign bytes, FUZZTIME seconds each
 	@tools/deps.sh build fuzz
 	$(MAKE) -C lib fuzz FUZZTIME=$(FUZZTIME)

@@ -46,10 +46,11 @@ var allowed = map[string][]string{
 	"layer/cmd/layer":                       {"layer"},
 	"runtime/cmd/boxer":                     {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud", "runtime/node", "runtime/lambda"},
 	// tests of the whole
-	"runtime/e2e":         {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud"},
-	"runtime/contract":    nil,
-	"runtime/bench":       {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud"},
-	"runtime/conformance": nil,
+	"runtime/e2e":            {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud"},
+	"runtime/contract":       nil,
+	"runtime/contract/calls": nil,
+	"runtime/bench":          {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud"},
+	"runtime/conformance":    nil,
 }
 
 type listed struct {
