@@ -79,9 +79,6 @@ func TestDocumented(t *testing.T) {
 
 // differs tells why a case may differ on a route, if it may.
 func differs(name string, r route) string {
-	if name == "own_socket" && r.host == "" && r.transport != "native" {
-		return "a socket can open to itself only where the kernel makes the connection"
-	}
 	if name == "accept_order" && r.transport == "relay" {
 		return "the guest goes on when its own half is there; the far halves arrive as they may"
 	}
