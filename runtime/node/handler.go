@@ -48,10 +48,13 @@ func ipcPlan(p transport.Plan) ipc.Plan {
 	return ipc.Plan{Action: ipc.Action(p.Class), Addr: p.Addr, Preface: p.Preface, Held: p.Held, Ended: p.Ended}
 }
 
+// How often native connections are looked for: while there are some, and while
+// there are none (whoever closes first leaves a trace for a minute).
 const (
 	sampleInterval = 250 * time.Millisecond
-	samplesPerWord = 4
+	sampleIdle     = time.Second
 	sampleShare    = 50
+	wordInterval   = time.Second
 )
 
 // countPaths looks for native connections, which nobody tells us of, and
@@ -60,27 +63,34 @@ func (n *node) countPaths(ctx context.Context) error {
 	tick := time.NewTicker(sampleInterval)
 	defer tick.Stop()
 	var reported map[cluster.Path]bool
-	for i := 1; ; i++ {
+	var word time.Time
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
 		began := time.Now()
-		n.samplePaths()
-		if i%samplesPerWord == 0 {
-			reported = n.reportPaths(reported)
+		pause := sampleIdle
+		if n.samplePaths() > 0 {
+			pause = sampleInterval
+		}
+		if began.Sub(word) >= wordInterval {
+			word, reported = began, n.reportPaths(reported)
 		}
 		// A node with very many sockets is looked at less often: counting may
 		// not cost more than a small part of a core.
-		tick.Reset(max(sampleInterval, sampleShare*time.Since(began)))
+		tick.Reset(max(pause, sampleShare*time.Since(began)))
 	}
 }
 
-func (n *node) samplePaths() {
-	if sample, err := n.sockets.NativePeers(); err == nil {
-		n.transport.SampleNative(sample)
+// samplePaths returns how many native connections it saw.
+func (n *node) samplePaths() int {
+	sample, err := n.sockets.NativePeers()
+	if err != nil {
+		return 0
 	}
+	return n.transport.SampleNative(sample)
 }
 
 func (n *node) reportPaths(reported map[cluster.Path]bool) map[cluster.Path]bool {

@@ -61,15 +61,14 @@ func newDiagRequest(family uint8, states uint32) *diagRequest {
 // kernelSockets lists the TCP sockets of this network namespace that are in
 // one of states.
 func kernelSockets(states uint32) ([]kernelSocket, error) {
+	lists.mu.Lock()
+	defer lists.mu.Unlock()
 	var all []kernelSocket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-		req.AddData(newDiagRequest(family, states))
-		err := req.ExecuteIter(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY, func(m []byte) bool {
+		err := lists.dump(newDiagRequest(family, states), func(m []byte) {
 			if s, ok := parseDiag(m); ok {
 				all = append(all, s)
 			}
-			return true
 		})
 		if err != nil {
 			return nil, fmt.Errorf("list the kernel's TCP sockets: %w", err)

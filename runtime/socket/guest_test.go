@@ -27,7 +27,9 @@ var (
 // start runs a Layer for one test and checks that it leaves nothing.
 func start(t *testing.T, change func(*Options)) *Layer {
 	t.Helper()
-	must(t, events.Start()) // once for all
+	must(t, events.Start()) // once for all, and so
+	_, err := kernelSockets(maskListen)
+	must(t, err)
 	goroutines, fds := runtime.NumGoroutine(), countFDs(t)
 	o := Options{Underlay: loopback, Sweep: 50 * time.Millisecond, Logger: zerolog.Nop()}
 	if change != nil {

@@ -62,7 +62,7 @@ func (l *Layer) Paths() []cluster.Path {
 // SampleNative counts those native connections of a sample (local and remote
 // address of each, socket.Layer.NativePeers) that the sample before did not
 // have: nobody tells us of them. Call it every 250 ms or so.
-func (l *Layer) SampleNative(sample [][2]netip.AddrPort) {
+func (l *Layer) SampleNative(sample [][2]netip.AddrPort) (seen int) {
 	self := l.o.Members.Self()
 	peers := map[netip.Addr]cluster.Member{}
 	for _, m := range l.o.Members.Members() {
@@ -74,16 +74,17 @@ func (l *Layer) SampleNative(sample [][2]netip.AddrPort) {
 	p := &l.paths
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	seen := make(map[[2]netip.AddrPort]bool, len(sample))
+	now := make(map[[2]netip.AddrPort]bool, len(sample))
 	for _, pair := range sample {
 		m, ok := peers[pair[1].Addr().Unmap()]
 		if !ok || pair[1].Port() == m.UnderlayAddress.Port() {
 			continue // the overlay port: control connections
 		}
-		seen[pair] = true
+		now[pair] = true
 		if !p.seen[pair] {
 			p.counts[pathKey{m.ID, pathNative}]++
 		}
 	}
-	p.seen = seen
+	p.seen = now
+	return len(now)
 }
