@@ -15,7 +15,7 @@ var excuses = []struct {
 	applies func(s sequence, d *difference) bool
 }{
 	{"a full accept queue lets a connection wait in the queue of the supervisor, not in SYN_SENT", fullQueue},
-	{"a port is free as soon as nobody listens, as the connections are at the overlay port", freePort},
+	{"a port is free where natively a connection has it: that is at the overlay port, or held at another address", freePort},
 	{"what was accepted another way than natively may be of the other address family, with the names of its listener's", otherDomain},
 	{"a socket that was shut down before it listens gives birth to connections that are shut down, also to the supervisor's signals", shutListener},
 }
@@ -84,7 +84,7 @@ func (o outcome) stuck(st step) bool {
 }
 
 // freePort: natively connections that were accepted from a closed listener keep
-// its port.
+// its port, and so do those of a socket that was bound to 0.0.0.0 and it.
 func freePort(s sequence, d *difference) bool {
 	st := d.step()
 	n, b := d.ends()
@@ -92,7 +92,7 @@ func freePort(s sequence, d *difference) bool {
 		return false
 	}
 	for _, earlier := range s[:d.at] {
-		if earlier.op == "accept" {
+		if earlier.op == "accept" || earlier.op == "connect" {
 			return true
 		}
 	}

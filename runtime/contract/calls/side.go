@@ -115,7 +115,7 @@ func (s *side) stop() {
 	for _, fd := range s.control {
 		unix.Close(fd)
 	}
-	unix.Kill(-s.process.Process.Pid, unix.SIGKILL)
+	_ = unix.Kill(-s.process.Process.Pid, unix.SIGKILL)
 	_ = s.process.Wait()
 	s.process = nil
 }
