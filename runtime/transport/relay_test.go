@@ -123,6 +123,34 @@ func wait(t *testing.T, done <-chan struct{}) {
 	}
 }
 
+// Whichever direction meets the reset first takes the socket's error away; the
+// other one must not take what is left for an end.
+func TestSpliceKnowsAResetWithoutItsError(t *testing.T) {
+	newNetwork(t)
+	left, l := tcpPair(t)
+	right, r := tcpPair(t)
+	reset(left)
+	raw, err := l.SyscallConn()
+	must(t, err)
+	must(t, raw.Control(func(fd uintptr) {
+		_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 5000)
+		must(t, err)
+		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		if err != nil || syscall.Errno(code) != syscall.ECONNRESET {
+			t.Fatalf("error of the socket: %v, %v", syscall.Errno(code), err)
+		}
+	}))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		splice(context.Background(), l, r)
+	}()
+	if n, err := right.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("read %d, %v, want ECONNRESET", n, err)
+	}
+	wait(t, done)
+}
+
 // A peer that has closed answers what comes later with a reset, which the one
 // who sent it hears of although nothing more is on its way.
 func TestSpliceCarriesTheResetOfAClosedPeer(t *testing.T) {

@@ -31,13 +31,15 @@ func splice(ctx context.Context, a, b *net.TCPConn) {
 	b.SetLinger(0)
 	var both sync.WaitGroup
 	var ended atomic.Int32
-	for _, way := range [][2]*net.TCPConn{{a, b}, {b, a}} {
+	var shut [2]atomic.Bool // towards a, towards b
+	for i, way := range [][2]*net.TCPConn{{a, b}, {b, a}} {
 		both.Go(func() {
 			src, dst := way[0], way[1]
-			if err := carry(dst, src); err != nil {
+			if err := carry(dst, src); err != nil || !shut[i].Load() && isGone(src) {
 				abort()
 				return
 			}
+			shut[1-i].Store(true)
 			dst.CloseWrite()
 			if ended.Add(1) == 2 {
 				dst.SetReadDeadline(time.Unix(1, 0)) // ends the other one's wait
@@ -54,6 +56,23 @@ func splice(ctx context.Context, a, b *net.TCPConn) {
 	a.Close()
 	b.Close()
 }
+
+// isGone tells a reset from an end, which look the same to the one of the two
+// directions that did not take the socket's error: after an end alone the
+// connection is still half open.
+func isGone(conn *net.TCPConn) (gone bool) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		gone = err == nil && info.State == stateClose
+	})
+	return gone
+}
+
+const stateClose = 7 // TCP_CLOSE (tcp_states.h)
 
 // waitReset waits, after the end of what conn sends, whether it is reset, as it
 // is when nobody reads any more what is sent to it.
