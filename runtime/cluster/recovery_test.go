@@ -206,7 +206,7 @@ func TestAddressSpaceFullThenReclaimed(t *testing.T) {
 // A burst of N joins must reach each member in O(N) messages of O(N) bytes in
 // all, whatever the order.
 func TestBurstOfJoins(t *testing.T) {
-	const n = 100
+	const n = 60 // handshakes are slow under the race detector
 	o := testOptions(t)
 	o.Silence, o.Heartbeat = 10*time.Second, 5*time.Second
 	seed := startSeed(t, o, "127.0.0.1:0")
