@@ -405,7 +405,7 @@ func TestOrdinaryUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(program, "-test.v", "-test.timeout=100s", "-test.run="+os.Getenv("BOXER_TEST_RUN"))
+	cmd := exec.Command(program, "-test.v", "-test.timeout=5m", "-test.run="+os.Getenv("BOXER_TEST_RUN"))
 	cmd.Env = []string{"PATH=" + hostPath, "HOME=" + dir + "/tmp", "TMPDIR=" + dir + "/tmp", "BOXER_TEST_LAYER=" + zip}
 	cmd.Dir = dir + "/tmp"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody, Groups: []uint32{}}}

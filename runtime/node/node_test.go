@@ -49,7 +49,8 @@ print(data.split(b"\r\n\r\n")[1].decode(), s.getpeername()[0])
 func TestGuestsTalkByName(t *testing.T) {
 	w := newWorld(t)
 	w.start(config.Node{Kind: config.KindVM, Slot: "store", Argv: []string{"python3", "-c", server, "18101"}})
-	m := w.member("store", in(cluster.StateRunning))
+	// A guest that listens late is running before, after two seconds.
+	m := w.member("store", func(m cluster.Member) bool { return m.State == cluster.StateRunning && len(m.Listeners) > 0 })
 	if len(m.Listeners) != 1 || m.Listeners[0] != 18101 || m.NAT != cluster.NATNone || m.Guest.PID == 0 {
 		t.Errorf("the server is %+v", m)
 	}
