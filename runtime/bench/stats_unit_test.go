@@ -60,7 +60,7 @@ func TestIncompleteMeasurementsAreErrors(t *testing.T) {
 // much the machine drifts from round to round.
 func TestTheIntervalHoldsTheTruthAsOftenAsItSays(t *testing.T) {
 	draw := rand.New(rand.NewPCG(1, 2))
-	const runs, truth = 150, 1.2
+	const runs, truth = 60, 1.2
 	held, width := 0, 0.0
 	for range runs {
 		var base, with []result
