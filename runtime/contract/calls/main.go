@@ -36,6 +36,7 @@ func main() {
 	flag.DurationVar(&o.limit, "limit", time.Hour, "stop after this time")
 	flag.BoolVar(&o.control, "control", false, "compare the kernel with itself")
 	flag.BoolVar(&o.print, "print", false, "print the sequences and what came of them")
+	flag.BoolVar(&o.again, "again", false, "fail only for differences that come again")
 	flag.Parse()
 	if err := run(o); err != nil {
 		fmt.Fprintln(os.Stderr, "calls:", err)
@@ -49,6 +50,17 @@ type options struct {
 	workers, shown  int
 	limit           time.Duration
 	control, print  bool
+	again           bool
+}
+
+// differs tells whether anything was found that fails the run.
+func (f *fuzzer) differs() bool {
+	for _, d := range f.found {
+		if d.times > 1 || !f.again {
+			return true
+		}
+	}
+	return false
 }
 
 // errDiffer says that the overlay's sockets are not the kernel's.
@@ -92,7 +104,7 @@ func run(o options) error {
 	for err := range errs {
 		return err
 	}
-	if len(f.found) > 0 {
+	if f.differs() {
 		return errDiffer
 	}
 	return nil
