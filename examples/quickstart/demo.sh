@@ -50,6 +50,10 @@ namespaces() {
 groups() {
     for pid in "$@"; do grep -oh 'boxer-[0-9a-f]*-' "/proc/$pid/cgroup" 2>/dev/null || true; done | sort -u
 }
+# How many of them there are; grep -c would say nothing where there was none.
+limiting() {
+    { find /sys/fs/cgroup -type d -name 'boxer-*' 2>/dev/null || true; } | { grep -F -f "$work/groups" || true; } | wc -l
+}
 cleanup() {
     status=$?
     trap - EXIT INT TERM
@@ -101,7 +105,7 @@ say "$tf destroy"
 pids=$(ours)
 namespaces $pids >"$work/namespaces"
 groups $pids >"$work/groups"
-echo "before: $(echo "$pids" | wc -l) processes, $(wc -l <"$work/namespaces") network namespaces, $(find /sys/fs/cgroup -type d -name 'boxer-*' 2>/dev/null | grep -cF -f "$work/groups" || true) control groups, $(find "$BOXER_STATE_DIR/networks" -type f | wc -l) files of state"
+echo "before: $(echo "$pids" | wc -l) processes, $(wc -l <"$work/namespaces") network namespaces, $(limiting) control groups, $(find "$BOXER_STATE_DIR/networks" -type f | wc -l) files of state"
 began=$(date +%s.%N)
 $tf destroy -input=false -auto-approve
 echo "destroyed in $(echo "$(date +%s.%N) $began" | awk '{printf "%.1f", $1 - $2}') s"
@@ -113,7 +117,7 @@ left=$({ ours; for pid in $pids; do ! grep -q '^State:.[^ZX]' "/proc/$pid/status
 processes=$(echo "$left" | grep -c . || true)
 networks=$(namespaces $(ls /proc | grep '^[0-9]') | grep -xFc -f "$work/namespaces" || true)
 mounts=$(grep -cF "$work" /proc/self/mountinfo || true)
-limits=$(find /sys/fs/cgroup -type d -name 'boxer-*' 2>/dev/null | grep -cF -f "$work/groups" || true) # no group: no match
+limits=$(limiting)
 files=$(find "$BOXER_STATE_DIR/networks" -mindepth 1 2>/dev/null | wc -l)
 echo "processes: $processes, network namespaces: $networks, control groups: $limits, mounts: $mounts, files: $files"
 [ "$processes$networks$limits$mounts$files" = 00000 ] || { echo "$left" | xargs -r ps -fp; fail 'something was left behind'; }
