@@ -35,9 +35,6 @@ func call(number, a, b, c, d, e uintptr) (int, error) {
 // Close closes a descriptor that nothing has to be written back for.
 func Close(fd int) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
-// Yield lets another thread run that waits for this CPU.
-func Yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
-
 // Accept takes a connection, blocking and close-on-exec, off a listener that
 // does not block.
 func Accept(fd int) (int, error) {
