@@ -10,6 +10,7 @@
 #include <asm/unistd.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -98,6 +99,12 @@ static inline long sys_read(int fd, void *data, size_t size) {
 
 static inline long sys_mmap(size_t size, int prot, int flags, int fd) {
     return boxer_syscall(__NR_mmap, 0, (long)size, prot, flags, fd, 0);
+}
+
+/* Moves a mapping of this size to another place and ends what was there, in one step. */
+static inline long sys_mremap_onto(void *from, void *onto, size_t size) {
+    return boxer_syscall(__NR_mremap, (long)from, (long)size, (long)size,
+                         MREMAP_MAYMOVE | MREMAP_FIXED, (long)onto, 0);
 }
 
 static inline long sys_munmap(void *at, size_t size) {

@@ -23,14 +23,17 @@
 /*
  * A mapping that was replaced stays: a reader may be stopped in the middle of
  * it for any time. Each replacement is a restart of the supervisor, so they are
- * few; after this many the process keeps the table it has.
+ * few; after this many the newest takes the place of the oldest. A reader that
+ * was stopped since then meets a table all the same, and believes none of its
+ * numbers.
  */
 enum { MAPPINGS_MAX = 64 };
 
 static const void *current;
 static uint64_t current_inode;
 static int64_t last_try;
-static int mappings;
+static const void *mappings[MAPPINGS_MAX];
+static unsigned replaced;
 
 /* Only memory that can no longer shrink may be mapped: else reading can kill. */
 static const void *map_table(int fd, uint64_t *inode) {
@@ -68,19 +71,33 @@ static const void *fetch_table(const struct identity *id, uint64_t *inode) {
     return at;
 }
 
+/* Where the oldest mapping was, or where it is if there are few. */
+static const void *settle(const void *fresh, const void **place) {
+    const void *oldest = __atomic_exchange_n(place, NULL, __ATOMIC_ACQ_REL);
+    long at;
+    if (!oldest)
+        return fresh;
+    at = sys_mremap_onto((void *)fresh, (void *)oldest, BOXER_TABLE_SIZE);
+    return at == (long)oldest ? oldest : fresh;
+}
+
 /* Threads may fetch at the same time; the first to finish wins. */
 static const void *replace(const void *old, const struct identity *id) {
+    unsigned turn = __atomic_load_n(&replaced, __ATOMIC_ACQUIRE);
+    const void **place = &mappings[turn % MAPPINGS_MAX];
     uint64_t inode = 0;
     const void *fresh = fetch_table(id, &inode);
     if (!fresh)
         return __atomic_load_n(&current, __ATOMIC_ACQUIRE);
+    fresh = settle(fresh, place);
     if (!__atomic_compare_exchange_n(&current, &old, fresh, 0, __ATOMIC_ACQ_REL,
                                      __ATOMIC_ACQUIRE)) {
         sys_munmap((void *)fresh, BOXER_TABLE_SIZE);
         return old;
     }
     __atomic_store_n(&current_inode, inode, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&mappings, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(place, fresh, __ATOMIC_RELEASE);
+    __atomic_store_n(&replaced, turn + 1, __ATOMIC_RELEASE);
     return fresh;
 }
 
@@ -95,8 +112,7 @@ const void *view(void) {
     if (!e)
         return NULL;
     now = clock_now();
-    if (table &&
-        (!silent(table, now) || __atomic_load_n(&mappings, __ATOMIC_RELAXED) >= MAPPINGS_MAX))
+    if (table && !silent(table, now))
         return table;
     last = __atomic_load_n(&last_try, __ATOMIC_RELAXED);
     if (last && now - last < RETRY_INTERVAL)

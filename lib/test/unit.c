@@ -31,6 +31,7 @@ int main(int argc, char **argv) {
     golden = argv[1];
     test_table();
     test_ipc();
+    test_view();
     test_hostile_tables(rounds);
     test_hostile_frames(rounds);
     printf("unit tests passed\n");

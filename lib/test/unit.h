@@ -15,6 +15,7 @@ void *unit_table(void);
 
 void test_table(void);
 void test_ipc(void);
+void test_view(void);
 void test_hostile_tables(unsigned rounds);
 void test_hostile_frames(unsigned rounds);
 
