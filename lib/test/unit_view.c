@@ -10,8 +10,8 @@
 #include "../view.h"
 
 /* The rest of the monitor, as far as view.c knows it. */
-#define environment fake_environment
-#define clock_now fake_clock
+#define environment() fake_environment()
+#define clock_now() fake_clock()
 #define ipc_once fake_ipc
 
 static struct environment guest;
