@@ -24,6 +24,8 @@ type platform interface {
 	CreateNetwork(ctx context.Context, spec networkSpec) (networkStatus, error)
 	Network(ctx context.Context, name string) (networkStatus, error)
 	DeleteNetwork(ctx context.Context, name string) error
+	// Members are all live members, by id; none while the network does not run.
+	Members(ctx context.Context, network string) ([]cluster.Member, error)
 
 	StartVM(ctx context.Context, spec nodeSpec) (launch.Want, error)
 	VM(ctx context.Context, network, name string) (launchID string, err error)

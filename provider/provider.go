@@ -125,7 +125,7 @@ func (p *boxerProvider) Configure(ctx context.Context, req fwprovider.ConfigureR
 	if chosen == nil {
 		chosen = newLocalPlatform(dir, p.layers)
 	}
-	resp.ResourceData = chosen
+	resp.ResourceData, resp.DataSourceData = chosen, chosen
 }
 
 // checkPlatform refuses what this version does not run on.
@@ -173,7 +173,9 @@ func (p *boxerProvider) Resources(context.Context) []func() resource.Resource {
 	return []func() resource.Resource{newNetworkResource, newVMNodeResource, newFunctionNodeResource}
 }
 
-func (p *boxerProvider) DataSources(context.Context) []func() datasource.DataSource { return nil }
+func (p *boxerProvider) DataSources(context.Context) []func() datasource.DataSource {
+	return []func() datasource.DataSource{newNetworkDataSource, newNodesDataSource}
+}
 
 // platformOf unpacks what Configure handed to a resource; nil while Terraform
 // only validates.
