@@ -330,7 +330,7 @@ func (c *cli) logs(t *testing.T) {
 	if out := c.must(t, "logs", "--supervisor", "writer"); out == "" {
 		t.Error("the supervisor has written no log")
 	}
-	if r := c.run(t, "logs", "nobody"); r.code != 1 || !strings.Contains(r.stderr, "writer") {
+	if r := c.run(t, "logs", "nobody"); r.code != 125 || !strings.Contains(r.stderr, "writer") {
 		t.Errorf("want the names that have logs: %s", r)
 	}
 }
@@ -357,7 +357,7 @@ func (c *cli) stop(t *testing.T) {
 	gone("crew-0")
 	c.must(t, "stop", "stay")
 	gone("stay")
-	if r := c.run(t, "stop", "stay"); r.code != 1 || !strings.Contains(r.stderr, `"stay"`) {
+	if r := c.run(t, "stop", "stay"); r.code != 125 || !strings.Contains(r.stderr, `"stay"`) {
 		t.Errorf("stop what does not run: %s", r)
 	}
 	c.onlySeed(t)

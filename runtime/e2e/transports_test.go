@@ -102,7 +102,7 @@ func TestTransportsRefused(t *testing.T) {
 		"punch":      `transport "punch" is not in this version`,
 		"direct,tor": `transport "tor": want native, direct or relay`,
 	} {
-		if r := w.run(t, "run", "--network", "none", "--transports", given, "--", "true"); r.code != 2 || !strings.Contains(r.stderr, want) {
+		if r := w.run(t, "run", "--network", "none", "--transports", given, "--", "true"); r.code != 125 || !strings.Contains(r.stderr, want) {
 			t.Errorf("want %q: %s", want, r)
 		}
 	}

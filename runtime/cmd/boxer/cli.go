@@ -3,15 +3,12 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -43,7 +40,7 @@ a name on one overlay network, so that unmodified programs run across them.
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &exitError{exitUsage, fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())}
+		return fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())
 	})
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.network, "network", os.Getenv("BOXER_CLI_NETWORK"), "network to work on (default: the only one there is)")
@@ -51,7 +48,7 @@ a name on one overlay network, so that unmodified programs run across them.
 	flags.StringVar(&g.stateDir, "state-dir", "", "state of local networks (default: $BOXER_STATE_DIR, else ~/.local/state/boxer)")
 	flags.BoolVar(&g.json, "json", false, "print JSON")
 	root.AddCommand(
-		networkCommand(g), runCommand(g), nodesCommand(g), pathsCommand(g),
+		networkCommand(g), runCommand(g), nodesCommand(g), pathsCommand(g), membersCommand(g),
 		logsCommand(g), stopCommand(g), versionCommand(g),
 	)
 	return root
@@ -67,7 +64,7 @@ func envOr(name, fallback string) string {
 // store opens the state directory with this very binary as the runtime.
 func (g *globals) store() (*localcloud.Store, error) {
 	if g.platform != "local" {
-		return nil, &exitError{exitUsage, fmt.Errorf("platform %q: this version runs on the local platform only; use --platform local", g.platform)}
+		return nil, fmt.Errorf("platform %q: this version runs on the local platform only; use --platform local", g.platform)
 	}
 	dir := g.stateDir
 	if dir == "" {
@@ -120,7 +117,7 @@ func (g *globals) networkName(s *localcloud.Store) (string, error) {
 	for i, n := range all {
 		names[i] = n.Name
 	}
-	return "", &exitError{exitUsage, fmt.Errorf("which network? Give --network with one of: %s", strings.Join(names, ", "))}
+	return "", fmt.Errorf("which network? Give --network with one of: %s", strings.Join(names, ", "))
 }
 
 // find opens the state directory and the network that is meant.
@@ -148,31 +145,14 @@ func checkAlive(info localcloud.NetworkInfo) error {
 	return fmt.Errorf("network %q is not running: its daemon has ended, and its nodes with it: start a vm or function node to bring it back (--kind vm), or delete it with 'boxer network delete %s'", info.Name, info.Name)
 }
 
-// printJSON writes v, indented.
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
-
-// table writes rows under a header, in columns.
-func table(w io.Writer, header string, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, header)
-	for _, row := range rows {
-		fmt.Fprintln(tw, strings.Join(row, "\t"))
-	}
-	return tw.Flush()
-}
-
 func versionCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Args:  exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if g.json {
-				return printJSON(c.OutOrStdout(), map[string]string{"version": version, "arch": runtime.GOARCH})
+				return printJSON(c.OutOrStdout(), map[string]string{"version": version, "os": "linux", "arch": runtime.GOARCH})
 			}
 			fmt.Fprintf(c.OutOrStdout(), "boxer %s linux/%s\n", version, runtime.GOARCH)
 			return nil

@@ -114,7 +114,7 @@ func guestEnd(ev cluster.Event) (bool, int, error) {
 	g := ev.Member.Guest
 	switch {
 	case g.State == cluster.GuestFailed || ev.Member.State == cluster.StateFailed:
-		code := exitRunFailed
+		code := exitFailed
 		if g.ExitCode != nil {
 			code = *g.ExitCode
 		}

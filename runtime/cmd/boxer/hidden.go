@@ -67,7 +67,7 @@ func runNode(args []string) int {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
 		}
-		return exitUsage
+		return exitFailed
 	}
 	code, err := nodeFromFile(*path, *library)
 	if err != nil {
@@ -79,11 +79,11 @@ func runNode(args []string) int {
 func nodeFromFile(path, library string) (int, error) {
 	cfg, err := config.Load(path)
 	if err != nil {
-		return exitRunFailed, err
+		return exitFailed, err
 	}
 	secret, err := cfg.Secret()
 	if err != nil {
-		return exitRunFailed, err
+		return exitFailed, err
 	}
 	return node.Run(context.Background(), node.Options{
 		Config: cfg, Secret: secret, Library: library, Version: version,
@@ -98,7 +98,7 @@ func runFunction() int {
 		Stdout: os.Stdout, Version: version, Logger: supervisorLog(os.Stderr),
 	})
 	fmt.Fprintf(os.Stderr, "boxer function: %v\n", err)
-	return exitRunFailed
+	return exitFailed
 }
 
 // runClient makes this very process the supervisor of an ad-hoc node, and the
@@ -113,7 +113,7 @@ func runClient(ctx context.Context, info localcloud.NetworkInfo, n config.Node) 
 	n.Port = info.Port
 	n, err := config.New(n)
 	if err != nil {
-		return 0, &exitError{exitUsage, err}
+		return 0, err
 	}
 	secret, err := n.Secret()
 	if err != nil {

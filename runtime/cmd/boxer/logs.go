@@ -31,7 +31,7 @@ func logsCommand(g *globals) *cobra.Command {
 				return err
 			}
 			if err := config.CheckName(args[0]); err != nil {
-				return &exitError{exitUsage, err}
+				return err
 			}
 			name := args[0] + ".log"
 			if node {

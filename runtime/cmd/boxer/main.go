@@ -5,8 +5,8 @@
 // runtime.
 //
 // Exit status: the guest's own for `boxer run` in the foreground; otherwise 0,
-// 1 (what was asked for failed), 2 (the command line is wrong), 125 (`boxer run`
-// itself failed), 126 (the command cannot be run) or 127 (it was not found).
+// or as container runtimes have it 125 (Boxer failed, or the command line is
+// wrong), 126 (the command cannot be run), 127 (it was not found).
 package main
 
 import (
@@ -21,14 +21,10 @@ import (
 // version is set by the linker.
 var version = "dev"
 
-// Exit statuses of boxer itself.
-const (
-	exitFailed    = 1
-	exitUsage     = 2
-	exitRunFailed = 125
-)
+// exitFailed is the exit status when Boxer itself failed.
+const exitFailed = 125
 
-// exitError carries an exit status through cobra; a nil err prints nothing.
+// exitError carries another exit status through cobra; a nil err prints nothing.
 type exitError struct {
 	code int
 	err  error

@@ -32,8 +32,8 @@ func viewNetwork(n localcloud.NetworkInfo) networkView {
 }
 
 func networkCommand(g *globals) *cobra.Command {
-	cmd := &cobra.Command{Use: "network", Short: "Create, delete and list networks"}
-	cmd.AddCommand(networkCreate(g), networkDelete(g), networkList(g))
+	cmd := &cobra.Command{Use: "network", Short: "Create, delete, list and show networks"}
+	cmd.AddCommand(networkCreate(g), networkDelete(g), networkList(g), networkShow(g))
 	return cmd
 }
 
@@ -43,7 +43,11 @@ func networkCreate(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Create a network and start its seed",
-		Args:  exactArgs(1),
+		Long: `Create a network and start its seed. Networks made here and by Terraform are the
+same networks, as long as both use one state directory.`,
+		Example: `  boxer network create shop
+  boxer network create lab --cidr 100.90.0.0/16 --port 7800`,
+		Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := g.store()
 			if err != nil {
@@ -69,7 +73,10 @@ func networkDelete(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete NAME",
 		Short: "Stop every node of a network and remove all that belongs to it",
-		Args:  exactArgs(1),
+		Long: `Stop every node of a network and remove all that belongs to it, logs and secret
+included. Deleting what is not there is no error.`,
+		Example: "  boxer network delete shop",
+		Args:    exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := g.store()
 			if err != nil {
@@ -78,9 +85,10 @@ func networkDelete(g *globals) *cobra.Command {
 			if err := s.DeleteNetwork(c.Context(), args[0]); err != nil {
 				return err
 			}
-			if !g.json {
-				fmt.Fprintf(c.OutOrStdout(), "network %s is gone\n", args[0])
+			if g.json {
+				return printJSON(c.OutOrStdout(), map[string]string{"name": args[0], "state": "deleted"})
 			}
+			fmt.Fprintf(c.OutOrStdout(), "network %s is gone\n", args[0])
 			return nil
 		},
 	}
@@ -88,9 +96,10 @@ func networkDelete(g *globals) *cobra.Command {
 
 func networkList(g *globals) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List the networks of the state directory",
-		Args:  exactArgs(0),
+		Use:     "list",
+		Short:   "List the networks of the state directory",
+		Example: "  boxer network list --json | jq -r '.[].name'",
+		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := g.store()
 			if err != nil {
@@ -101,25 +110,35 @@ func networkList(g *globals) *cobra.Command {
 				return err
 			}
 			views := make([]networkView, len(all))
-			rows := make([][]string, len(all))
+			t := table{columns: []column{
+				{title: "NAME"}, {title: "STATE", fixed: true}, {title: "CIDR", fixed: true},
+				{title: "SEED", fixed: true}, {title: "PORT", fixed: true, optional: true},
+			}}
 			for i, n := range all {
 				v := viewNetwork(n)
 				views[i] = v
-				rows[i] = []string{v.Name, v.CIDR, strconv.Itoa(v.Port), v.State, v.SeedEndpoint}
+				t.rows = append(t.rows, []string{v.Name, v.State, v.CIDR, v.SeedEndpoint, strconv.Itoa(v.Port)})
 			}
-			if g.json {
-				return printJSON(c.OutOrStdout(), views)
-			}
-			return table(c.OutOrStdout(), "NAME\tCIDR\tPORT\tSTATE\tSEED", rows)
+			return g.print(c.OutOrStdout(), view{data: views, table: t})
 		},
 	}
 }
 
-// exactArgs is cobra's, with the exit status for a wrong command line.
+// exactArgs is cobra's, with a hint.
 func exactArgs(n int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := cobra.ExactArgs(n)(c, args); err != nil {
-			return &exitError{exitUsage, fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())}
+			return fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())
+		}
+		return nil
+	}
+}
+
+// atMostArgs is cobra's, with a hint.
+func atMostArgs(n int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := cobra.MaximumNArgs(n)(c, args); err != nil {
+			return fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())
 		}
 		return nil
 	}

@@ -7,19 +7,22 @@ import (
 	"fmt"
 	"sort"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
 	"github.com/boxer-overlay/boxer/runtime/launch"
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
 
 // askTimeout bounds questions to the seed.
 const askTimeout = 10 * time.Second
 
 // observe watches the network that is meant for the length of fn.
-func (g *globals) observe(ctx context.Context, fn func(context.Context, *cluster.Session) error) error {
+func (g *globals) observe(ctx context.Context, fn func(context.Context, localcloud.NetworkInfo, *cluster.Session) error) error {
 	_, info, err := g.find()
 	if err == nil {
 		err = checkAlive(info)
@@ -27,43 +30,82 @@ func (g *globals) observe(ctx context.Context, fn func(context.Context, *cluster
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	opening, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	session, err := launch.Observe(ctx, info)
+	session, err := launch.Observe(opening, info)
 	if err != nil {
 		return err
 	}
 	defer session.Close()
-	return fn(ctx, session)
+	return fn(ctx, info, session)
 }
 
 func nodesCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var watch bool
+	cmd := &cobra.Command{
 		Use:   "nodes",
-		Short: "List the members of the network",
-		Args:  exactArgs(0),
+		Short: "List the nodes of the network and what their guests do",
+		Long: `List the nodes of the network: what each is, where it is, and what its guest does.
+
+A terminal that is too narrow for all columns gets the important ones; --json has
+everything.`,
+		Example: `  boxer nodes --network shop
+  boxer nodes --watch
+  boxer nodes --json | jq -r '.[] | select(.state != "running") | .slot'`,
+		Args: exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return g.observe(c.Context(), func(_ context.Context, session *cluster.Session) error {
-				members := session.Members()
-				if g.json {
-					return printJSON(c.OutOrStdout(), members)
-				}
-				rows := make([][]string, len(members))
-				for i, m := range members {
-					rows[i] = nodeRow(m)
-				}
-				return table(c.OutOrStdout(), "ID\tNAME\tKIND\tSTATE\tOVERLAY\tUNDERLAY\tNAT\tGUEST\tSINCE", rows)
+			return g.show(c, watch, func(_ context.Context, s *cluster.Session) (view, error) {
+				return viewNodes(s.Members(), time.Now()), nil
 			})
 		},
 	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "keep showing them, again whenever something has changed")
+	return cmd
 }
 
-func nodeRow(m cluster.Member) []string {
-	return []string{
-		strconv.FormatUint(uint64(m.ID), 10), m.Slot, m.Kind, m.State,
-		m.OverlayAddress.String(), m.UnderlayAddress.String(), m.NAT,
-		guestWord(m.Guest), time.Since(m.Since).Round(time.Second).String(),
+func viewNodes(members []cluster.Member, now time.Time) view {
+	t := table{columns: []column{
+		{title: "ID", fixed: true}, {title: "NAME"}, {title: "KIND", fixed: true}, {title: "STATE", fixed: true},
+		{title: "ADDRESS", fixed: true}, {title: "GUEST"}, {title: "SINCE", fixed: true, optional: true},
+		{title: "SERVICE", optional: true}, {title: "PORTS", optional: true},
+		{title: "UNDERLAY", fixed: true, optional: true}, {title: "NAT", fixed: true, optional: true},
+	}}
+	for _, m := range members {
+		underlay := "-"
+		if m.UnderlayAddress.IsValid() {
+			underlay = m.UnderlayAddress.String()
+		}
+		t.rows = append(t.rows, []string{
+			strconv.FormatUint(uint64(m.ID), 10), m.Slot, m.Kind, m.State, m.OverlayAddress.String(), guestWord(m.Guest),
+			age(now.Sub(m.Since)), m.Service, ports(m.Listeners), underlay, m.NAT,
+		})
 	}
+	return view{data: members, table: t}
+}
+
+// ports a guest listens on.
+func ports(list []uint16) string {
+	if len(list) == 0 {
+		return "-"
+	}
+	words := make([]string, len(list))
+	for i, p := range list {
+		words[i] = strconv.FormatUint(uint64(p), 10)
+	}
+	return strings.Join(words, ",")
+}
+
+// age in the largest unit that says enough.
+func age(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
 func guestWord(g cluster.Guest) string {
@@ -86,31 +128,57 @@ type pathView struct {
 	To        string `json:"to"`
 	Transport string `json:"transport"`
 	Count     uint64 `json:"connections"`
+	Sampled   bool   `json:"sampled,omitempty"` // a lower bound
 }
 
+// sampledNote says what the counts are not.
+const sampledNote = "Native connections are seen by sampling: those shorter than a second may be missing."
+
 func pathsCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var watch bool
+	cmd := &cobra.Command{
 		Use:   "paths",
 		Short: "Show which transport connected which nodes, and how often",
-		Args:  exactArgs(0),
+		Long: `Show, per pair of nodes and transport, how many connections the first has made to
+the second since it started. Connections that come in by published ports are not
+among them.
+
+  native  the kernel connects; nobody is asked, so these are counted by looking at
+          the node's open sockets up to four times a second: short ones may be missed
+  direct  to the peer's overlay port, nobody in between
+  relay   the peer was asked to come: met at a seed, or dialled back`,
+		Example: `  boxer paths --network shop
+  boxer paths --watch
+  boxer paths --json | jq '[.[] | select(.transport == "relay") | .connections] | add'`,
+		Args: exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return g.observe(c.Context(), func(ctx context.Context, session *cluster.Session) error {
-				paths, err := session.Paths(ctx)
+			return g.show(c, watch, func(ctx context.Context, s *cluster.Session) (view, error) {
+				ctx, cancel := context.WithTimeout(ctx, askTimeout)
+				defer cancel()
+				paths, err := s.Paths(ctx)
 				if err != nil {
-					return err
+					return view{}, err
 				}
-				views := viewPaths(session.Members(), paths)
-				if g.json {
-					return printJSON(c.OutOrStdout(), views)
-				}
-				rows := make([][]string, len(views))
-				for i, v := range views {
-					rows[i] = []string{v.From, v.To, v.Transport, strconv.FormatUint(v.Count, 10)}
-				}
-				return table(c.OutOrStdout(), "FROM\tTO\tTRANSPORT\tCONNECTIONS", rows)
+				return tabulatePaths(viewPaths(s.Members(), paths)), nil
 			})
 		},
 	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "keep showing them, again whenever something has changed")
+	return cmd
+}
+
+func tabulatePaths(paths []pathView) view {
+	v := view{data: paths, table: table{columns: []column{
+		{title: "FROM"}, {title: "TO"}, {title: "TRANSPORT", fixed: true}, {title: "CONNECTIONS", fixed: true},
+	}}}
+	for _, p := range paths {
+		count := strconv.FormatUint(p.Count, 10)
+		if p.Sampled {
+			count, v.note = "~"+count, sampledNote
+		}
+		v.table.rows = append(v.table.rows, []string{p.From, p.To, p.Transport, count})
+	}
+	return v
 }
 
 // viewPaths puts slots in the place of ids; a node that has left keeps node-<id>.
@@ -127,7 +195,7 @@ func viewPaths(members []cluster.Member, paths []cluster.Path) []pathView {
 	}
 	views := make([]pathView, len(paths))
 	for i, p := range paths {
-		views[i] = pathView{name(p.From), name(p.To), p.Transport, p.Count}
+		views[i] = pathView{name(p.From), name(p.To), p.Transport, p.Count, p.Transport == config.TransportNative}
 	}
 	sort.Slice(views, func(i, j int) bool {
 		a, b := views[i], views[j]

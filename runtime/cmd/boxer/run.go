@@ -51,20 +51,13 @@ Exit status: the program's own; 125 boxer failed; 126 the command cannot be run;
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return &exitError{exitUsage, errors.New("run: no command given; write it after --, as in: boxer run --network shop -- redis-cli -h store ping")}
+				return errors.New("run: no command given; write it after --, as in: boxer run --network shop -- redis-cli -h store ping")
 			}
 			code, err := run(c.Context(), g, f, args)
-			if err != nil {
-				var exit *exitError
-				if errors.As(err, &exit) {
-					return err
-				}
-				return &exitError{exitRunFailed, err}
+			if err == nil && code != 0 {
+				err = &exitError{code: code}
 			}
-			if code != 0 {
-				return &exitError{code: code}
-			}
-			return nil
+			return err
 		},
 	}
 	flags := cmd.Flags()
@@ -93,7 +86,7 @@ relay: spliced through a seed, where both sides meet`)
 func run(ctx context.Context, g *globals, f *runFlags, argv []string) (int, error) {
 	n, err := f.config(argv)
 	if err != nil {
-		return 0, &exitError{exitUsage, err}
+		return 0, err
 	}
 	store, info, err := g.find()
 	if err != nil {
@@ -117,7 +110,7 @@ func run(ctx context.Context, g *globals, f *runFlags, argv []string) (int, erro
 		}
 		return p.foreground(ctx, n)
 	}
-	return 0, &exitError{exitUsage, fmt.Errorf("run: --kind %q: want client, vm or function", f.kind)}
+	return 0, fmt.Errorf("run: --kind %q: want client, vm or function", f.kind)
 }
 
 // config turns the flags into a node's configuration, all but its network.

@@ -20,7 +20,13 @@ func stopCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "stop NAME",
 		Short: "Stop a node: a vm, a function with all its slots, or one slot",
-		Args:  exactArgs(1),
+		Long: `Stop a node: a vm, a function with all its slots, or one slot of a function. Its
+guest gets TERM and ten seconds to end, then KILL.
+
+A node that Terraform declares comes back with the next apply.`,
+		Example: `  boxer stop store
+  boxer stop logic-1`,
+		Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			store, info, err := g.find()
 			if err != nil {
@@ -36,9 +42,10 @@ func stopCommand(g *globals) *cobra.Command {
 			if err := stop(c.Context(), client, info.Name, args[0]); err != nil {
 				return err
 			}
-			if !g.json {
-				fmt.Fprintf(c.OutOrStdout(), "%s is stopped\n", args[0])
+			if g.json {
+				return printJSON(c.OutOrStdout(), map[string]string{"name": args[0], "state": "stopped"})
 			}
+			fmt.Fprintf(c.OutOrStdout(), "%s is stopped\n", args[0])
 			return nil
 		},
 	}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/launch"
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
+)
+
+// networkDetails is a network as `network show --json` shows it. Nodes and
+// Functions are absent while it does not run.
+type networkDetails struct {
+	networkView
+	Created   time.Time             `json:"created"`
+	Directory string                `json:"directory"`
+	Log       string                `json:"log"` // of its daemon
+	Nodes     map[string]int        `json:"nodes,omitempty"`
+	Functions []localcloud.Function `json:"functions,omitempty"`
+}
+
+func networkShow(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show [NAME]",
+		Short: "Show one network: its state, its seed, its files, what runs in it",
+		Example: `  boxer network show shop
+  boxer network show --json | jq -r .seed_endpoint`,
+		Args: atMostArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				g.network = args[0]
+			}
+			s, info, err := g.find()
+			if err != nil {
+				return err
+			}
+			d := networkDetails{networkView: viewNetwork(info), Created: info.Created, Directory: info.Directory, Log: info.Directory + "/cloud.log"}
+			if info.Alive {
+				if err := d.ask(c.Context(), s, info); err != nil {
+					return err
+				}
+			}
+			return g.print(c.OutOrStdout(), view{data: d, table: d.table()})
+		},
+	}
+}
+
+// ask fills in what only a running network can tell.
+func (d *networkDetails) ask(ctx context.Context, s *localcloud.Store, info localcloud.NetworkInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	client, err := s.Connect(ctx, info.Name)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if d.Functions, err = client.Functions(ctx); err != nil {
+		return err
+	}
+	session, err := launch.Observe(ctx, info)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	d.Nodes = map[string]int{}
+	for _, m := range session.Members() {
+		d.Nodes[m.Kind]++
+	}
+	return nil
+}
+
+func (d *networkDetails) table() table {
+	t := table{columns: []column{{title: "NAME"}, {title: d.Name}}}
+	row := func(name, value string) { t.rows = append(t.rows, []string{name, value}) }
+	row("STATE", d.State)
+	row("CIDR", d.CIDR)
+	row("PORT", strconv.Itoa(d.Port))
+	row("SEED", d.SeedEndpoint)
+	row("CREATED", d.Created.Local().Format(time.DateTime))
+	row("SECRET", d.SecretRef)
+	row("LOG", d.Log)
+	for _, kind := range []string{config.KindSeed, config.KindVM, config.KindFunction, config.KindContainer, config.KindClient} {
+		if n := d.Nodes[kind]; n > 0 {
+			row("NODES", fmt.Sprintf("%d %s", n, kind))
+		}
+	}
+	for _, f := range d.Functions {
+		row("FUNCTION", fmt.Sprintf("%s: %d running, %d MB", f.Name, f.Running, f.MemoryMB))
+	}
+	return t
+}
