@@ -83,9 +83,10 @@ conformance: build ## CPython's network tests, bare against Boxer on every trans
 
 FUZZTIME ?= 60
 SEQUENCES := 100000
-fuzz-calls: build ## play SEQUENCES random sequences of socket calls natively and on each transport, and compare
+TRANSPORT := .
+fuzz-calls: build ## play SEQUENCES random sequences of socket calls natively and on each transport (or on TRANSPORT), and compare
 	@tools/deps.sh build test
-	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_CALLS=$(SEQUENCES) go test -count=1 -timeout 300m -run '^TestCalls$$' -v ./runtime/contract
+	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_CALLS=$(SEQUENCES) go test -count=1 -timeout 300m -run '^TestCalls$$/$(TRANSPORT)' -v ./runtime/contract
 
 fuzz: ## fuzz what reads foreign bytes, FUZZTIME seconds each
 	@tools/deps.sh build fuzz

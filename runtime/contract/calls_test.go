@@ -36,11 +36,8 @@ func TestCalls(t *testing.T) {
 	w.callsPrograms(t)
 	for _, transport := range []string{"native", "direct", "relay"} {
 		t.Run(transport, func(t *testing.T) {
-			// On relay, what came once in four times is printed, and fails the
-			// long run only (docs/contract.md, "Known, and not excused").
-			again := strconv.FormatBool(transport == "relay" && os.Getenv("BOXER_CALLS") == "")
 			out, err := w.boxer(limit, "run", "--kind", "vm", "--transports", transport, "--source-dir", w.task, "--",
-				"/var/task/calls", "-player", "/var/task/player", "-workers", "12", "-again="+again,
+				"/var/task/calls", "-player", "/var/task/player", "-workers", "12",
 				"-sequences", strconv.Itoa(sequences), "-seed", strconv.FormatUint(seed, 10))
 			t.Logf("\n%s", out)
 			if err != nil {

@@ -58,7 +58,8 @@ type Layer struct {
 	sources atomic.Uint32 // counts through the reserved addresses of signals
 	netns   uint64        // SO_NETNS_COOKIE of this process, or 0
 
-	sweeping sync.Mutex // one look at the kernel's listeners at a time
+	sweeping sync.Mutex    // one look at the kernel's listeners at a time
+	looks    atomic.Uint64 // begun
 
 	mu        sync.Mutex
 	underlay  netip.Addr
@@ -154,7 +155,7 @@ func (l *Layer) shut() {
 	l.mu.Lock()
 	l.closed = true
 	for _, q := range l.queues {
-		l.reset(q)
+		l.reset(q, 0)
 	}
 	l.mu.Unlock()
 	l.running.Wait()

@@ -20,7 +20,7 @@ type listener struct {
 	v6, v6only bool
 	device     uint32
 	backlog    int
-	born       uint64 // its number
+	born       uint64 // its number; another listen() does not change it
 	missed     int    // looks in a row that did not find it
 }
 
@@ -31,10 +31,9 @@ func (l *Layer) Listen(_ context.Context, r ipc.ListenRequest) error {
 	l.mu.Lock()
 	if l.listeners[r.Cookie] == nil && l.backlog(local.Port()) > 0 {
 		// If those before it are gone, so are the connections that waited for
-		// them. sweep believes only two looks.
+		// them.
 		l.mu.Unlock()
-		l.sweep()
-		l.sweep()
+		l.makeSure()
 		l.mu.Lock()
 	}
 	if ip := local.Addr(); !ip.IsLoopback() && ip != l.underlay {
@@ -42,8 +41,14 @@ func (l *Layer) Listen(_ context.Context, r ipc.ListenRequest) error {
 		// guest sees it.
 		local = netip.AddrPortFrom(netip.IPv4Unspecified(), local.Port())
 	}
-	l.births++
-	l.listeners[r.Cookie] = &listener{local: local, v6: r.V6, v6only: r.V6Only, backlog: r.Backlog, born: l.births}
+	ls := &listener{local: local, v6: r.V6, v6only: r.V6Only, backlog: r.Backlog}
+	if before := l.listeners[r.Cookie]; before != nil {
+		ls.born = before.born
+	} else {
+		l.births++
+		ls.born = l.births
+	}
+	l.listeners[r.Cookie] = ls
 	l.mu.Unlock()
 	l.sweep()
 	return nil
@@ -79,6 +84,17 @@ func (l *Layer) backlog(port uint16) int {
 	return least
 }
 
+// oldest is the number of the listener on port that is there for the longest
+// time, 0 if nobody listens. Call with l.mu held.
+func (l *Layer) oldest(port uint16) (born uint64) {
+	for _, ls := range l.listeners {
+		if ls.local.Port() == port && l.reaches(ls) && (born == 0 || ls.born < born) {
+			born = ls.born
+		}
+	}
+	return born
+}
+
 // target is where a signal connection to port goes. Call with l.mu held.
 func (l *Layer) target(port uint16) netip.AddrPort {
 	ip := l.underlay
@@ -111,14 +127,12 @@ func (l *Layer) reached() []uint16 {
 	return slices.Compact(ports)
 }
 
-// settle draws the consequences of a change in listeners: queues that nobody
-// accepts from any more are reset, as the kernel does, and readers of Changed
-// are told. Call with l.mu held.
+// settle draws the consequences of a change in listeners: what waits for none
+// of those left is reset, as the kernel does, and readers of Changed are told.
+// Call with l.mu held.
 func (l *Layer) settle() {
 	for port, q := range l.queues {
-		if l.backlog(port) == 0 {
-			l.reset(q)
-		}
+		l.reset(q, l.oldest(port))
 	}
 	ports := l.reached()
 	if slices.Equal(ports, l.ports) {
@@ -131,10 +145,29 @@ func (l *Layer) settle() {
 	}
 }
 
+// makeSure forgets listeners that are gone by now, of which sweep is sure only
+// after two looks. Callers at one time share them.
+func (l *Layer) makeSure() {
+	enough := l.looks.Load() + 2
+	for sure := false; !sure; {
+		l.sweeping.Lock()
+		if sure = l.looks.Load() >= enough; !sure {
+			l.look()
+		}
+		l.sweeping.Unlock()
+	}
+}
+
 // sweep compares the known listeners with the kernel's.
 func (l *Layer) sweep() {
 	l.sweeping.Lock()
 	defer l.sweeping.Unlock()
+	l.look()
+}
+
+// look is one sweep. Call with l.sweeping held.
+func (l *Layer) look() {
+	l.looks.Add(1)
 	l.mu.Lock()
 	before := l.births
 	l.mu.Unlock()

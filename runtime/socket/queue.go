@@ -32,6 +32,7 @@ type queue struct {
 type item struct {
 	fd          int
 	local, peer netip.AddrPort
+	births      uint64 // of listeners, when it was queued: those born later are not for it
 	sig         *signal
 	lost        int
 }
@@ -104,6 +105,7 @@ func (l *Layer) enqueue(it *item) (room <-chan struct{}, err error) {
 	if len(q.items)+q.inHand >= backlog {
 		return q.room, nil
 	}
+	it.births = l.births
 	q.items = append(q.items, it)
 	l.raise(q, it, 0)
 	return nil, nil
@@ -115,25 +117,38 @@ func (q *queue) free() {
 	q.room = make(chan struct{})
 }
 
-// reset drops a queue: nobody is left to accept from it. Call with l.mu held.
-func (l *Layer) reset(q *queue) {
+// reset drops what was queued before the oldest listener that is left, or the
+// whole queue if none is (0). Call with l.mu held.
+func (l *Layer) reset(q *queue, oldest uint64) {
+	var left []*item
 	for _, it := range q.items {
+		if it.awaited(oldest) {
+			left = append(left, it)
+			continue
+		}
 		l.drop(it.sig)
 		it.sig = nil
 		reset(it.fd)
 	}
-	q.items = nil
-	q.free()
-	if l.queues[q.port] == q {
+	if oldest == 0 && l.queues[q.port] == q {
 		delete(l.queues, q.port)
+	}
+	if oldest == 0 || len(left) < len(q.items) {
+		q.items = left
+		q.free()
 	}
 }
 
-// take removes the oldest item for the holder of sig. Items and signals stay
-// paired: the item that sig was made for gets the other's. Call with l.mu
-// held.
-func (q *queue) take(sig *signal) *item {
-	head := q.items[0]
+// awaited tells whether a listener is left that was there when the connection
+// was queued, given the oldest one.
+func (it *item) awaited(oldest uint64) bool { return oldest != 0 && oldest <= it.births }
+
+// take removes the oldest item that a listener born then may have, for the
+// holder of sig. Items and signals stay paired: the item that sig was made for
+// gets the other's. Call with l.mu held.
+func (q *queue) take(sig *signal, born uint64) *item {
+	at := slices.IndexFunc(q.items, func(it *item) bool { return it == sig.item || born <= it.births })
+	head := q.items[at]
 	if other := head.sig; other != sig {
 		sig.item.sig = other
 		if other != nil {
@@ -141,7 +156,7 @@ func (q *queue) take(sig *signal) *item {
 		}
 	}
 	head.sig, sig.item = nil, nil
-	q.items = slices.Delete(q.items, 0, 1)
+	q.items = slices.Delete(q.items, at, at+1)
 	q.inHand++
 	return head
 }

@@ -30,15 +30,17 @@ const declined = "BXDECLND"
 // listener. Its source is its token. Its life:
 //
 //	waiting --ACCEPT--> in hand --ACK or NAK--> closed
-//	waiting --guest closed it, refused--> closed, and another one is raised
+//	waiting --guest closed it, refused--> closed, and another one is raised,
+//	          as long as a listener is left that the connection was queued for
 //
 // item is the connection it was made for, nil once it is in hand or dropped.
 type signal struct {
 	q       *queue
 	item    *item
 	token   netip.AddrPort
-	fd      int         // -1 while there is none
-	knocked bool        // the connection is made and the byte sent
+	fd      int  // -1 while there is none
+	knocked bool // the connection is made and the byte sent
+	refused bool
 	stop    func()      // watching fd; nil while nobody does
 	timer   *time.Timer // of a pause, or of a connection that is not made at once
 	ended   bool
@@ -47,7 +49,8 @@ type signal struct {
 // signalNet are the addresses that signal connections come from (lib/wire.h).
 var signalNet = netip.MustParsePrefix("127.66.0.0/16")
 
-// raise makes the signal of an item, after a pause. Call with l.mu held.
+// raise makes the signal of an item; after a pause, only if who may have the
+// item still listens. Call with l.mu held.
 func (l *Layer) raise(q *queue, it *item, pause time.Duration) {
 	if l.closed {
 		return
@@ -59,6 +62,7 @@ func (l *Layer) raise(q *queue, it *item, pause time.Duration) {
 		return
 	}
 	sig.timer = time.AfterFunc(pause, func() {
+		l.makeSure()
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if !sig.ended {
@@ -130,7 +134,7 @@ func (l *Layer) hear(sig *signal) {
 		sig.item.lost--
 		l.lose(sig, busyPause)
 	default:
-		l.lose(sig, retryPause)
+		l.doubt(sig)
 	}
 }
 
@@ -150,23 +154,31 @@ func (l *Layer) fail(sig *signal, err error) {
 		l.lose(sig, busyPause)
 		return
 	}
+	sig.refused = true
+	l.doubt(sig)
+}
+
+// doubt ends a signal that was closed or refused: its listener may be gone.
+// Call with l.mu held.
+func (l *Layer) doubt(sig *signal) {
+	sig.ignore()
 	if l.closed {
 		return
 	}
-	// Nobody listens any more, says the kernel; sweep believes only two looks.
 	l.running.Go(func() {
-		l.sweep()
-		l.sweep()
+		l.makeSure()
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.refused(sig.q.port)
+		if sig.refused {
+			l.forget(sig.q.port)
+		}
 		l.lose(sig, retryPause)
 	})
 }
 
-// refused forgets the listeners of a port where the kernel cannot be asked.
-// Call with l.mu held.
-func (l *Layer) refused(port uint16) {
+// forget forgets the listeners of a port where nobody listens and the kernel
+// cannot be asked. Call with l.mu held.
+func (l *Layer) forget(port uint16) {
 	if !l.blind {
 		return
 	}
@@ -211,10 +223,11 @@ func (l *Layer) lose(sig *signal, pause time.Duration) {
 	q := sig.q
 	l.drop(sig)
 	it.sig = nil
-	switch it.lost++; {
+	it.lost++
+	switch oldest := l.oldest(q.port); {
 	case l.closed:
-	case l.backlog(q.port) == 0:
-		l.reset(q)
+	case !it.awaited(oldest):
+		l.reset(q, oldest)
 	case it.lost > maxLost:
 		l.o.Logger.Warn().Uint16("port", q.port).Stringer("peer", it.peer).
 			Msg("a connection is reset: whoever accepts on this port does not know Boxer")
@@ -263,7 +276,7 @@ func (sig *signal) ignore() {
 }
 
 // Accept implements ipc.Handler: it lends the oldest connection of the queue
-// that the signal belongs to.
+// that the signal belongs to, of those that are for this listener.
 func (l *Layer) Accept(_ context.Context, r ipc.AcceptRequest) (ipc.Accepted, func(taken bool), error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -275,11 +288,15 @@ func (l *Layer) Accept(_ context.Context, r ipc.AcceptRequest) (ipc.Accepted, fu
 	delete(l.signals, token)
 	sig.ignore() // the monitor's answer says more than the end of the signal
 	q := sig.q
-	it := q.take(sig)
-	family := uint16(unix.AF_INET)
-	if ls := l.listeners[r.Cookie]; r.V6 || (ls != nil && ls.v6) {
+	family, born := uint16(unix.AF_INET), uint64(0)
+	ls := l.listeners[r.Cookie]
+	if ls != nil {
+		born = ls.born
+	}
+	if r.V6 || (ls != nil && ls.v6) {
 		family = unix.AF_INET6
 	}
+	it := q.take(sig, born)
 	abortive(it.fd, false)
 	a := ipc.Accepted{FD: it.fd, Addresses: ipc.Addresses{Local: it.local, Peer: it.peer, Family: family}}
 	l.rememberConn(it.fd, a.Addresses)
@@ -298,7 +315,7 @@ func (l *Layer) handed(sig *signal, it *item, taken bool) {
 	case taken:
 		raw.Close(it.fd)
 		q.free()
-	case l.closed || l.backlog(q.port) == 0:
+	case l.closed || !it.awaited(l.oldest(q.port)):
 		reset(it.fd)
 		q.free()
 	default:

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boxer-overlay/boxer/runtime/ipc"
 	"github.com/boxer-overlay/boxer/runtime/raw"
 	"golang.org/x/sys/unix"
 )
@@ -377,4 +378,80 @@ func TestNextListenerGetsNoOldConnections(t *testing.T) {
 		far.Close()
 		next.close()
 	}
+}
+
+// Nor is it when the next listener is there before anybody told the layer.
+func TestNextListenerIsNotWokenForOldConnections(t *testing.T) {
+	l := start(t, func(o *Options) { o.Sweep = time.Hour })
+	for range 5 {
+		g := listen(t, l, "0.0.0.0", 0, 8)
+		far := g.deliver()
+		g.wait(5 * time.Second)
+		g.close()
+		next := listen(t, nil, "0.0.0.0", g.port, 8)
+		if next.wait(5 * retryPause) {
+			t.Error("the next listener is woken for it")
+		}
+		if _, err := far.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the old connection: %v, want ECONNRESET", err)
+		}
+		next.close()
+	}
+}
+
+// A listener that shares the port has the connections that were queued since
+// it is there, not those from before.
+func TestSharedPortGivesNoOlderConnections(t *testing.T) {
+	l := start(t, func(o *Options) { o.Sweep = time.Hour })
+	share := func(fd int) { must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)) }
+	a := listen(t, l, "0.0.0.0", 0, 64, share)
+	older := a.deliver()
+	a.wait(5 * time.Second)
+	b := listen(t, l, "0.0.0.0", a.port, 64, share)
+	var fars []*net.TCPConn
+	for !b.wait(10 * time.Millisecond) { // the kernel chooses
+		fars = append(fars, a.deliver())
+	}
+	b.serve(fars[0])
+	a.close()
+	for _, far := range fars[1:] {
+		b.serve(far)
+	}
+	if _, err := older.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the older connection: %v, want ECONNRESET", err)
+	}
+}
+
+// What is in a guest's hands when its listener goes is not given to the next
+// one either.
+func TestRefusedHandOverIsNotForTheNextListener(t *testing.T) {
+	l := start(t, func(o *Options) { o.Sweep = time.Hour })
+	again := func(fd int) { must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)) }
+	g := listen(t, l, "0.0.0.0", 0, 8, again)
+	far := g.deliver()
+	g.wait(5 * time.Second)
+	fd, from, err := unix.Accept(g.fd)
+	must(t, err)
+	_, done, err := l.Accept(context.Background(), ipc.AcceptRequest{Cookie: g.cookie, Signal: sourceOf(from)})
+	must(t, err)
+	g.close()
+	next := listen(t, l, "0.0.0.0", g.port, 8, again)
+	unix.Close(fd)
+	done(false)
+	if _, err := far.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) || next.wait(5*retryPause) {
+		t.Errorf("the old connection: %v, want ECONNRESET and the next listener left alone", err)
+	}
+}
+
+// Another listen() leaves a listener what waits for it.
+func TestListenAgainKeepsWhatWaits(t *testing.T) {
+	l := start(t, nil)
+	g := listen(t, l, "0.0.0.0", 0, 5)
+	far := g.deliver()
+	must(t, unix.Listen(g.fd, 7))
+	must(t, l.Listen(context.Background(), ipc.ListenRequest{Cookie: g.cookie, Addr: netip.AddrPortFrom(loopback, g.port), Backlog: 7}))
+	g.wait(5 * time.Second)
+	_, _, err := g.acceptAnd(false) // so that it is signalled once more
+	must(t, err)
+	g.serve(far)
 }

@@ -36,7 +36,6 @@ func main() {
 	flag.DurationVar(&o.limit, "limit", time.Hour, "stop after this time")
 	flag.BoolVar(&o.control, "control", false, "compare the kernel with itself")
 	flag.BoolVar(&o.print, "print", false, "print the sequences and what came of them")
-	flag.BoolVar(&o.again, "again", false, "fail only for differences that come again")
 	flag.Parse()
 	if err := run(o); err != nil {
 		fmt.Fprintln(os.Stderr, "calls:", err)
@@ -50,17 +49,6 @@ type options struct {
 	workers, shown  int
 	limit           time.Duration
 	control, print  bool
-	again           bool
-}
-
-// differs tells whether anything was found that fails the run.
-func (f *fuzzer) differs() bool {
-	for _, d := range f.found {
-		if d.times > 1 || !f.again {
-			return true
-		}
-	}
-	return false
 }
 
 // errDiffer says that the overlay's sockets are not the kernel's.
@@ -104,7 +92,7 @@ func run(o options) error {
 	for err := range errs {
 		return err
 	}
-	if f.differs() {
+	if len(f.found) > 0 {
 		return errDiffer
 	}
 	return nil
