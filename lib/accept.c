@@ -12,6 +12,7 @@
 #include "ipc.h"
 #include "libc.h"
 #include "mem.h"
+#include "shared.h"
 #include "sys.h"
 #include "view.h"
 
@@ -141,8 +142,12 @@ static void translate_native(const struct endpoint *peer, const struct output *o
     struct table_info info;
     struct endpoint shown = *peer;
     const void *table = out->sa ? view() : NULL;
-    if (table && table_native(table, &info, peer->ip, &shown.ip) == TABLE_HIT)
+    if (table && table_native(table, &info, peer->ip, &shown.ip) == TABLE_HIT) {
+        shown.port = shared_guest_port(shown.port);
         put_peer(out, &shown);
+    } else if (out->sa && shared_peer(&shown)) {
+        put_peer(out, &shown);
+    }
 }
 
 /*

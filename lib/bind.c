@@ -4,6 +4,7 @@
 
 #include "addr.h"
 #include "hooks.h"
+#include "shared.h"
 #include "sys.h"
 #include "view.h"
 
@@ -11,6 +12,8 @@ long hook_bind(int fd, const void *sa, socklen_t len) {
     struct table_info info;
     struct endpoint e;
     union address a;
+    if (shared_own())
+        return shared_bind(fd, sa, len);
     if (!view_info(&info) || !address_from_guest(&a, sa, len) || !endpoint_of(&a, len, &e) ||
         !in_overlay(&info, e.ip) || !is_tcp(fd))
         return sys_bind(fd, sa, len);

@@ -12,6 +12,7 @@
 #include "ipc.h"
 #include "libc.h"
 #include "mem.h"
+#include "shared.h"
 #include "sys.h"
 #include "view.h"
 
@@ -113,6 +114,8 @@ static int queue_preface(struct attempt *t, const struct boxer_response *r) {
     long n;
     address_set_ip(&t->to, r->ip);
     address_set_port(&t->to, r->port);
+    if (shared_own())
+        use_own_loopback(t->fd, shared_own(), t->end.family);
     if (!r->preface_len ||
         sys_setsockopt(t->fd, IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, &yes, sizeof yes) < 0)
         return 0;
@@ -274,7 +277,7 @@ static int kernel_only(const struct attempt *t, const struct table_info *info) {
     if (t->end.ip != info->header.own_overlay)
         return 0;
     bound_at(t->fd, &bound);
-    return bound.port == t->end.port ||
+    return shared_guest_port(bound.port) == t->end.port ||
            (is_loopback(bound.ip) && bound.ip != info->header.own_underlay && bound.ip != HELD_AT);
 }
 
@@ -286,7 +289,7 @@ static long connect_elsewhere(struct attempt *t, const struct table_info *info, 
     if (found == TABLE_MISS || m->transport == BOXER_TRANSPORT_NONE)
         return -EHOSTUNREACH;
     if (kernel_only(t, info))
-        return connect_to(t, info->header.own_underlay, t->end.port);
+        return connect_to(t, info->header.own_underlay, shared_kernel_port(t->end.port));
     t->nonblock = t->hurried || (sys_fcntl(t->fd, F_GETFL, 0) & O_NONBLOCK) != 0;
     return connect_asking(t);
 }
@@ -327,10 +330,10 @@ long hook_connect(int fd, const void *sa, socklen_t len) {
     long result;
     int found = table ? table_member(table, &info, t.end.ip, &m) : TABLE_MISS;
     if (!table)
-        return t.stranded ? -ENETDOWN : kernel_connect(fd, sa, len);
+        return t.stranded ? -ENETDOWN : shared_connect(fd, sa, len);
     if (is_native(found, &m)) {
         prepare_native(&t, &info);
-        return connect_to(&t, m.underlay, t.end.port);
+        return connect_to(&t, m.underlay, shared_kernel_port(t.end.port));
     }
     result = if_not_fresh(&t);
     if (result != FRESH)
@@ -346,11 +349,14 @@ long connect_to_send(int fd, const void *sa, socklen_t len, int flags, union add
     struct table_info info;
     const void *table = begin(&t, fd, sa, len, &info);
     int found = table ? table_member(table, &info, t.end.ip, &m) : TABLE_MISS;
+    if (!table && t.stranded)
+        return -ENETDOWN;
     if (!table)
-        return t.stranded ? -ENETDOWN : SEND_AS_IS;
+        return shared_translate(fd, sa, len, to) ? SEND_TRANSLATED : SEND_AS_IS;
     if (is_native(found, &m)) {
         prepare_native(&t, &info);
         address_set_ip(&t.to, m.underlay);
+        address_set_port(&t.to, shared_kernel_port(t.end.port));
         *to = t.to;
         return SEND_TRANSLATED;
     }

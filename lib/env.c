@@ -115,6 +115,7 @@ static void capture_proc(void) {
 }
 
 static int understand(void) {
+    uint32_t mask;
     int identified = 0;
     for (unsigned i = 0; i < captured.count; i++) {
         const char *v = captured.variables[i];
@@ -124,6 +125,8 @@ static int understand(void) {
             identified = identity_parse(v + strlen("BOXER_IPC="), &captured.identity);
         else if (has_prefix(v, "BOXER_CIDR="))
             cidr_parse(v + strlen("BOXER_CIDR="), &captured.cidr_ip, &captured.cidr_mask);
+        else if (has_prefix(v, "BOXER_LOOPBACK="))
+            cidr_parse(v + strlen("BOXER_LOOPBACK="), &captured.loopback, &mask);
     }
     return identified && captured.library;
 }

@@ -25,6 +25,7 @@ struct environment {
     const char *library; /* value of BOXER_LIB */
     struct identity identity;
     uint32_t cidr_ip, cidr_mask; /* BOXER_CIDR; no mask: not told */
+    uint32_t loopback;           /* BOXER_LOOPBACK, see shared.h; 0: not told */
     unsigned count;
     const char *variables[ENV_VARIABLES]; /* BOXER_*=..., as found */
 };

@@ -3,6 +3,7 @@
 #include "addr.h"
 #include "hooks.h"
 #include "ipc.h"
+#include "shared.h"
 #include "sys.h"
 #include "view.h"
 
@@ -34,7 +35,7 @@ static int describe(int fd, struct boxer_request *q) {
         q->flags |= BOXER_FLAG_V6;
     if (a.any.sa_family == AF_INET6 && socket_option(fd, IPPROTO_IPV6, IPV6_V6ONLY) > 0)
         q->flags |= BOXER_FLAG_V6ONLY;
-    return !is_loopback(q->ip) || is_own_underlay(q->ip);
+    return (!is_loopback(q->ip) || is_own_underlay(q->ip)) && !shared_is_private(fd);
 }
 
 /* A listener that could not be announced still serves native peers. */
@@ -50,7 +51,9 @@ static void announce(int fd, int backlog, const struct identity *id) {
 
 long hook_listen(int fd, int backlog) {
     const struct environment *e = environment();
-    long result = sys_listen(fd, backlog);
+    long result;
+    shared_before_listen(fd);
+    result = sys_listen(fd, backlog);
     if (result == 0 && e)
         announce(fd, backlog, &e->identity);
     return result;

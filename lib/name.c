@@ -6,6 +6,7 @@
 #include "hooks.h"
 #include "ipc.h"
 #include "mem.h"
+#include "shared.h"
 #include "sys.h"
 #include "view.h"
 
@@ -70,9 +71,13 @@ static int translate(enum side side, const void *table, struct table_info *info,
                      struct endpoint *e) {
     if (side == LOCAL && e->ip && e->ip == info->header.own_underlay) {
         e->ip = info->header.own_overlay;
+        e->port = shared_guest_port(e->port);
         return 1;
     }
-    return table_native(table, info, e->ip, &e->ip) == TABLE_HIT;
+    if (table_native(table, info, e->ip, &e->ip) != TABLE_HIT)
+        return 0;
+    e->port = shared_guest_port(e->port);
+    return 1;
 }
 
 /* A socket that nobody but the monitor has bound, after a connect that failed. */
@@ -88,6 +93,8 @@ static int overlay_name(enum side side, int fd, struct endpoint *e) {
     const void *table = view_info(&info);
     if (!table || !endpoint_at(side, fd, e) || !is_tcp(fd))
         return 0;
+    if (shared_name(side == LOCAL, fd, e))
+        return 1;
     if (unbound(side, fd, e)) {
         e->ip = INADDR_ANY;
         return 1;
@@ -116,6 +123,8 @@ static long hook_name(enum side side, int fd, void *sa, socklen_t *len) {
     else
         kept = 0;
     result = kernel_name(side, fd, sa, len);
+    if (result == 0 && room >= V6_LEN)
+        shared_name6(side == LOCAL, fd, sa, *len);
     if (result < 0 || !overlay_name(side, fd, &e))
         return result;
     n = address_make(&a, &e);

@@ -8,6 +8,8 @@
  *   BOXER_LIB=/path/of/libboxer.so
  *   BOXER_IPC=<abstract name>/<monitor token, 32 hex>/<supervisor token, 32 hex>
  *   BOXER_CIDR=100.80.0.0/16, to know overlay addresses by without a table
+ *   BOXER_LOOPBACK=127.80.0.5/32, where the node shares its machine's loopback
+ *   with others: its own address there (shared.h)
  * The monitor proves its token in every request, the supervisor its own in
  * every response.
  *

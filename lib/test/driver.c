@@ -91,6 +91,14 @@ static void saw_two_tables(const struct fake *f) {
     CHECK(f->ops[BOXER_OP_TABLE] == 2);
 }
 
+static void saw_own_listeners(const struct fake *f) {
+    const struct boxer_request *q = &f->last[BOXER_OP_LISTEN];
+    CHECK(q->ip == 0x7f440003 && q->port >= 64592);
+    saw_prefaces(f);
+}
+
+#define SHARED .extra = "BOXER_LOOPBACK=127.68.0.3/32"
+
 static struct test tests[] = {
     {.name = "native", .verify = saw_native_only},
     {.name = "native-v6", .verify = saw_native_only},
@@ -123,6 +131,23 @@ static struct test tests[] = {
     {.name = "accept-declined", .fake.deliver = 1, .verify = saw_declined},
     {.name = "closed-stdio"},
     {.name = "other-sockets"},
+    /* A node that shares its loopback; the cases before hold for it as well. */
+    {.name = "shared", SHARED, .verify = saw_own_listeners},
+    {.name = "native", SHARED, .verify = saw_native_only},
+    {.name = "native-nonblocking", SHARED, .verify = saw_native_only},
+    {.name = "direct", SHARED, .verify = saw_prefaces},
+    {.name = "direct-nonblocking", SHARED, .verify = saw_nonblocking},
+    {.name = "hold", SHARED, .verify = saw_holds},
+    {.name = "binding", SHARED},
+    {.name = "pointers", SHARED},
+    {.name = "accept-native", SHARED, .verify = saw_native_only},
+    {.name = "accept-signal", SHARED, .fake = {.deliver = 2, .stale_signals = 1}},
+    {.name = "accept-signal-v6", SHARED, .fake.deliver = 1},
+    {.name = "accept-limit", SHARED, .fake.deliver = 1, .verify = saw_nak},
+    {.name = "self", SHARED, .fake.self_transport = BOXER_TRANSPORT_DIRECT},
+    {.name = "self", SHARED, .fake.self_transport = BOXER_TRANSPORT_HOLD},
+    {.name = "syscall", SHARED},
+    {.name = "fastopen", SHARED, .extra2 = "TEST_TARGET=100.80.0.2", .verify = saw_native_only},
     {.name = "hosts"},
     {.name = "addrinfo"},
     {.name = "hostname"},

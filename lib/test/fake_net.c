@@ -164,9 +164,11 @@ static int make_real(struct fake *f) {
     return real;
 }
 
-static void signal_listener(struct fake *f, uint16_t port, int real) {
+static void signal_listener(struct fake *f, uint32_t ip, uint16_t port, int real) {
     struct sockaddr_in a = at("127.0.0.1", port);
     int fd = make_socket("127.66.0.1", 0);
+    if (ip)
+        a.sin_addr.s_addr = htonl(ip);
     for (unsigned i = 0; real >= 0 && i < 8; i++) {
         if (f->queued[i].token)
             continue;
@@ -181,8 +183,8 @@ static void signal_listener(struct fake *f, uint16_t port, int real) {
 void fake_deliver(struct fake *f, const struct boxer_request *q) {
     for (int i = 0; i < f->deliver; i++) {
         for (int k = 0; k < f->stale_signals; k++)
-            signal_listener(f, q->port, -1);
-        signal_listener(f, q->port, make_real(f));
+            signal_listener(f, q->ip, q->port, -1);
+        signal_listener(f, q->ip, q->port, make_real(f));
     }
 }
 

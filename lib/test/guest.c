@@ -53,6 +53,7 @@ static const struct {
     {"fastopen-errors", guest_fastopen_errors},
     {"shell", guest_shell},
     {"addrinfo-a", guest_addrinfo_a},
+    {"shared", guest_shared},
 };
 
 struct sockaddr_in v4(const char *ip, unsigned port) {

@@ -65,5 +65,6 @@ void guest_fastopen(void);
 void guest_fastopen_errors(void);
 void guest_shell(void);
 void guest_addrinfo_a(void);
+void guest_shared(void);
 
 #endif
