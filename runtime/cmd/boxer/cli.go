@@ -21,6 +21,8 @@ type globals struct {
 	platform string
 	stateDir string
 	json     bool
+
+	opened *localcloud.Store
 }
 
 func newRoot() *cobra.Command {
@@ -49,7 +51,7 @@ a name on one overlay network, so that unmodified programs run across them.
 	flags.BoolVar(&g.json, "json", false, "print JSON")
 	root.AddCommand(
 		networkCommand(g), runCommand(g), nodesCommand(g), pathsCommand(g), membersCommand(g),
-		logsCommand(g), stopCommand(g), versionCommand(g),
+		logsCommand(g), stopCommand(g), forwardCommand(g), versionCommand(g),
 	)
 	return root
 }
@@ -63,6 +65,9 @@ func envOr(name, fallback string) string {
 
 // store opens the state directory with this very binary as the runtime.
 func (g *globals) store() (*localcloud.Store, error) {
+	if g.opened != nil {
+		return g.opened, nil
+	}
 	if g.platform != "local" {
 		return nil, fmt.Errorf("platform %q: this version runs on the local platform only; use --platform local", g.platform)
 	}
@@ -77,7 +82,8 @@ func (g *globals) store() (*localcloud.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return localcloud.Open(dir, rt)
+	g.opened, err = localcloud.Open(dir, rt)
+	return g.opened, err
 }
 
 // ownRuntime finds the layers beside this executable (as in bin/ and in a

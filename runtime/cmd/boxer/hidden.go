@@ -101,17 +101,23 @@ func runFunction() int {
 	return exitFailed
 }
 
+// asClient is n with what a node of this machine itself needs to know.
+func asClient(info localcloud.NetworkInfo, n config.Node) config.Node {
+	n.Network = info.Name
+	n.SecretRef = "file:" + info.SecretFile
+	n.SeedEndpoints = []string{info.SeedEndpoint}
+	n.Reach = config.ReachSeeds
+	n.Port = info.Port
+	return n
+}
+
 // runClient makes this very process the supervisor of an ad-hoc node, and the
 // guest its child with this terminal.
 func runClient(ctx context.Context, info localcloud.NetworkInfo, n config.Node) (int, error) {
 	if err := checkAlive(info); err != nil {
 		return 0, err
 	}
-	n.SecretRef = "file:" + info.SecretFile
-	n.SeedEndpoints = []string{info.SeedEndpoint}
-	n.Reach = config.ReachSeeds
-	n.Port = info.Port
-	n, err := config.New(n)
+	n, err := config.New(asClient(info, n))
 	if err != nil {
 		return 0, err
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -124,22 +125,17 @@ func networkList(g *globals) *cobra.Command {
 	}
 }
 
-// exactArgs is cobra's, with a hint.
-func exactArgs(n int) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(n)(c, args); err != nil {
-			return fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())
-		}
-		return nil
-	}
-}
+// exactArgs and atMostArgs are cobra's, in words that name what is wanted.
+func exactArgs(n int) cobra.PositionalArgs { return wanted(cobra.ExactArgs(n)) }
 
-// atMostArgs is cobra's, with a hint.
-func atMostArgs(n int) cobra.PositionalArgs {
+func atMostArgs(n int) cobra.PositionalArgs { return wanted(cobra.MaximumNArgs(n)) }
+
+func wanted(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if err := cobra.MaximumNArgs(n)(c, args); err != nil {
-			return fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())
+		if check(c, args) == nil {
+			return nil
 		}
-		return nil
+		line := strings.TrimSuffix(c.UseLine(), " [flags]")
+		return fmt.Errorf("%d arguments given, but it is: %s; see '%s --help'", len(args), line, c.CommandPath())
 	}
 }

@@ -98,20 +98,25 @@ func (g *globals) watch(ctx context.Context, c *cobra.Command, info localcloud.N
 
 // ended says that a network that is watched is no more.
 func (g *globals) ended(name string, s *cluster.Session) error {
+	if err := g.gone(name); err != nil {
+		return err
+	}
+	return s.Err()
+}
+
+// gone says that a network was deleted, or has ended.
+func (g *globals) gone(name string) error {
 	store, err := g.store()
 	if err != nil {
 		return err
 	}
 	info, err := store.Network(name)
-	switch {
-	case errors.Is(err, localcloud.ErrNotFound):
+	if errors.Is(err, localcloud.ErrNotFound) {
 		return fmt.Errorf("network %q was deleted", name)
-	case err != nil:
+	} else if err != nil {
 		return err
-	case !info.Alive:
-		return checkAlive(info)
 	}
-	return s.Err()
+	return checkAlive(info)
 }
 
 // painter shows views one after the other: a terminal is drawn anew, anything
