@@ -160,6 +160,7 @@ func (f *Forwarder) find(name string, port uint16) (cluster.Member, error) {
 		holders = listening
 	}
 	if len(holders) == 0 {
+		slices.Sort(names)
 		if len(names) == 0 {
 			names = []string{"none"}
 		}
