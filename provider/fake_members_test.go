@@ -4,6 +4,7 @@ package provider
 
 import (
 	"context"
+	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 )
@@ -15,4 +16,13 @@ func (f *fakePlatform) Members(_ context.Context, network string) ([]cluster.Mem
 		return nil, errGone
 	}
 	return nil, nil
+}
+
+func (f *fakePlatform) JoinToken(_ context.Context, network, slot, _ string, expires time.Time) (cluster.Token, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.networks[network]; !ok {
+		return cluster.Token{}, errGone
+	}
+	return cluster.NewToken([]byte("a secret for tests only"), cluster.Token{Network: network, Seeds: []string{"127.0.0.1:7"}, Slot: slot, Expires: expires})
 }

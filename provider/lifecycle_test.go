@@ -32,9 +32,11 @@ func useTerraform(t *testing.T, options ...Option) map[string]func() (tfprotov6.
 	t.Helper()
 	program := terraformPath(t)
 	t.Setenv("TF_ACC", "1")
+	t.Setenv("TF_CLI_CONFIG_FILE", os.DevNull) // not the user's settings, nor complaints about them
+	t.Setenv("CHECKPOINT_DISABLE", "1")
 	t.Setenv("TF_ACC_TERRAFORM_PATH", program)
 	t.Setenv("TF_ACC_PROVIDER_NAMESPACE", "boxer-overlay")
-	if strings.Contains(filepath.Base(program), "tofu") {
+	if isTofu(t) {
 		t.Setenv("TF_ACC_PROVIDER_HOST", "registry.opentofu.org")
 	}
 	t.Setenv(envPlatform, "")

@@ -5,6 +5,7 @@ package provider
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
@@ -26,6 +27,9 @@ type platform interface {
 	DeleteNetwork(ctx context.Context, name string) error
 	// Members are all live members, by id; none while the network does not run.
 	Members(ctx context.Context, network string) ([]cluster.Member, error)
+
+	// JoinToken makes a token that lets one client join; see cluster.Token.
+	JoinToken(ctx context.Context, network, slot, service string, expires time.Time) (cluster.Token, error)
 
 	StartVM(ctx context.Context, spec nodeSpec) (launch.Want, error)
 	VM(ctx context.Context, network, name string) (launchID string, err error)

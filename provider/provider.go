@@ -125,7 +125,7 @@ func (p *boxerProvider) Configure(ctx context.Context, req fwprovider.ConfigureR
 	if chosen == nil {
 		chosen = newLocalPlatform(dir, p.layers)
 	}
-	resp.ResourceData, resp.DataSourceData = chosen, chosen
+	resp.ResourceData, resp.DataSourceData, resp.EphemeralResourceData = chosen, chosen, chosen
 }
 
 // checkPlatform refuses what this version does not run on.

@@ -4,8 +4,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"net/netip"
 	"time"
 )
@@ -20,8 +18,7 @@ const probeTimeout = time.Second
 //	held by the same launch                        -> resumed, the newer connection counts
 //	held by another launch that still answers      -> name_taken
 func (s *Seed) admit(l *link, source netip.Addr, r joinRequest) (*record, error) {
-	launch := sha256.Sum256([]byte(r.Hello.LaunchToken))
-	hash := hex.EncodeToString(launch[:])
+	hash := launchHash(r.Hello.LaunchToken)
 	if err := s.evict(r.Hello.Slot, hash); err != nil {
 		return nil, err
 	}
@@ -33,6 +30,9 @@ func (s *Seed) admit(l *link, source netip.Addr, r joinRequest) (*record, error)
 		return nil, nameTaken(holder) // somebody was faster
 	}
 	if err := s.checkLaunch(r, sl, hash); err != nil {
+		return nil, err
+	}
+	if err := l.bound.first(sl); err != nil {
 		return nil, err
 	}
 	if sl == nil {
@@ -48,7 +48,7 @@ func (s *Seed) admit(l *link, source netip.Addr, r joinRequest) (*record, error)
 		holder = nil
 	}
 	if sl.Launch != hash || sl.ID == 0 {
-		sl.ID, sl.Launch = s.nextID, hash
+		sl.ID, sl.Launch, sl.Taken = s.nextID, hash, time.Now()
 		s.nextID++
 	}
 	sl.Left, sl.Spent = time.Time{}, false

@@ -55,6 +55,7 @@ type Handler func(ctx context.Context, from uint32, in json.RawMessage) (any, er
 type Options struct {
 	Network  string
 	Secret   []byte
+	Token    *Token   // instead of Secret
 	Seeds    []string // host:port, tried in turn
 	Hello    Hello    // Join only; Network, Name and Service may be empty
 	Status   Status   // Join only: the first status; default StateStarting

@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -58,7 +59,7 @@ func (s *Session) connectTo(ctx context.Context, endpoint string) (*link, *joinR
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	secured := tls.Client(conn, s.identity.config())
+	secured := tls.Client(conn, s.identity.config(x509.ExtKeyUsageServerAuth))
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
 		return nil, nil, describeHandshake(err)

@@ -33,6 +33,8 @@ type identity struct {
 	root    *x509.Certificate
 	roots   *x509.CertPool
 
+	fixed *tls.Certificate // of a join token; then there is no ca
+
 	mu     sync.Mutex
 	leaf   *tls.Certificate
 	minted time.Time
@@ -70,6 +72,9 @@ func newIdentity(network string, secret []byte) (*identity, error) {
 
 // certificate is this process's own, minted again before it grows old.
 func (id *identity) certificate() (*tls.Certificate, error) {
+	if id.fixed != nil {
+		return id.fixed, nil
+	}
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	now := time.Now()
@@ -80,18 +85,9 @@ func (id *identity) certificate() (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	template, err := id.template(now.Add(certLife))
 	if err != nil {
 		return nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: id.network},
-		DNSNames:     []string{id.network},
-		NotBefore:    now.Add(-certSkew),
-		NotAfter:     now.Add(certLife),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, id.root, public, id.ca)
 	if err != nil {
@@ -102,8 +98,23 @@ func (id *identity) certificate() (*tls.Certificate, error) {
 	return id.leaf, nil
 }
 
-// verify accepts a peer that knows the secret and means the same network.
-func (id *identity) verify(state tls.ConnectionState) error {
+// template of a member's certificate.
+func (id *identity) template(until time.Time) (*x509.Certificate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	return &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: id.network},
+		DNSNames:     []string{id.network},
+		NotBefore:    time.Now().Add(-certSkew),
+		NotAfter:     until,
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, err
+}
+
+// verify accepts a peer that knows the secret, or has a token made with it, may
+// play its role, and means the same network.
+func (id *identity) verify(state tls.ConnectionState, role x509.ExtKeyUsage) error {
 	if len(state.PeerCertificates) == 0 {
 		return remoteErrorf(CodeWrongSecret, "the other side showed no certificate")
 	}
@@ -113,7 +124,7 @@ func (id *identity) verify(state tls.ConnectionState) error {
 			"unknown network: the other side is of network %q, not %q: check the seed address and the network's name", name, id.network)
 	}
 	_, err := leaf.Verify(x509.VerifyOptions{
-		DNSName: id.network, Roots: id.roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		DNSName: id.network, Roots: id.roots, KeyUsages: []x509.ExtKeyUsage{role},
 	})
 	var invalid x509.CertificateInvalidError
 	switch {
@@ -126,7 +137,8 @@ func (id *identity) verify(state tls.ConnectionState) error {
 	return remoteErrorf(CodeWrongSecret, "wrong secret: the other side of network %q uses another one: check the secret file of this node", id.network)
 }
 
-func (id *identity) config() *tls.Config {
+// config for a connection to a peer in this role.
+func (id *identity) config(peer x509.ExtKeyUsage) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             []string{alpn},
@@ -134,7 +146,7 @@ func (id *identity) config() *tls.Config {
 		// Names of hosts mean nothing here: verify does all the checking.
 		InsecureSkipVerify: true,
 		ClientAuth:         tls.RequireAnyClientCert,
-		VerifyConnection:   id.verify,
+		VerifyConnection:   func(state tls.ConnectionState) error { return id.verify(state, peer) },
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return id.certificate()
 		},

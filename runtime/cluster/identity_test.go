@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -91,7 +92,7 @@ func TestSeedRefusesAStrangersCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, certified := range []bool{true, false} {
-		config := stranger.config()
+		config := stranger.config(x509.ExtKeyUsageServerAuth)
 		config.VerifyConnection = nil
 		if !certified {
 			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {

@@ -89,7 +89,7 @@ func (s *Session) attach(ctx context.Context) error {
 		l.close(s.err)
 		return s.err
 	}
-	s.link, s.at, s.self, s.cidr = l, at, reply.Self, reply.CIDR
+	s.link, s.at, s.self, s.cidr, s.preface = l, at, reply.Self, reply.CIDR, reply.PrefaceKey
 	if s.member {
 		// What was set while the join was under way.
 		_ = l.notify(methodStatus, s.status)

@@ -31,6 +31,7 @@ type link struct {
 	heartbeat time.Duration
 	silence   time.Duration
 	serve     func(l *link, m message) // called in order; must not block
+	bound     *binding                 // at a seed: what the peer's join token allows; nil: it has none
 
 	mu      sync.Mutex
 	pending map[uint64]chan message

@@ -39,6 +39,8 @@ type joinReply struct {
 	Protocol int          `json:"protocol"`
 	Self     Member       `json:"self"`
 	CIDR     netip.Prefix `json:"cidr"`
+	// PrefaceKey for who joined with a token and cannot derive it.
+	PrefaceKey []byte `json:"preface_key,omitempty"`
 }
 
 // delta changes the receiver's member set. Begin and End bracket a full set,

@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -129,7 +130,13 @@ func (s *Seed) ServeConn(conn net.Conn) {
 	if err != nil {
 		return
 	}
+	bound, err := bindingOf(secured.ConnectionState())
+	if err != nil {
+		s.log.Warn().Stringer("source", source).Err(err).Msg("refused a connection")
+		return
+	}
 	l := newLink(secured, s.o.Heartbeat, s.o.Silence, func(l *link, m message) { s.handle(l, source, m) })
+	l.bound = bound
 	// Whoever knows the secret but never joins is not kept.
 	idle := time.AfterFunc(joinTimeout, func() {
 		s.mu.Lock()
@@ -155,7 +162,7 @@ func (s *Seed) handshake(conn net.Conn, source netip.Addr) (*tls.Conn, error) {
 		return nil, errors.New("too many handshakes at once")
 	}
 	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
-	secured := tls.Server(conn, s.identity.config())
+	secured := tls.Server(conn, s.identity.config(x509.ExtKeyUsageClientAuth))
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := secured.HandshakeContext(ctx); err != nil {

@@ -72,6 +72,9 @@ func (s *Seed) open(l *link, source netip.Addr, m message) error {
 	if r.Network != s.o.Network {
 		return remoteErrorf(CodeUnknownNetwork, "unknown network %q: this seed serves another", r.Network)
 	}
+	if err := l.bound.check(m.Method, r.Hello); err != nil {
+		return err
+	}
 	if m.Method == methodObserve {
 		s.welcome(l, m.ID, Member{})
 		return nil
@@ -159,7 +162,8 @@ func (s *Seed) leave(id uint32, l *link) {
 	}
 	s.log.Info().Uint32("node", id).Str("slot", rec.member.Slot).Msg("member left")
 	// Clouds repeat the events that start functions; a launch that has ended stays ended.
-	s.remove(rec, rec.member.Kind == "function")
+	// A join token is good for one such launch.
+	s.remove(rec, rec.member.Kind == "function" || l.bound != nil)
 	s.links[l] = 0
 	s.mu.Unlock()
 	if err := s.saver.now(); err != nil {

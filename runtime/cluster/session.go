@@ -27,6 +27,7 @@ type Session struct {
 	at       int   // index of the seed in o.Seeds
 	self     Member
 	cidr     netip.Prefix
+	preface  []byte
 	status   Status
 	paths    []Path
 	handlers map[string]Handler
@@ -83,7 +84,7 @@ func open(ctx context.Context, o Options, member bool) (*Session, error) {
 		return nil, fmt.Errorf("%s network %q: no seed address given", s.verb(), o.Network)
 	}
 	var err error
-	if s.identity, err = newIdentity(o.Network, o.Secret); err != nil {
+	if s.identity, err = o.identity(); err != nil {
 		return nil, fmt.Errorf("%s network %q: %w", s.verb(), o.Network, err)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -94,6 +95,13 @@ func open(ctx context.Context, o Options, member bool) (*Session, error) {
 	}
 	go s.keep()
 	return s, nil
+}
+
+func (o *Options) identity() (*identity, error) {
+	if o.Token != nil {
+		return tokenIdentity(o.Token)
+	}
+	return newIdentity(o.Network, o.Secret)
 }
 
 func (s *Session) verb() string {
@@ -119,6 +127,13 @@ func (s *Session) CIDR() netip.Prefix {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cidr
+}
+
+// PrefaceKey is what the seed told a node that joined with a token.
+func (s *Session) PrefaceKey() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.preface
 }
 
 // SeedEndpoint is the seed of the current (or last) connection, as given in Options.Seeds.

@@ -92,7 +92,11 @@ func (s *Seed) welcome(l *link, request uint64, self Member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.links[l] = self.ID
-	l.respond(request, joinReply{Protocol: protocolVersion, Self: self, CIDR: s.o.CIDR}, nil)
+	reply := joinReply{Protocol: protocolVersion, Self: self, CIDR: s.o.CIDR}
+	if l.bound != nil {
+		reply.PrefaceKey = PrefaceKey(s.o.Secret)
+	}
+	l.respond(request, reply, nil)
 	for _, frame := range s.encodeDeltas(slices.Sorted(maps.Keys(s.members)), true) {
 		_ = l.send(frame)
 	}

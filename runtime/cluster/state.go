@@ -19,8 +19,9 @@ const stateVersion = 1
 // slot is a place in the network. It keeps its address from holder to holder.
 type slot struct {
 	Address netip.Addr `json:"address"`
-	ID      uint32     `json:"id"`     // of the last holder
-	Launch  string     `json:"launch"` // hash of its launch token
+	ID      uint32     `json:"id"`             // of the last holder
+	Launch  string     `json:"launch"`         // hash of its launch token
+	Taken   time.Time  `json:"taken,omitzero"` // when it joined first
 	Spent   bool       `json:"spent,omitempty"`
 	Left    time.Time  `json:"left,omitzero"`
 }

@@ -54,6 +54,9 @@ const (
 	DefaultPort = 7717
 )
 
+// SecretToken is the secret reference of a client that has a join token instead.
+const SecretToken = "token"
+
 // WaitNodes is the key of WaitFor that counts all nodes (seeds excepted)
 // instead of the holders of one service.
 const WaitNodes = "nodes"
@@ -220,7 +223,8 @@ func (n *Node) Check() error {
 	default:
 		return fmt.Errorf("kind %q: want vm, function, container, client or seed", n.Kind)
 	}
-	if !strings.HasPrefix(n.SecretRef, "file:") {
+	byToken := n.Kind == KindClient && n.SecretRef == SecretToken
+	if !strings.HasPrefix(n.SecretRef, "file:") && !byToken {
 		return fmt.Errorf("secret_ref %q: want file:/path of a file with mode 0600", n.SecretRef)
 	}
 	switch n.Restart {

@@ -34,7 +34,7 @@ func (n *node) join(ctx context.Context) error {
 		seeds = []string{net.JoinHostPort(host, strconv.Itoa(n.cfg.Port))}
 	}
 	o := cluster.Options{
-		Network: n.cfg.Network, Secret: n.o.Secret, Seeds: seeds, Logger: n.log,
+		Network: n.cfg.Network, Secret: n.o.Secret, Token: n.o.Token, Seeds: seeds, Logger: n.log,
 		Hello: cluster.Hello{
 			Name: n.cfg.Name, Service: n.cfg.Service, Slot: n.cfg.Slot, Kind: n.cfg.Kind,
 			LaunchToken: n.run.LaunchToken, Site: n.cfg.Site, Version: n.o.Version,

@@ -40,7 +40,8 @@ const leaveTimeout = 2 * time.Second
 type Options struct {
 	Config  config.Node
 	Secret  []byte
-	Library string // libboxer.so; empty: beside this program, or in ../lib
+	Token   *cluster.Token // instead of Secret: clients only
+	Library string         // libboxer.so; empty: beside this program, or in ../lib
 	Version string
 
 	// The guest's stdio in the foreground. Otherwise its stdin is /dev/null and
@@ -153,6 +154,9 @@ func (n *node) start(ctx, background context.Context) error {
 	}
 	if err != nil {
 		return err
+	}
+	if n.o.Token != nil {
+		n.transport.SetKey(n.session.PrefaceKey())
 	}
 	return n.serve(background)
 }

@@ -101,7 +101,7 @@ func (l *Layer) direct(self, m cluster.Member, r Request) Plan {
 	l.o.Sockets.Remember(r.Cookie, src, r.To, family(r))
 	p := preface{kind: kindDirect, id: self.ID, src: src, dst: r.To}.fresh()
 	l.paths.add(m.ID, pathDirect) // unless the guest falls back
-	return Plan{Class: ClassDirect, Addr: l.overlayPort(self, m), Preface: p.seal(l.key)}
+	return Plan{Class: ClassDirect, Addr: l.overlayPort(self, m), Preface: p.seal(*l.key.Load())}
 }
 
 // overlayPort is where self dials m.

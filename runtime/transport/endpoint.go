@@ -133,7 +133,7 @@ func (l *Layer) examine(fd int, b []byte) {
 }
 
 func (l *Layer) check(b []byte) (preface, error) {
-	p, err := open(l.key, b)
+	p, err := open(*l.key.Load(), b)
 	if err != nil {
 		return p, err
 	}

@@ -48,7 +48,7 @@ func TestOnlyProvenConnectionsReachTheGuest(t *testing.T) {
 	arrivals := v.listen(80)
 	good := preface{kind: kindDirect, id: 9, src: stranger, dst: v.port(80)}
 
-	frame := good.fresh().seal(v.key)
+	frame := good.fresh().seal(*v.key.Load())
 	conn := v.knock(append(frame, "first"...)) // the guest's bytes may come along
 	a := receive(t, arrivals)
 	if a.local != v.port(80) || a.peer != stranger {
@@ -61,24 +61,24 @@ func TestOnlyProvenConnectionsReachTheGuest(t *testing.T) {
 	talk(t, conn, a.conn)
 
 	silent(t, "replay", v.knock(frame))
-	silent(t, "wrong secret", v.knock(good.fresh().seal(prefaceKey([]byte("another secret")))))
-	tampered := good.fresh().seal(v.key)
+	silent(t, "wrong secret", v.knock(good.fresh().seal(cluster.PrefaceKey([]byte("another secret")))))
+	tampered := good.fresh().seal(*v.key.Load())
 	tampered[43]++ // the port
 	silent(t, "tampered", v.knock(tampered))
 	late := good.fresh()
 	late.time = late.time.Add(-maxSkew - time.Second)
-	silent(t, "out of time", v.knock(late.seal(v.key)))
+	silent(t, "out of time", v.knock(late.seal(*v.key.Load())))
 	astray := good.fresh()
 	astray.dst = stranger
-	silent(t, "for another node", v.knock(astray.seal(v.key)))
+	silent(t, "for another node", v.knock(astray.seal(*v.key.Load())))
 	silent(t, "not a preface", v.knock([]byte("GET / HTTP/1.0\r\n\r\n")))
-	silent(t, "relay half at a node that relays nothing", v.knock(preface{kind: kindRelayActive}.fresh().seal(v.key)))
-	silent(t, "dial-back nobody waits for", v.knock(preface{kind: kindDialBack, dst: v.port(1)}.fresh().seal(v.key)))
-	half := v.knock(good.fresh().seal(v.key)[:50])
+	silent(t, "relay half at a node that relays nothing", v.knock(preface{kind: kindRelayActive}.fresh().seal(*v.key.Load())))
+	silent(t, "dial-back nobody waits for", v.knock(preface{kind: kindDialBack, dst: v.port(1)}.fresh().seal(*v.key.Load())))
+	half := v.knock(good.fresh().seal(*v.key.Load())[:50])
 	half.CloseWrite()
 	silent(t, "half a preface", half)
 
-	conn = v.knock(preface{kind: kindDirect, src: stranger, dst: v.port(81)}.fresh().seal(v.key))
+	conn = v.knock(preface{kind: kindDirect, src: stranger, dst: v.port(81)}.fresh().seal(*v.key.Load()))
 	if _, err := conn.Read(b[:]); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("nobody listens: %v, want ECONNRESET", err)
 	}
@@ -92,7 +92,7 @@ func TestOnlyProvenConnectionsReachTheGuest(t *testing.T) {
 func TestSourcePortIsThatOfTheConnectionIfUnknown(t *testing.T) {
 	v := newNetwork(t).node()
 	arrivals := v.listen(80)
-	conn := v.knock(preface{kind: kindDirect, src: netip.AddrPortFrom(stranger.Addr(), 0), dst: v.port(80)}.fresh().seal(v.key))
+	conn := v.knock(preface{kind: kindDirect, src: netip.AddrPortFrom(stranger.Addr(), 0), dst: v.port(80)}.fresh().seal(*v.key.Load()))
 	want := netip.AddrPortFrom(stranger.Addr(), conn.LocalAddr().(*net.TCPAddr).AddrPort().Port())
 	if a := receive(t, arrivals); a.peer != want {
 		t.Errorf("peer %s, want %s", a.peer, want)
@@ -130,7 +130,7 @@ func TestSilentStrangersKeepNobodyOut(t *testing.T) {
 	}
 	strangers[0].SetDeadline(time.Now().Add(2 * time.Second)) // they have 5 s while there is room
 	silent(t, "the oldest stranger", strangers[0])
-	v.knock(preface{kind: kindDirect, src: stranger, dst: v.port(80)}.fresh().seal(v.key))
+	v.knock(preface{kind: kindDirect, src: stranger, dst: v.port(80)}.fresh().seal(*v.key.Load()))
 	receive(t, v.ports[80])
 }
 

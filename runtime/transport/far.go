@@ -76,7 +76,7 @@ func (l *Layer) dial(ctx context.Context, endpoint string, p preface) (*net.TCPC
 	tcp := conn.(*net.TCPConn)
 	concludeConnect(tcp)
 	tcp.SetWriteDeadline(time.Now().Add(dialTimeout))
-	_, err = tcp.Write(p.fresh().seal(l.key))
+	_, err = tcp.Write(p.fresh().seal(*l.key.Load()))
 	tcp.SetWriteDeadline(time.Time{})
 	if err != nil {
 		tcp.Close()

@@ -96,8 +96,8 @@ const (
 // Layer is the transport layer of one node: endpoint, dialer and relay.
 type Layer struct {
 	o       Options
-	key     []byte
-	ctx     context.Context // of all that outlives a call
+	key     atomic.Pointer[[]byte] // of prefaces
+	ctx     context.Context        // of all that outlives a call
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	mu      sync.Mutex // of closed
@@ -126,7 +126,6 @@ func New(o Options) *Layer {
 	}
 	l := &Layer{
 		o:           o,
-		key:         prefaceKey(o.Secret),
 		nonces:      newNonces(),
 		passive:     make(chan struct{}, maxPassive),
 		holds:       make(chan struct{}, maxHolds),
@@ -137,9 +136,14 @@ func New(o Options) *Layer {
 		quiet:       quiet{sources: map[netip.Addr]time.Time{}},
 		mute:        quiet{sources: map[netip.Addr]time.Time{}},
 	}
+	l.SetKey(cluster.PrefaceKey(o.Secret))
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
+
+// SetKey is for a node that does not know the secret: the seed tells it the key
+// of the prefaces when it has joined, before its guest starts.
+func (l *Layer) SetKey(key []byte) { l.key.Store(&key) }
 
 // Close ends all that the Layer holds, splices or relays, and waits for it.
 // Serve does so too when it ends.

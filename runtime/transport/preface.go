@@ -3,7 +3,6 @@
 package transport
 
 import (
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -58,14 +57,6 @@ var (
 	errTime    = errors.New("preface out of time: set the clocks of both nodes")
 	errReplay  = errors.New("preface seen before")
 )
-
-func prefaceKey(secret []byte) []byte {
-	key, err := hkdf.Key(sha256.New, secret, nil, "boxer preface v1", sha256.Size)
-	if err != nil {
-		panic(err) // only for absurd lengths
-	}
-	return key
-}
 
 // fresh fills in time and nonce.
 func (p preface) fresh() preface {

@@ -21,7 +21,7 @@ func example() preface {
 }
 
 func TestPrefaceReadsBack(t *testing.T) {
-	key := prefaceKey(secret)
+	key := cluster.PrefaceKey(secret)
 	p := example()
 	p.time = time.UnixMilli(p.time.UnixMilli())
 	b := p.seal(key)
@@ -91,7 +91,7 @@ func TestNoncesAreAdmittedOnceAndBounded(t *testing.T) {
 }
 
 func FuzzOpenPreface(f *testing.F) {
-	key := prefaceKey(secret)
+	key := cluster.PrefaceKey(secret)
 	f.Add(example().seal(key))
 	f.Add(example().seal(key)[:95])
 	f.Add(make([]byte, prefaceSize))
@@ -111,7 +111,7 @@ func FuzzOpenPreface(f *testing.F) {
 
 // FuzzGreet gives the overlay port whatever comes first on a connection.
 func FuzzGreet(f *testing.F) {
-	key := prefaceKey(secret)
+	key := cluster.PrefaceKey(secret)
 	f.Add([]byte{firstTLS, 3, 1}, false)
 	f.Add([]byte("GET / HTTP/1.0\r\n\r\n"), false)
 	f.Add([]byte{}, false)

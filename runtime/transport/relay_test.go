@@ -17,7 +17,7 @@ import (
 )
 
 func (v *node) half(k kind, id session) *net.TCPConn {
-	return v.knock(preface{kind: k, session: id}.fresh().seal(v.key))
+	return v.knock(preface{kind: k, session: id}.fresh().seal(*v.key.Load()))
 }
 
 func expectStart(t *testing.T, conn net.Conn) {

@@ -117,20 +117,25 @@ func runClient(ctx context.Context, info localcloud.NetworkInfo, n config.Node) 
 	if err := checkAlive(info); err != nil {
 		return 0, err
 	}
-	n, err := config.New(asClient(info, n))
-	if err != nil {
-		return 0, err
-	}
+	n = asClient(info, n)
 	secret, err := n.Secret()
 	if err != nil {
 		return 0, err
 	}
+	return runHere(ctx, n, node.Options{Secret: secret})
+}
+
+// runHere is runClient with a network of any machine.
+func runHere(ctx context.Context, n config.Node, o node.Options) (int, error) {
+	n.Reach = config.ReachSeeds
+	n, err := config.New(n)
+	if err != nil {
+		return 0, err
+	}
+	o.Config, o.Version, o.Logger = n, version, clientLog()
+	o.Stdin, o.Stdout, o.Stderr, o.Foreground = os.Stdin, os.Stdout, os.Stderr, true
 	// The guest gets the signals; the supervisor ends when it does.
-	code, err := node.Run(context.WithoutCancel(ctx), node.Options{
-		Config: n, Secret: secret, Version: version,
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Foreground: true,
-		Logger: clientLog(),
-	})
+	code, err := node.Run(context.WithoutCancel(ctx), o)
 	if err != nil && code != 0 {
 		err = &exitError{code, err}
 	}

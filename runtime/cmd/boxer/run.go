@@ -32,6 +32,8 @@ type runFlags struct {
 	memory, timeout     int
 	ephemeral           int
 	relaxed             bool
+	tokenFile           string
+	seeds               []string
 }
 
 func runCommand(g *globals) *cobra.Command {
@@ -79,6 +81,8 @@ relay: spliced through a seed, where both sides meet`)
 	flags.IntVar(&f.memory, "memory-size", 512, "memory of a function, MB, 128 to 10240; 1769 MB come with one CPU")
 	flags.IntVar(&f.ephemeral, "ephemeral-storage", 512, "size of a function's /tmp, MB, 512 to 10240")
 	flags.BoolVar(&f.relaxed, "relaxed", false, "lift what Lambda forbids a function, to debug it (gdb, strace)")
+	flags.StringVar(&f.tokenFile, "join-token-file", "", joinTokenHelp)
+	flags.StringArrayVar(&f.seeds, "seed", nil, seedHelp)
 	flags.IntVar(&f.timeout, "timeout", 900, "life of a function, seconds, 1 to 900")
 	return cmd
 }
@@ -87,6 +91,13 @@ func run(ctx context.Context, g *globals, f *runFlags, argv []string) (int, erro
 	n, err := f.config(argv)
 	if err != nil {
 		return 0, err
+	}
+	token, err := f.joinToken()
+	if err != nil {
+		return 0, err
+	}
+	if token != nil {
+		return f.runByToken(ctx, g.network, n, token)
 	}
 	store, info, err := g.find()
 	if err != nil {
