@@ -99,6 +99,11 @@ type Node struct {
 	Reach           string `json:"reach,omitempty"`            // any (default) or seeds
 	CIDR            string `json:"cidr,omitempty"`             // seeds only: the overlay CIDR
 	StateDir        string `json:"state_dir,omitempty"`        // seeds: what must survive a restart; others: run files
+
+	// A node that is plain processes of its machine, beside other nodes.
+	Shared bool     `json:"shared,omitempty"` // UnderlayAddress is its own on a loopback that the others use as well
+	Root   string   `json:"root,omitempty"`   // the directory its own places are below
+	Places []string `json:"places,omitempty"` // those places, as the guest names them: /opt, /var/task
 }
 
 // nameRule: a DNS label, so that every name can be looked up (RFC 1123 2.1).
@@ -249,6 +254,9 @@ func (n *Node) Check() error {
 		if a, err := netip.ParseAddr(n.UnderlayAddress); err != nil || !a.Is4() {
 			return fmt.Errorf("underlay_address %q: want an IPv4 address", n.UnderlayAddress)
 		}
+	}
+	if a, _ := netip.ParseAddr(n.UnderlayAddress); n.Shared && !a.IsLoopback() {
+		return fmt.Errorf("shared: underlay_address %q: want one of this machine's loopback", n.UnderlayAddress)
 	}
 	for name, count := range n.WaitFor {
 		if name != WaitNodes {

@@ -95,7 +95,7 @@ func (n *node) grace() time.Duration {
 
 func (n *node) spec(library string) process.Spec {
 	s := process.Spec{
-		Argv: n.cfg.Argv, Dir: n.cfg.WorkingDir, Env: n.environment(library),
+		Argv: rewriteAll(&n.cfg, n.cfg.Argv), Dir: rewrite(&n.cfg, n.cfg.WorkingDir), Env: n.environment(library),
 		Stdout: n.o.Stdout, Stderr: n.o.Stdout, Foreground: n.o.Foreground,
 	}
 	if n.o.Foreground {
@@ -113,10 +113,10 @@ func (n *node) environment(library string) []string {
 		if strings.HasPrefix(k, "LISTEN_") || k == "NOTIFY_SOCKET" || strings.HasPrefix(k, "BOXER_") {
 			continue // meant for the supervisor
 		}
-		vars[k] = v
+		vars[k] = rewrite(&n.cfg, v)
 	}
 	for k, v := range n.cfg.Env {
-		vars[k] = v
+		vars[k] = rewrite(&n.cfg, v)
 	}
 	preload := library
 	if theirs := vars["LD_PRELOAD"]; theirs != "" && theirs != library {
@@ -128,6 +128,9 @@ func (n *node) environment(library string) []string {
 		"BOXER_NODE_NAME": self.Slot, "BOXER_NODE_ADDRESS": self.OverlayAddress.String(), "BOXER_DIR": n.dir,
 	} {
 		vars[k] = v
+	}
+	if own := n.loopback(); own.IsValid() {
+		vars["BOXER_LOOPBACK"] = own.String() + "/32"
 	}
 	env := make([]string, 0, len(vars))
 	for k, v := range vars {

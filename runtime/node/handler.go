@@ -4,6 +4,7 @@ package node
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"time"
 
@@ -31,12 +32,12 @@ func (h handler) Address(ctx context.Context, cookie uint64) (ipc.Addresses, err
 
 func (h handler) Connect(ctx context.Context, r ipc.ConnectRequest) (ipc.Plan, error) {
 	p, err := h.n.transport.Connect(ctx, transportRequest(r))
-	return ipcPlan(p), err
+	return h.ipcPlan(p), err
 }
 
 func (h handler) Prompt(r ipc.ConnectRequest) (ipc.Plan, bool) {
 	p, ok := h.n.transport.Prompt(transportRequest(r))
-	return ipcPlan(p), ok
+	return h.ipcPlan(p), ok
 }
 
 func transportRequest(r ipc.ConnectRequest) transport.Request {
@@ -44,7 +45,10 @@ func transportRequest(r ipc.ConnectRequest) transport.Request {
 }
 
 // ipcPlan: the classes are numbered as the actions are.
-func ipcPlan(p transport.Plan) ipc.Plan {
+func (h handler) ipcPlan(p transport.Plan) ipc.Plan {
+	if p.Class == transport.ClassNative {
+		p.Addr = netip.AddrPortFrom(p.Addr.Addr(), h.n.sockets.KernelPort(p.Addr.Port()))
+	}
 	return ipc.Plan{Action: ipc.Action(p.Class), Addr: p.Addr, Preface: p.Preface, Held: p.Held, Ended: p.Ended}
 }
 

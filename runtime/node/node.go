@@ -134,7 +134,7 @@ func (n *node) start(ctx, background context.Context) error {
 		return err
 	}
 	n.sockets = socket.New(socket.Options{
-		Adopt: n.run.alive(), Exclude: []uint16{uint16(n.cfg.Port)}, Logger: n.log,
+		Adopt: n.run.alive(), Exclude: []uint16{uint16(n.cfg.Port)}, Shared: n.cfg.Shared, Underlay: n.loopback(), Logger: n.log,
 	})
 	if n.cfg.Kind == config.KindSeed {
 		if err := n.startSeed(); err != nil {
@@ -196,6 +196,15 @@ func (n *node) startTransport() {
 		o.ServeControl = n.seed.ServeConn
 	}
 	n.transport = transport.New(o)
+}
+
+// loopback is the node's own address on a loopback it shares; else the zero one.
+func (n *node) loopback() netip.Addr {
+	if !n.cfg.Shared {
+		return netip.Addr{}
+	}
+	a, _ := netip.ParseAddr(n.cfg.UnderlayAddress)
+	return a
 }
 
 // control lets the transport call other nodes before and after the join.

@@ -156,22 +156,27 @@ func (l *Layer) Connecting(local, peer netip.AddrPort) bool {
 }
 
 // NativePeers are the local and remote addresses of the connections, open or
-// in TIME_WAIT, that were made from this network namespace (their local port
-// has no listener).
+// in TIME_WAIT, that were made from this node (their local port has no
+// listener).
 func (l *Layer) NativePeers() ([][2]netip.AddrPort, error) {
 	found, err := kernelSockets(maskConnected | maskListen)
 	if err != nil {
 		return nil, err
 	}
+	l.mu.Lock()
+	underlay := l.underlay
+	l.mu.Unlock()
+	// On a shared loopback the others' connections are in the list as well.
+	foreign := func(a netip.Addr) bool { return l.o.Shared && a != underlay }
 	listens := map[uint16]bool{}
 	for _, s := range found {
-		if s.state == stateListen {
+		if s.state == stateListen && !foreign(s.local.Addr()) {
 			listens[s.local.Port()] = true
 		}
 	}
 	var made [][2]netip.AddrPort
 	for _, s := range found {
-		if s.state != stateListen && !listens[s.local.Port()] && !signalNet.Contains(s.local.Addr().Unmap()) {
+		if s.state != stateListen && !foreign(s.local.Addr()) && !listens[s.local.Port()] && !signalNet.Contains(s.local.Addr().Unmap()) {
 			made = append(made, [2]netip.AddrPort{s.local, s.peer})
 		}
 	}

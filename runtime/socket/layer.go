@@ -27,6 +27,9 @@ type Options struct {
 	// Underlay is the address natively arriving connections are addressed to;
 	// signal connections go there as well. The zero Addr: loopback.
 	Underlay netip.Addr
+	// Shared: Underlay is an address of a loopback that other nodes use as well;
+	// what is bound elsewhere is theirs or the machine's.
+	Shared bool
 	// Adopt takes up the listeners that exist already: those of a guest that
 	// outlived the supervisor before this one. Listeners of this
 	// process are left alone. Off on a machine shared with other programs.

@@ -27,7 +27,7 @@ type listener struct {
 // Listen implements ipc.Handler: the guest announces a listener. The kernel
 // knows best what it is, so it is asked at once.
 func (l *Layer) Listen(_ context.Context, r ipc.ListenRequest) error {
-	local := unmapped(r.Addr)
+	local := l.shown(r.Addr)
 	l.mu.Lock()
 	if l.listeners[r.Cookie] == nil && l.backlog(local.Port()) > 0 {
 		// If those before it are gone, so are the connections that waited for
@@ -62,6 +62,8 @@ func (l *Layer) reaches(ls *listener) bool {
 	switch {
 	case ls.v6only || ls.device != 0:
 		return false
+	case l.o.Shared:
+		return ip == l.underlay
 	case !ip.IsValid() || ip.IsUnspecified() || !l.underlay.IsValid():
 		return true
 	}
@@ -106,7 +108,7 @@ func (l *Layer) target(port uint16) netip.AddrPort {
 			}
 		}
 	}
-	return netip.AddrPortFrom(ip, port)
+	return netip.AddrPortFrom(ip, l.KernelPort(port))
 }
 
 // Listeners are the ports that Deliver reaches, ascending.
@@ -187,7 +189,7 @@ func (l *Layer) look() {
 	for _, s := range found {
 		here[s.cookie] = true
 		if ls := l.listeners[s.cookie]; ls != nil {
-			ls.update(s)
+			l.update(ls, s)
 		}
 	}
 	for cookie, ls := range l.listeners {
@@ -202,8 +204,8 @@ func (l *Layer) look() {
 	l.settle()
 }
 
-func (ls *listener) update(s kernelSocket) {
-	ls.local, ls.v6, ls.v6only, ls.device = s.local, s.v6, s.v6only, s.device
+func (l *Layer) update(ls *listener, s kernelSocket) {
+	ls.local, ls.v6, ls.v6only, ls.device = l.shown(s.local), s.v6, s.v6only, s.device
 	ls.backlog, ls.missed = int(s.backlog), 0
 }
 
@@ -225,7 +227,7 @@ func (l *Layer) adopt() error {
 		}
 		l.births++
 		ls := &listener{born: l.births}
-		ls.update(s)
+		l.update(ls, s)
 		if l.reaches(ls) {
 			l.listeners[s.cookie] = ls
 		}
