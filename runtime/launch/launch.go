@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -351,13 +350,8 @@ func (l *Launcher) output(slot string) []string {
 	if err == nil && len(lines) > 0 {
 		return lines
 	}
-	data, err := os.ReadFile(l.Client.NodeLogPath(slot))
-	if err != nil {
+	if lines, err = l.Client.NodeTail(slot, tailLines); err != nil {
 		return nil
-	}
-	lines = strings.Split(strings.TrimSpace(string(data)), "\n")
-	if len(lines) > tailLines {
-		lines = lines[len(lines)-tailLines:]
 	}
 	return lines
 }

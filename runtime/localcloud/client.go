@@ -196,6 +196,11 @@ func (c *Client) DeleteHost(ctx context.Context, slot string) error {
 	return c.do(ctx, http.MethodDelete, "/hosts/"+url.PathEscape(slot), nil, nil)
 }
 
+// StopHost is DeleteHost that leaves the logs of a node to be read.
+func (c *Client) StopHost(ctx context.Context, slot string) error {
+	return c.do(ctx, http.MethodDelete, "/hosts/"+url.PathEscape(slot)+"?"+keepLogsQuery, nil, nil)
+}
+
 // CreateFunction makes a function; ErrExists if there is one.
 func (c *Client) CreateFunction(ctx context.Context, spec FunctionSpec) (Function, error) {
 	name, hash, release, err := c.takeSource(spec.SourceDir)
@@ -228,6 +233,11 @@ func (c *Client) Functions(ctx context.Context) ([]Function, error) {
 // DeleteFunction stops a function's invocations and forgets it; idempotent.
 func (c *Client) DeleteFunction(ctx context.Context, name string) error {
 	return c.do(ctx, http.MethodDelete, "/functions/"+url.PathEscape(name), nil, nil)
+}
+
+// StopFunction is DeleteFunction that leaves the logs of its nodes to be read.
+func (c *Client) StopFunction(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodDelete, "/functions/"+url.PathEscape(name)+"?"+keepLogsQuery, nil, nil)
 }
 
 // FunctionConfig fills in what the platform knows of a function node, for the
@@ -294,6 +304,12 @@ func (c *Client) LogPath(slot string) string { return guestLog(c.dir, slot) }
 // NodeLogPath is the file with the messages of a slot's supervisor and
 // bootstrap script.
 func (c *Client) NodeLogPath(slot string) string { return nodeLog(c.dir, slot) }
+
+// NodeTail returns the last lines of the messages of a slot's supervisor and
+// bootstrap script.
+func (c *Client) NodeTail(slot string, lines int) ([]string, error) {
+	return tail(c.NodeLogPath(slot), lines)
+}
 
 // Tail returns the last lines of the output of a slot's guest.
 func (c *Client) Tail(slot string, lines int) ([]string, error) {

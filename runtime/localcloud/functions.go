@@ -395,8 +395,9 @@ func (d *daemon) stopInvocations(name, slot string) error {
 	}
 }
 
-// deleteFunction ends a function's invocations and forgets it with their logs.
-func (d *daemon) deleteFunction(name string) error {
+// deleteFunction ends a function's invocations and forgets it, with their logs or
+// without.
+func (d *daemon) deleteFunction(name string, logs bool) error {
 	if err := d.stopInvocations(name, ""); err != nil {
 		return err
 	}
@@ -407,11 +408,10 @@ func (d *daemon) deleteFunction(name string) error {
 		return nil
 	}
 	for _, i := range f.invocations {
-		if _, ok := d.hosts[i.record.Slot]; ok {
-			continue // made since; the log is its own
+		if _, ok := d.hosts[i.record.Slot]; ok || !logs {
+			continue // made since: the log is its own
 		}
-		_ = os.Remove(guestLog(d.dir, i.record.Slot))
-		_ = os.Remove(nodeLog(d.dir, i.record.Slot))
+		_ = d.removeLogs(i.record.Slot)
 	}
 	if err := removeAll(d.dir.join("functions", name)); err != nil {
 		return stateError(d.dir.stateDir(), err)

@@ -262,8 +262,8 @@ func (d *daemon) listHosts() []Host {
 	return list
 }
 
-// deleteHost ends a host and forgets it.
-func (d *daemon) deleteHost(slot string) error {
+// deleteHost ends a host and forgets it, with its logs or without.
+func (d *daemon) deleteHost(slot string, logs bool) error {
 	d.mu.Lock()
 	h, ok := d.hosts[slot]
 	d.mu.Unlock()
@@ -285,8 +285,8 @@ func (d *daemon) deleteHost(slot string) error {
 	if err := removeAll(d.dir.join("hosts", slot)); err != nil {
 		return stateError(d.dir.stateDir(), err)
 	}
-	for _, log := range []string{guestLog(d.dir, slot), nodeLog(d.dir, slot)} {
-		if err := os.Remove(log); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if logs {
+		if err := d.removeLogs(slot); err != nil {
 			return stateError(d.dir.stateDir(), err)
 		}
 	}

@@ -87,6 +87,7 @@ func innerMain(dir netDir) error {
 	_ = control.send(controlPacket{Op: opReady, Error: errorText(err)}, nil)
 	if err == nil {
 		d.log.Info().Bool("rooted", d.rooted).Msg("up")
+		go d.keepLogs(ctx)
 		d.keepSeed(ctx)
 	}
 	d.shutDown()

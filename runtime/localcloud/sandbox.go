@@ -209,15 +209,18 @@ func (l logFiles) close() {
 	}
 }
 
-// openLogs opens the logs of a slot, empty. They belong to the guest, which may
-// open them again as /dev/stdout.
+// openLogs makes the logs of a launch. New files tell it from the launch before
+// to whoever reads along. They belong to the guest, which may open them again as
+// /dev/stdout.
 func (d *daemon) openLogs(slot string) (logs logFiles, err error) {
 	uid, gid := d.mapIDs()
 	for _, l := range []struct {
 		path string
 		file **os.File
 	}{{guestLog(d.dir, slot), &logs.guest}, {nodeLog(d.dir, slot), &logs.node}} {
-		*l.file, err = os.OpenFile(l.path, os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err = os.Remove(l.path); err == nil || errors.Is(err, os.ErrNotExist) {
+			*l.file, err = os.OpenFile(l.path, os.O_CREATE|os.O_EXCL|os.O_APPEND|os.O_WRONLY, 0o600)
+		}
 		if err == nil {
 			err = (*l.file).Chown(uid, gid)
 		}

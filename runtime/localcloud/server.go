@@ -18,6 +18,9 @@ import (
 // socketName is the API's socket in the network's directory.
 const socketName = "cloud.sock"
 
+// keepLogsQuery leaves the logs of what is deleted.
+const keepLogsQuery = "keep_logs"
+
 // apiServer serves the daemon's API.
 type apiServer struct {
 	http *http.Server
@@ -92,7 +95,7 @@ func (d *daemon) handler() http.Handler {
 		answer(w, h, err)
 	})
 	mux.HandleFunc("DELETE /hosts/{slot}", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, struct{}{}, d.deleteHost(r.PathValue("slot")))
+		answer(w, struct{}{}, d.deleteHost(r.PathValue("slot"), !r.URL.Query().Has(keepLogsQuery)))
 	})
 	mux.HandleFunc("GET /functions", func(w http.ResponseWriter, r *http.Request) { answer(w, d.listFunctions(), nil) })
 	mux.HandleFunc("POST /functions", d.postFunction)
@@ -101,7 +104,7 @@ func (d *daemon) handler() http.Handler {
 		answer(w, f, err)
 	})
 	mux.HandleFunc("DELETE /functions/{name}", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, struct{}{}, d.deleteFunction(r.PathValue("name")))
+		answer(w, struct{}{}, d.deleteFunction(r.PathValue("name"), !r.URL.Query().Has(keepLogsQuery)))
 	})
 	mux.HandleFunc("GET /functions/{name}/invocations", func(w http.ResponseWriter, r *http.Request) {
 		list, err := d.listInvocations(r.PathValue("name"))

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -39,8 +38,8 @@ func (p *platformRun) foreground(ctx context.Context, n config.Node) (int, error
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
-	log := &logFollower{path: p.Client.LogPath(wants[0].Slot), out: os.Stdout}
-	defer log.close()
+	log := &output{localcloud.NewLogReader(p.Client.LogPath(wants[0].Slot)), os.Stdout}
+	defer log.Close()
 	code, err := p.untilEnd(ctx, wants[0], events, log)
 	if copyErr := log.copy(); err == nil {
 		err = copyErr
@@ -65,7 +64,7 @@ func stopStatus(ctx context.Context) int {
 }
 
 // untilEnd prints the log until the launch has ended.
-func (p *platformRun) untilEnd(ctx context.Context, w launch.Want, events <-chan cluster.Event, log *logFollower) (int, error) {
+func (p *platformRun) untilEnd(ctx context.Context, w launch.Want, events <-chan cluster.Event, log *output) (int, error) {
 	id := cluster.LaunchID(w.Token)
 	var joined bool
 	var holder launch.Holder
@@ -159,31 +158,15 @@ func (p *platformRun) stillThere(ctx context.Context, w launch.Want) error {
 	return nil
 }
 
-// logFollower copies a log that may not exist yet.
-type logFollower struct {
-	path string
-	out  io.Writer
-	file *os.File
+// output copies what a guest has written to where the user reads it.
+type output struct {
+	*localcloud.LogReader
+	to io.Writer
 }
 
-func (l *logFollower) copy() error {
-	if l.file == nil {
-		f, err := os.Open(l.path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		l.file = f
-	}
-	if _, err := io.Copy(l.out, l.file); err != nil {
-		return fmt.Errorf("print %s: %w", l.path, err)
+func (o *output) copy() error {
+	if err := o.Copy(o.to); err != nil {
+		return fmt.Errorf("print what the program writes: %w", err)
 	}
 	return nil
-}
-
-func (l *logFollower) close() {
-	if l.file != nil {
-		l.file.Close()
-	}
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
 
 // TestUntilSignal: a closed terminal and ^\\ end a run as ^C does, with the
@@ -62,8 +64,8 @@ func TestReaderGone(t *testing.T) {
 	}
 	r.Close()
 	defer w.Close()
-	log := &logFollower{path: path, out: w}
-	defer log.close()
+	log := &output{localcloud.NewLogReader(path), w}
+	defer log.Close()
 	if err := log.copy(); !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("got %v, want EPIPE", err)
 	}

@@ -54,13 +54,13 @@ A node that Terraform declares comes back with the next apply.`,
 func stop(ctx context.Context, client *localcloud.Client, network, name string) error {
 	_, err := client.Host(ctx, name)
 	if err == nil {
-		return client.DeleteHost(ctx, name)
+		return client.StopHost(ctx, name)
 	} else if !errors.Is(err, localcloud.ErrNotFound) {
 		return err
 	}
 	_, err = client.Function(ctx, name)
 	if err == nil {
-		return client.DeleteFunction(ctx, name)
+		return client.StopFunction(ctx, name)
 	} else if !errors.Is(err, localcloud.ErrNotFound) {
 		return err
 	}
