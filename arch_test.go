@@ -23,13 +23,14 @@ const module = "github.com/boxer-overlay/boxer"
 var allowed = map[string][]string{
 	"": nil,
 	// leaves
-	"runtime/config":  nil,
-	"runtime/cluster": nil,
-	"runtime/table":   nil,
-	"runtime/raw":     nil,
-	"runtime/process": nil,
+	"runtime/config":    nil,
+	"runtime/consensus": nil,
+	"runtime/table":     nil,
+	"runtime/raw":       nil,
+	"runtime/process":   nil,
 	"layer":           nil,
 	// one idea each, over the leaves
+	"runtime/cluster":    {"runtime/consensus"},
 	"runtime/events":     {"runtime/raw"},
 	"runtime/ipc":        {"runtime/events", "runtime/raw"},
 	"runtime/socket":     {"runtime/ipc", "runtime/events", "runtime/raw"},

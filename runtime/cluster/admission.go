@@ -17,28 +17,33 @@ const probeTimeout = time.Second
 //	slot unknown, or its last holder left or lost  -> a new id, the slot's address
 //	held by the same launch                        -> resumed, the newer connection counts
 //	held by another launch that still answers      -> name_taken
-func (s *Seed) admit(l *link, source netip.Addr, r joinRequest) (*record, error) {
+//
+// It returns the term in which that was decided, for keep.
+func (s *Seed) admit(l *link, source netip.Addr, r joinRequest) (*record, uint64, error) {
 	hash := launchHash(r.Hello.LaunchToken)
 	if err := s.evict(r.Hello.Slot, hash); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.leading {
+		return nil, 0, errNotLeading
+	}
 	sl, holder := s.holder(r.Hello.Slot)
-	if holder != nil && holder.launch != hash && holder.link != nil {
-		return nil, nameTaken(holder) // somebody was faster
+	if holder != nil && holder.launch != hash && (holder.link != nil || holder.awaited != nil) {
+		return nil, 0, nameTaken(holder) // somebody was faster
 	}
 	if err := s.checkLaunch(r, sl, hash); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if err := l.bound.first(sl); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if sl == nil {
 		address, err := s.allocate()
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		sl = &slot{Address: address}
 		s.slots[r.Hello.Slot] = sl
@@ -52,7 +57,8 @@ func (s *Seed) admit(l *link, source netip.Addr, r joinRequest) (*record, error)
 		s.nextID++
 	}
 	sl.Left, sl.Spent = time.Time{}, false
-	return s.enrol(l, source, r, sl, holder), nil
+	s.dirty[r.Hello.Slot] = true
+	return s.enrol(l, source, r, sl, holder), s.term, nil
 }
 
 // enrol makes or renews the record of the slot's holder. Callers hold mu.
@@ -67,6 +73,7 @@ func (s *Seed) enrol(l *link, source netip.Addr, r joinRequest, sl *slot, rec *r
 		if rec.lease != nil {
 			rec.lease.Stop()
 		}
+		rec.arrived()
 	}
 	h := r.Hello
 	rec = &record{link: l, launch: sl.Launch, status: r.Status}
@@ -74,7 +81,7 @@ func (s *Seed) enrol(l *link, source netip.Addr, r joinRequest, sl *slot, rec *r
 		ID: sl.ID, Name: h.Name, Service: h.Service, Slot: h.Slot, Kind: h.Kind,
 		State: r.Status.State, OverlayAddress: sl.Address, Site: h.Site, NAT: natOf(h, source),
 		Version: h.Version, Since: since, Guest: r.Status.Guest, Listeners: r.Status.Listeners,
-		LaunchID: LaunchID(h.LaunchToken),
+		LaunchID: LaunchID(h.LaunchToken), Leader: s.replica != nil && h.Kind == kindSeed && h.Slot == s.replica.self,
 	}
 	if h.UnderlayAddress.IsValid() {
 		rec.member.UnderlayAddress = netip.AddrPortFrom(h.UnderlayAddress.Unmap(), h.Port)
@@ -101,7 +108,7 @@ func natOf(h Hello, source netip.Addr) string {
 	switch {
 	case h.Reach == "seeds":
 		return NATBehind
-	case h.Kind == "seed" && source.IsLoopback():
+	case h.Kind == kindSeed && source.IsLoopback():
 		return NATNone
 	case h.UnderlayAddress.IsValid() && h.UnderlayAddress.Unmap() == source:
 		return NATNone
@@ -109,10 +116,18 @@ func natOf(h Hello, source netip.Addr) string {
 	return NATBehind
 }
 
-// evict loses a holder of another launch that has fallen silent.
+// evict loses a holder of another launch that has fallen silent. One that the
+// seed before this one admitted gets its time to come over.
 func (s *Seed) evict(slotName, hash string) error {
 	s.mu.Lock()
 	_, holder := s.holder(slotName)
+	if holder != nil && holder.launch != hash && holder.awaited != nil {
+		awaited := holder.awaited
+		s.mu.Unlock()
+		<-awaited // closed when it came, or its time is over
+		s.mu.Lock()
+		_, holder = s.holder(slotName)
+	}
 	var old *link
 	var taken error
 	if holder != nil && holder.launch != hash {
@@ -186,5 +201,6 @@ func (s *Seed) allocate() (netip.Addr, error) {
 	}
 	address := s.slots[oldest].Address
 	delete(s.slots, oldest)
+	s.dirty[oldest] = true
 	return address, nil
 }

@@ -18,12 +18,15 @@ import (
 const (
 	DefaultHeartbeat = 2 * time.Second       // a sign of life at least this often, both ways
 	DefaultSilence   = 6 * time.Second       // no sign for so long: the connection is dead
+	shortHeartbeat   = 1 * time.Second       // where another seed stands by,
+	shortSilence     = 3 * time.Second       // silence is noticed sooner
 	DefaultLease     = 5 * time.Second       // a lost member may come back within it
 	DefaultBatch     = 5 * time.Millisecond  // changes gathered into one delta
 	firstRetry       = 50 * time.Millisecond // reconnecting, and doubling up to
 	lastRetry        = 1000 * time.Millisecond
-	dialTimeout      = 5 * time.Second  // until TCP is connected: a dead host
-	answerTimeout    = 20 * time.Second // until the seed has admitted: it may serve a burst
+	dialTimeout      = 5 * time.Second         // until TCP is connected: a dead host
+	shortDial        = 1500 * time.Millisecond // the same, where there is another seed
+	answerTimeout    = 20 * time.Second        // until the seed has admitted: it may serve a burst
 )
 
 // Hello is what a node says of itself when it joins.
@@ -56,7 +59,7 @@ type Options struct {
 	Network  string
 	Secret   []byte
 	Token    *Token   // instead of Secret
-	Seeds    []string // host:port, tried in turn
+	Seeds    []string // host:port of seed-0, seed-1, ...; tried in turn
 	Hello    Hello    // Join only; Network, Name and Service may be empty
 	Status   Status   // Join only: the first status; default StateStarting
 	Handlers map[string]Handler

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -35,7 +36,9 @@ func testOptions(t *testing.T) SeedOptions {
 
 func startSeed(t *testing.T, o SeedOptions, address string) *testSeed {
 	t.Helper()
-	o.Logger = zerolog.Nop()
+	if os.Getenv("BOXER_SEED_LOG") == "" {
+		o.Logger = zerolog.Nop()
+	}
 	seed, err := NewSeed(o)
 	if err != nil {
 		t.Fatal(err)

@@ -15,28 +15,59 @@ import (
 	"time"
 )
 
-// connect tries the seeds in turn, beginning with the one at index first, and
-// opens an authenticated link with the first that answers.
+// connect tries the seeds in turn, beginning with the one at index first and
+// going where they point, and opens an authenticated link with the first that
+// admits this node.
 func (s *Session) connect(ctx context.Context, first int) (*link, *joinReply, int, error) {
 	var failures []error
-	for i := range s.o.Seeds {
-		at := (first + i) % len(s.o.Seeds)
-		l, reply, err := s.connectTo(ctx, s.o.Seeds[at])
+	tried := make([]bool, len(s.o.Seeds))
+	lost := 0
+	for at := first; at >= 0; at = next(tried, at, lost, failures) {
+		tried[at] = true
+		l, reply, err := s.connectTo(ctx, s.o.Seeds[at], lost)
 		if err == nil {
 			return l, reply, at, nil
 		}
-		failures = append(failures, fmt.Errorf("seed %s: %w", s.o.Seeds[at], err))
+		if errors.Is(err, ErrUnreachable) && lost == 0 {
+			lost = at + 1
+		}
+		failure := fmt.Errorf("seed %s: %w", s.o.Seeds[at], err)
 		if final(err) || ctx.Err() != nil {
+			failures = []error{failure}
 			break
 		}
+		failures = append(failures, failure)
 	}
 	return nil, nil, 0, fmt.Errorf("%s network %q: %w", s.verb(), s.o.Network, joinErrors(failures))
+}
+
+// next is the seed to try after the one at index at: the leader it named, which
+// may have come to lead only now, or the next in turn; -1 when there is none.
+func next(tried []bool, at, lost int, failures []error) int {
+	var remote *RemoteError
+	if errors.As(failures[len(failures)-1], &remote) && remote.Leader > 0 && remote.Leader <= len(tried) &&
+		remote.Leader != lost && len(failures) < 2*len(tried) {
+		return remote.Leader - 1
+	}
+	for i := range tried {
+		if n := (at + i) % len(tried); !tried[n] {
+			return n
+		}
+	}
+	return -1
 }
 
 // final: another seed would answer the same.
 func final(err error) bool {
 	var remote *RemoteError
-	return errors.As(err, &remote) && remote.Code != CodeWrongSecret && remote.Code != CodeUnknownNetwork
+	if !errors.As(err, &remote) {
+		return false
+	}
+	switch remote.Code {
+	case CodeWrongSecret, CodeUnknownNetwork, CodeNotLeader, CodeUnavailable:
+		return false
+	}
+	return true
 }
 
 func joinErrors(errs []error) error {
@@ -50,8 +81,12 @@ func joinErrors(errs []error) error {
 	return joined
 }
 
-func (s *Session) connectTo(ctx context.Context, endpoint string) (*link, *joinReply, error) {
-	dialing, cancelDial := context.WithTimeout(ctx, dialTimeout)
+func (s *Session) connectTo(ctx context.Context, endpoint string, lost int) (*link, *joinReply, error) {
+	limit := dialTimeout
+	if len(s.o.Seeds) > 1 {
+		limit = shortDial
+	}
+	dialing, cancelDial := context.WithTimeout(ctx, limit)
 	defer cancelDial()
 	conn, err := s.dial(dialing, endpoint)
 	if err != nil {
@@ -59,7 +94,7 @@ func (s *Session) connectTo(ctx context.Context, endpoint string) (*link, *joinR
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	secured := tls.Client(conn, s.identity.config(x509.ExtKeyUsageServerAuth))
+	secured := tls.Client(conn, s.identity.config(x509.ExtKeyUsageServerAuth, alpn))
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
 		return nil, nil, describeHandshake(err)
@@ -71,7 +106,7 @@ func (s *Session) connectTo(ctx context.Context, endpoint string) (*link, *joinR
 		_ = l.run() // the link keeps the reason
 		s.ended(l)
 	}()
-	reply, err := s.enter(ctx, l)
+	reply, err := s.enter(ctx, l, lost)
 	if err != nil {
 		l.close(err)
 		return nil, nil, err
@@ -80,9 +115,9 @@ func (s *Session) connectTo(ctx context.Context, endpoint string) (*link, *joinR
 }
 
 // enter joins or observes over a fresh link.
-func (s *Session) enter(ctx context.Context, l *link) (*joinReply, error) {
+func (s *Session) enter(ctx context.Context, l *link, lost int) (*joinReply, error) {
 	method := methodObserve
-	r := joinRequest{Protocol: protocolVersion, Network: s.o.Network}
+	r := joinRequest{Protocol: protocolVersion, Network: s.o.Network, Lost: lost}
 	if s.member {
 		method = methodJoin
 		s.mu.Lock()

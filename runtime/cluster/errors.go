@@ -17,6 +17,8 @@ const (
 	CodeRefused            = "refused"
 	CodeNoSuchNode         = "no_such_node"
 	CodeBadRequest         = "bad_request"
+	CodeNotLeader          = "not_leader"  // another seed admits members
+	CodeUnavailable        = "unavailable" // no seed can admit members now
 )
 
 // Errors to compare with errors.Is; what is returned carries a message.
@@ -27,6 +29,8 @@ var (
 	ErrAddressSpaceFull = &RemoteError{Code: CodeAddressSpaceFull}
 	ErrRefused          = &RemoteError{Code: CodeRefused}
 	ErrNoSuchNode       = &RemoteError{Code: CodeNoSuchNode}
+	ErrNotLeader        = &RemoteError{Code: CodeNotLeader}
+	ErrUnavailable      = &RemoteError{Code: CodeUnavailable}
 
 	// ErrUnreachable: no seed answered at the address.
 	ErrUnreachable = errors.New("unreachable")
@@ -42,6 +46,7 @@ var (
 type RemoteError struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
+	Leader  int    `json:"leader,omitempty"` // CodeNotLeader: the number of the seed that leads, from 1
 }
 
 func (e *RemoteError) Error() string {
@@ -59,6 +64,11 @@ func (e *RemoteError) Is(target error) bool {
 
 func remoteErrorf(code, format string, args ...any) *RemoteError {
 	return &RemoteError{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// Passing reports whether the seeds may answer otherwise in a moment.
+func Passing(err error) bool {
+	return errors.Is(err, ErrUnreachable) || errors.Is(err, ErrNotLeader) || errors.Is(err, ErrUnavailable)
 }
 
 // asRemote turns any error into one that can cross the wire.

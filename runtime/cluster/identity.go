@@ -22,6 +22,7 @@ const (
 	certSkew  = time.Hour // clocks of nodes may differ by this much
 	certRenew = time.Hour
 	alpn      = "boxer/1"
+	alpnSeeds = "boxer-seeds/1" // streams of the seeds' log
 )
 
 // identity proves the knowledge of the network secret. The secret gives, by
@@ -118,6 +119,9 @@ func (id *identity) verify(state tls.ConnectionState, role x509.ExtKeyUsage) err
 	if len(state.PeerCertificates) == 0 {
 		return remoteErrorf(CodeWrongSecret, "the other side showed no certificate")
 	}
+	if state.NegotiatedProtocol == alpnSeeds {
+		role = x509.ExtKeyUsageServerAuth // only seeds speak it, to seeds
+	}
 	leaf := state.PeerCertificates[0]
 	if name := leaf.Subject.CommonName; name != id.network {
 		return remoteErrorf(CodeUnknownNetwork,
@@ -138,10 +142,10 @@ func (id *identity) verify(state tls.ConnectionState, role x509.ExtKeyUsage) err
 }
 
 // config for a connection to a peer in this role.
-func (id *identity) config(peer x509.ExtKeyUsage) *tls.Config {
+func (id *identity) config(peer x509.ExtKeyUsage, protocols ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{alpn},
+		NextProtos:             protocols,
 		SessionTicketsDisabled: true, // every connection proves itself anew
 		// Names of hosts mean nothing here: verify does all the checking.
 		InsecureSkipVerify: true,

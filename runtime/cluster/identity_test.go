@@ -92,7 +92,7 @@ func TestSeedRefusesAStrangersCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, certified := range []bool{true, false} {
-		config := stranger.config(x509.ExtKeyUsageServerAuth)
+		config := stranger.config(x509.ExtKeyUsageServerAuth, alpn)
 		config.VerifyConnection = nil
 		if !certified {
 			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {

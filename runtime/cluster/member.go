@@ -57,6 +57,7 @@ type Member struct {
 	Guest           Guest          `json:"guest"`
 	Listeners       []uint16       `json:"listeners,omitempty"` // ports of the guest, ascending; a hint
 	LaunchID        string         `json:"launch_id,omitempty"` // LaunchID(token): tells one launch of a slot from the next
+	Leader          bool           `json:"leader,omitempty"`    // the seed that admits members
 }
 
 // Path counts the connections one node made to another over one transport.

@@ -33,6 +33,9 @@ type joinRequest struct {
 	// Resume is the id this process already has. It is never given another:
 	// its guest knows itself by it.
 	Resume uint32 `json:"resume,omitempty"`
+	// Lost is the number, from 1, of the seed this node cannot reach: the asked
+	// one waits for another to lead.
+	Lost int `json:"lost,omitempty"`
 }
 
 type joinReply struct {

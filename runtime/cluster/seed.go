@@ -9,9 +9,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -28,7 +30,8 @@ type SeedOptions struct {
 	Network   string
 	Secret    []byte
 	CIDR      netip.Prefix
-	StatePath string // file; empty: nothing is kept
+	StatePath string   // file; empty: nothing is kept
+	Replica   *Replica // this seed is one of several; StatePath is not used then
 	Lease     time.Duration
 	Heartbeat time.Duration
 	Silence   time.Duration
@@ -44,8 +47,13 @@ type Seed struct {
 	failures *failureLimit
 	shaking  chan struct{} // handshakes under way
 	saver    *saver
+	replica  *replica // nil: the only seed
+	broken   chan error
 
 	mu        sync.Mutex
+	leading   bool            // this seed admits; always so for the only one
+	term      uint64          // in which it leads
+	dirty     map[string]bool // slots that changed since the last proposal
 	nextID    uint32
 	slots     map[string]*slot
 	members   map[uint32]*record
@@ -66,14 +74,21 @@ type record struct {
 	launch  string // hash of the launch token
 	link    *link  // nil while lost
 	lease   *time.Timer
-	encoded []byte // cached JSON of member
+	awaited chan struct{} // not nil: an earlier leader's member that may come over; closed when that is settled
+	encoded []byte        // cached JSON of member
 }
 
-// NewSeed takes up the state at StatePath, if there is one.
+func (r *record) arrived() {
+	if r.awaited != nil {
+		close(r.awaited)
+		r.awaited = nil
+	}
+}
+
+// NewSeed takes up the state at StatePath, if there is one, or joins the other seeds.
 func NewSeed(o SeedOptions) (*Seed, error) {
 	setDefault(&o.Lease, DefaultLease)
-	setDefault(&o.Heartbeat, DefaultHeartbeat)
-	setDefault(&o.Silence, DefaultSilence)
+	setTiming(&o.Heartbeat, &o.Silence, o.Replica != nil)
 	setDefault(&o.Batch, DefaultBatch)
 	if !nameRule.MatchString(o.Network) {
 		return nil, fmt.Errorf("seed: network name %q is not valid", o.Network)
@@ -89,22 +104,48 @@ func NewSeed(o SeedOptions) (*Seed, error) {
 	s := &Seed{
 		o: o, log: o.Logger, identity: id,
 		failures: newFailureLimit(), shaking: make(chan struct{}, maxHandshakes),
-		nextID: 1,
-		slots:  map[string]*slot{}, members: map[uint32]*record{},
-		links: map[*link]uint32{}, changed: map[uint32]bool{}, lastWords: map[uint32]json.RawMessage{},
-		paths: map[uint32][]Path{}, conns: map[net.Conn]bool{},
+		broken: make(chan error, 1), conns: map[net.Conn]bool{},
 	}
-	s.saver = newSaver(o.StatePath, s.snapshot)
-	if err := s.restore(); err != nil {
+	s.forget()
+	if o.Replica != nil {
+		err = s.replicate(*o.Replica)
+	} else {
+		s.leading = true
+		s.saver = newSaver(o.StatePath != "", s.writeState)
+		err = s.restore()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("seed of network %q: %w", o.Network, err)
 	}
 	return s, nil
 }
 
+// forget begins with nobody and nothing. Callers hold mu, or are alone.
+func (s *Seed) forget() {
+	s.nextID = 1
+	s.slots, s.members, s.dirty = map[string]*slot{}, map[uint32]*record{}, map[string]bool{}
+	s.links, s.changed = map[*link]uint32{}, map[uint32]bool{}
+	s.lastWords, s.paths = map[uint32]json.RawMessage{}, map[uint32][]Path{}
+}
+
+// Broken receives why this seed cannot go on, if that happens.
+func (s *Seed) Broken() <-chan error { return s.broken }
+
 func setDefault(d *time.Duration, value time.Duration) {
 	if *d == 0 {
 		*d = value
 	}
+}
+
+// setTiming of signs of life: where several seeds stand by, one that is gone is
+// missed sooner.
+func setTiming(heartbeat, silence *time.Duration, several bool) {
+	if several {
+		setDefault(heartbeat, shortHeartbeat)
+		setDefault(silence, shortSilence)
+	}
+	setDefault(heartbeat, DefaultHeartbeat)
+	setDefault(silence, DefaultSilence)
 }
 
 // ServeConn serves one connection, on which TLS has not begun yet, until it ends.
@@ -135,6 +176,12 @@ func (s *Seed) ServeConn(conn net.Conn) {
 		s.log.Warn().Stringer("source", source).Err(err).Msg("refused a connection")
 		return
 	}
+	if secured.ConnectionState().NegotiatedProtocol == alpnSeeds {
+		if bound == nil { // only offered where there is a replica, and not for tokens
+			s.replica.log.Serve(secured)
+		}
+		return
+	}
 	l := newLink(secured, s.o.Heartbeat, s.o.Silence, func(l *link, m message) { s.handle(l, source, m) })
 	l.bound = bound
 	// Whoever knows the secret but never joins is not kept.
@@ -162,10 +209,17 @@ func (s *Seed) handshake(conn net.Conn, source netip.Addr) (*tls.Conn, error) {
 		return nil, errors.New("too many handshakes at once")
 	}
 	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
-	secured := tls.Server(conn, s.identity.config(x509.ExtKeyUsageClientAuth))
+	protocols := []string{alpn}
+	if s.replica != nil {
+		protocols = append(protocols, alpnSeeds)
+	}
+	secured := tls.Server(conn, s.identity.config(x509.ExtKeyUsageClientAuth, protocols...))
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := secured.HandshakeContext(ctx); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+			return nil, err // broke off, proved nothing wrong: a network that fails must not lock nodes out
+		}
 		s.failures.record(source)
 		s.log.Warn().Stringer("source", source).Err(err).Msg("refused a connection: the other side does not prove the network secret")
 		return nil, err
@@ -193,6 +247,7 @@ func (s *Seed) drop(l *link, reason error) {
 func (s *Seed) lose(rec *record, lease time.Duration) {
 	id := rec.member.ID
 	rec.link = nil
+	rec.arrived()
 	rec.member.State = StateLost
 	s.touch(rec)
 	var timer *time.Timer
@@ -216,18 +271,24 @@ func (s *Seed) remove(rec *record, spent bool) {
 		rec.lease.Stop()
 	}
 	rec.link, rec.lease = nil, nil
+	rec.arrived()
 	if s.changed[id] {
 		s.lastWords[id] = rec.encode()
 	}
 	delete(s.members, id)
 	if sl := s.slots[rec.member.Slot]; sl != nil && sl.ID == id {
 		sl.Left, sl.Spent = time.Now(), spent
+		s.dirty[rec.member.Slot] = true
 	}
 	s.mark(id)
 }
 
 // Close ends all connections and keeps the state.
 func (s *Seed) Close() error {
+	var err error
+	if s.replica != nil {
+		err = s.replica.log.Close()
+	}
 	s.mu.Lock()
 	s.closed = true
 	if s.flush != nil {
@@ -237,12 +298,17 @@ func (s *Seed) Close() error {
 		if rec.lease != nil {
 			rec.lease.Stop()
 		}
+		rec.arrived()
 	}
 	for conn := range s.conns {
 		_ = conn.Close()
 	}
 	s.mu.Unlock()
 	s.serving.Wait()
+	if s.replica != nil {
+		s.saver.idle.Wait()
+		return err
+	}
 	return s.saver.close()
 }
 

@@ -21,6 +21,9 @@ const (
 var (
 	errReplaced = errors.New("a newer connection of the same node took over")
 	errSilent   = errors.New("the node does not answer")
+
+	// errNotLeading never leaves the seed: elsewhere says it better.
+	errNotLeading = errors.New("this seed does not lead")
 )
 
 // handle serves one message. It runs on the connection's reader, so messages
@@ -51,8 +54,7 @@ func (s *Seed) handle(l *link, source netip.Addr, m message) {
 	case m.Method == methodReport:
 		s.report(id, m.Body)
 	case m.Method == methodLeave:
-		s.leave(id, l)
-		l.respond(m.ID, nil, nil)
+		l.respond(m.ID, nil, s.leave(id, l))
 	default: // of a newer version
 		if m.ID != 0 {
 			l.respond(m.ID, nil, remoteErrorf(CodeBadRequest, "unknown request %q", m.Method))
@@ -75,34 +77,52 @@ func (s *Seed) open(l *link, source netip.Addr, m message) error {
 	if err := l.bound.check(m.Method, r.Hello); err != nil {
 		return err
 	}
+	if err := s.here(r.Lost); err != nil {
+		return err
+	}
 	if m.Method == methodObserve {
-		s.welcome(l, m.ID, Member{})
-		return nil
+		return s.welcome(l, m.ID, nil)
 	}
 	if err := r.check(); err != nil {
 		return err
 	}
-	rec, err := s.admit(l, source, r)
+	rec, term, err := s.admit(l, source, r)
+	if err == nil {
+		err = s.confirm(rec, term, r)
+	}
+	if err == nil {
+		err = s.welcome(l, m.ID, rec)
+	}
+	if errors.Is(err, errNotLeading) {
+		return s.elsewhere(0)
+	}
 	if err != nil {
 		return err
 	}
-	// An id or address that was told must outlive the seed.
-	if err := s.saver.now(); err != nil {
-		s.log.Error().Err(err).Msg("cannot admit")
-		s.mu.Lock()
-		if s.members[rec.member.ID] == rec {
-			s.remove(rec, false)
-		}
-		s.mu.Unlock()
-		return remoteErrorf(CodeRefused, "the seed cannot keep its state: %v", err)
-	}
-	s.mu.Lock()
 	self := rec.member
-	s.mu.Unlock()
-	s.welcome(l, m.ID, self)
 	s.log.Info().Uint32("node", self.ID).Str("slot", self.Slot).Str("kind", self.Kind).
 		Stringer("address", self.OverlayAddress).Str("nat", self.NAT).Msg("member joined")
 	return nil
+}
+
+// confirm makes an admission durable: an id or address that was told must
+// outlive the seed. The only seed has kept what a returning member was told.
+func (s *Seed) confirm(rec *record, term uint64, r joinRequest) error {
+	if s.replica == nil && r.Resume != 0 {
+		s.saver.later()
+		return nil
+	}
+	err := s.keep(term)
+	if err == nil || errors.Is(err, errNotLeading) {
+		return err
+	}
+	s.log.Error().Err(err).Msg("cannot admit")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.members[rec.member.ID] == rec {
+		s.remove(rec, false)
+	}
+	return remoteErrorf(CodeUnavailable, "the seed cannot admit anybody now: %v", err)
 }
 
 func (s *Seed) status(id uint32, l *link, body json.RawMessage) {
@@ -153,22 +173,25 @@ func (s *Seed) allPaths() []Path {
 	return all
 }
 
-func (s *Seed) leave(id uint32, l *link) {
+func (s *Seed) leave(id uint32, l *link) error {
 	s.mu.Lock()
 	rec := s.members[id]
 	if rec == nil || rec.link != l {
 		s.mu.Unlock()
-		return
+		return nil
 	}
 	s.log.Info().Uint32("node", id).Str("slot", rec.member.Slot).Msg("member left")
 	// Clouds repeat the events that start functions; a launch that has ended stays ended.
 	// A join token is good for one such launch.
 	s.remove(rec, rec.member.Kind == "function" || l.bound != nil)
 	s.links[l] = 0
+	term := s.term
 	s.mu.Unlock()
-	if err := s.saver.now(); err != nil {
+	err := s.keep(term)
+	if err != nil {
 		s.log.Error().Err(err).Msg("state not kept")
 	}
+	return err
 }
 
 // route passes a member's request to another and its answer back.

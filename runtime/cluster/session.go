@@ -69,8 +69,7 @@ func Observe(ctx context.Context, o Options) (*Session, error) {
 }
 
 func open(ctx context.Context, o Options, member bool) (*Session, error) {
-	setDefault(&o.Heartbeat, DefaultHeartbeat)
-	setDefault(&o.Silence, DefaultSilence)
+	setTiming(&o.Heartbeat, &o.Silence, len(o.Seeds) > 1)
 	s := &Session{
 		o: o, member: member, status: o.Status, handlers: maps.Clone(o.Handlers),
 		changed: make(chan struct{}, 1), synced: make(chan *link, 1), lost: make(chan *link, 1),

@@ -88,9 +88,16 @@ func (r *record) encode() json.RawMessage {
 
 // welcome answers a join or observation and sends the full set. Doing both
 // under the lock puts them before every later delta.
-func (s *Seed) welcome(l *link, request uint64, self Member) {
+func (s *Seed) welcome(l *link, request uint64, rec *record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.leading || rec != nil && s.members[rec.member.ID] != rec {
+		return errNotLeading // any more
+	}
+	var self Member
+	if rec != nil {
+		self = rec.member
+	}
 	s.links[l] = self.ID
 	reply := joinReply{Protocol: protocolVersion, Self: self, CIDR: s.o.CIDR}
 	if l.bound != nil {
@@ -100,4 +107,5 @@ func (s *Seed) welcome(l *link, request uint64, self Member) {
 	for _, frame := range s.encodeDeltas(slices.Sorted(maps.Keys(s.members)), true) {
 		_ = l.send(frame)
 	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -81,6 +82,7 @@ func (s *Seed) restore() error {
 func (s *Seed) snapshot() ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	clear(s.dirty) // all of it is written
 	st := seedState{Version: stateVersion, Network: s.o.Network, CIDR: s.o.CIDR, NextID: s.nextID, Slots: s.slots}
 	for _, rec := range s.members {
 		st.Members = append(st.Members, rec.member)
@@ -88,10 +90,39 @@ func (s *Seed) snapshot() ([]byte, error) {
 	return json.Marshal(st)
 }
 
-// saver writes the state for all who wait for it, one write at a time.
+// writeState keeps the only seed's state in its file.
+func (s *Seed) writeState() error {
+	data, err := s.snapshot()
+	if err == nil {
+		err = renameio.WriteFile(s.o.StatePath, data, 0o600)
+	}
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("keep the seed's state: %w: make room on that disk", err)
+	case err != nil:
+		return fmt.Errorf("keep the seed's state: %w", err)
+	}
+	return nil
+}
+
+// keep returns when all that was decided before the call is durable, and still
+// in force: this seed led in term all the time.
+func (s *Seed) keep(term uint64) error {
+	if err := s.saver.now(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.leading || s.term != term {
+		return errNotLeading
+	}
+	return nil
+}
+
+// saver makes the state durable for all who wait for it, once at a time.
 type saver struct {
-	path   string
-	encode func() ([]byte, error)
+	on    bool
+	write func() error
 
 	mu      sync.Mutex
 	waiting []chan error
@@ -99,13 +130,11 @@ type saver struct {
 	idle    sync.WaitGroup
 }
 
-func newSaver(path string, encode func() ([]byte, error)) *saver {
-	return &saver{path: path, encode: encode}
-}
+func newSaver(on bool, write func() error) *saver { return &saver{on: on, write: write} }
 
 // now returns when a write that began after the call is done.
 func (s *saver) now() error {
-	if s.path == "" {
+	if !s.on {
 		return nil
 	}
 	done := make(chan error, 1)
@@ -115,7 +144,7 @@ func (s *saver) now() error {
 
 // later writes in the background; what it misses, the next write carries.
 func (s *saver) later() {
-	if s.path != "" {
+	if s.on {
 		s.enqueue(make(chan error, 1))
 	}
 }
@@ -147,17 +176,6 @@ func (s *saver) work() {
 			done <- err
 		}
 	}
-}
-
-func (s *saver) write() error {
-	data, err := s.encode()
-	if err == nil {
-		err = renameio.WriteFile(s.path, data, 0o600)
-	}
-	if err != nil {
-		return fmt.Errorf("keep the seed's state: %w", err)
-	}
-	return nil
 }
 
 func (s *saver) close() error {

@@ -221,6 +221,9 @@ func (n *Node) Check() error {
 			return errors.New("seed_endpoints: none given")
 		}
 	case KindSeed:
+		if err := n.checkSeeds(); err != nil {
+			return err
+		}
 		prefix, err := netip.ParsePrefix(n.CIDR)
 		if err != nil || !prefix.Addr().Is4() || prefix != prefix.Masked() || prefix.Bits() > 28 || prefix.Bits() < 8 {
 			return fmt.Errorf("cidr %q: want an IPv4 network between /8 and /28, such as %s", n.CIDR, DefaultCIDR)
@@ -274,6 +277,40 @@ func (n *Node) Check() error {
 		}
 	}
 	return nil
+}
+
+// checkSeeds: a seed is the only one, or one of three that know each other.
+func (n *Node) checkSeeds() error {
+	if err := CheckSeedCount(max(1, len(n.SeedEndpoints))); err != nil {
+		return fmt.Errorf("seed_endpoints: %w", err)
+	}
+	if len(n.SeedEndpoints) < 2 {
+		return nil
+	}
+	if n.StateDir == "" {
+		return errors.New("state_dir: a seed of several must keep what it promised the others")
+	}
+	_, err := n.SeedNumber()
+	return err
+}
+
+// CheckSeedCount reports why a network cannot have so many seeds of its own.
+func CheckSeedCount(count int) error {
+	if count != 1 && count != 3 {
+		return fmt.Errorf("%d seeds: want 1 or 3: a majority must outlive the loss of one, which two cannot give and four give no better than three", count)
+	}
+	return nil
+}
+
+// SeedNumber is the place of a seed's own endpoint among SeedEndpoints: its
+// slot is seed-<number>.
+func (n *Node) SeedNumber() (int, error) {
+	for i := range n.SeedEndpoints {
+		if n.Slot == fmt.Sprintf("seed-%d", i) {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("slot %q: want seed-0 to seed-%d, in the order of seed_endpoints", n.Slot, len(n.SeedEndpoints)-1)
 }
 
 // Secret reads what SecretRef points to. The file must not be readable by

@@ -4,7 +4,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -26,7 +25,7 @@ func (n *node) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n.seed != nil {
+	if n.seed != nil && !n.replicated() {
 		host := "127.0.0.1"
 		if own.IsValid() {
 			host = own.String()
@@ -52,9 +51,12 @@ func (n *node) join(ctx context.Context) error {
 	if n.cfg.Kind == config.KindClient {
 		patience = time.Nanosecond // somebody sits in front of it: one try
 	}
+	if n.replicated() {
+		patience = 0 // for ever: the other seeds need this one to admit anybody
+	}
 	n.session, err = backoff.Retry(ctx, func() (*cluster.Session, error) {
 		s, err := cluster.Join(ctx, o)
-		if err != nil && !errors.Is(err, cluster.ErrUnreachable) {
+		if err != nil && !cluster.Passing(err) {
 			return nil, backoff.Permanent(err)
 		}
 		if err != nil && n.cfg.Kind != config.KindClient {

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -140,6 +141,7 @@ func (n *node) start(ctx, background context.Context) error {
 		if err := n.startSeed(); err != nil {
 			return err
 		}
+		n.task(func() error { return n.watchSeed(background) })
 	}
 	n.startTransport()
 	if err := n.openOverlayPort(ctx, background); err != nil {
@@ -176,14 +178,36 @@ func (n *node) startSeed() error {
 	if err != nil {
 		return fmt.Errorf("cidr: %w", err)
 	}
-	path := ""
-	if n.cfg.StateDir != "" {
-		path = n.cfg.StateDir + "/seed.json"
+	o := cluster.SeedOptions{Network: n.cfg.Network, Secret: n.o.Secret, CIDR: cidr, Logger: n.o.Logger}
+	switch {
+	case n.replicated():
+		number, err := n.cfg.SeedNumber()
+		if err != nil {
+			return err
+		}
+		o.Replica = &cluster.Replica{
+			Number: number, Endpoints: n.cfg.SeedEndpoints, Dir: filepath.Join(n.cfg.StateDir, "raft"), Known: n.view.Members,
+		}
+	case n.cfg.StateDir != "":
+		o.StatePath = filepath.Join(n.cfg.StateDir, "seed.json")
 	}
-	n.seed, err = cluster.NewSeed(cluster.SeedOptions{
-		Network: n.cfg.Network, Secret: n.o.Secret, CIDR: cidr, StatePath: path, Logger: n.o.Logger,
-	})
+	n.seed, err = cluster.NewSeed(o)
 	return err
+}
+
+// replicated: this is one of the network's several seeds.
+func (n *node) replicated() bool {
+	return n.cfg.Kind == config.KindSeed && len(n.cfg.SeedEndpoints) > 1
+}
+
+// watchSeed ends the node when its seed cannot go on.
+func (n *node) watchSeed(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-n.seed.Broken():
+		return err
+	}
 }
 
 func (n *node) startTransport() {
@@ -219,23 +243,44 @@ func (c control) Call(ctx context.Context, to uint32, method string, in, out any
 }
 
 // relays are the seeds, dialled as this node can: at their own addresses, or
-// at the one endpoint a laptop was given.
+// at the endpoints a laptop was given. Nodes begin with different ones, so that
+// a seed that ends takes only its share of the relayed connections with it.
 func (n *node) relays() []transport.RelayNode {
-	var all []transport.RelayNode
 	s := n.view.current()
 	if s == nil {
 		return nil
 	}
+	var all []transport.RelayNode
 	for _, m := range s.Members() {
-		switch {
-		case m.Kind != config.KindSeed || m.State == cluster.StateLost:
-		case n.cfg.Reach == config.ReachSeeds:
-			return []transport.RelayNode{{ID: m.ID, Endpoint: s.SeedEndpoint()}}
-		case m.UnderlayAddress.IsValid():
-			all = append(all, transport.RelayNode{ID: m.ID, Endpoint: m.UnderlayAddress.String()})
+		if m.Kind != config.KindSeed || m.State == cluster.StateLost {
+			continue
+		}
+		endpoint := m.UnderlayAddress.String()
+		if n.cfg.Reach == config.ReachSeeds {
+			endpoint = n.endpointOf(m)
+		} else if !m.UnderlayAddress.IsValid() {
+			endpoint = ""
+		}
+		if endpoint != "" {
+			all = append(all, transport.RelayNode{ID: m.ID, Endpoint: endpoint})
 		}
 	}
+	if first := int(s.Self().ID); len(all) > 1 {
+		first %= len(all)
+		all = slices.Concat(all[first:], all[:first])
+	}
 	return all
+}
+
+// endpointOf is where a laptop dials a seed: endpoints are in the order of the
+// seeds' numbers.
+func (n *node) endpointOf(seed cluster.Member) string {
+	for i, endpoint := range n.cfg.SeedEndpoints {
+		if len(n.cfg.SeedEndpoints) == 1 || seed.Slot == cluster.SeedName(i) {
+			return endpoint
+		}
+	}
+	return ""
 }
 
 // ownPort is the overlay port as the node itself dials it.
@@ -341,13 +386,13 @@ func (n *node) close() {
 	if n.session != nil {
 		_ = n.session.Close()
 	}
-	if n.transport != nil {
-		n.transport.Close()
-	}
-	if n.seed != nil {
+	if n.seed != nil { // while the other seeds can still hear that it hands over
 		if err := n.seed.Close(); err != nil {
 			n.log.Error().Err(err).Msg("seed closed")
 		}
+	}
+	if n.transport != nil {
+		n.transport.Close()
 	}
 	if n.table != nil {
 		_ = n.table.Close()
