@@ -18,7 +18,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-c test-go bench bench-docs conformance fuzz fuzz-go fuzz-calls lint docs clean
+.PHONY: help deps build demo screenshot test test-c test-go bench bench-docs conformance fuzz fuzz-go fuzz-calls lint docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,10 @@ docs: build ## regenerate the reference pages: the provider's, and of the proces
 	lib/interposition.sh > docs/interposition.md
 	@tools/deps.sh docs
 	tools/docs.sh
+
+screenshot: build ## make the picture of the dashboard in docs/ anew
+	@tools/deps.sh test
+	BOXER_BIN=$(CURDIR)/bin BOXER_SCREENSHOT=$(CURDIR)/docs/dashboard.png go test -count=1 -run '^TestDashboardPicture$$' ./runtime/e2e
 
 clean: ## remove everything that was built
 	rm -rf bin bench lib/build tools/bin provider/layers/*.zip

@@ -37,16 +37,18 @@ var allowed = map[string][]string{
 	"runtime/transport":  {"runtime/cluster", "runtime/events", "runtime/raw"},
 	"runtime/localcloud": {"runtime/config", "runtime/cluster", "layer"},
 	// what wires them
-	"runtime/launch": {"runtime/config", "runtime/cluster", "runtime/localcloud"},
-	"runtime/node":   {"runtime/config", "runtime/cluster", "runtime/table", "runtime/ipc", "runtime/process", "runtime/socket", "runtime/transport"},
-	"runtime/lambda": {"runtime/config", "runtime/node"},
+	"runtime/launch":    {"runtime/config", "runtime/cluster", "runtime/localcloud"},
+	"runtime/node":      {"runtime/config", "runtime/cluster", "runtime/table", "runtime/ipc", "runtime/process", "runtime/socket", "runtime/transport"},
+	"runtime/lambda":    {"runtime/config", "runtime/node"},
+	"runtime/dashboard": {"runtime/cluster", "runtime/config"},
 	// programs and what they show
 	"provider":                              {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud", "layer", "provider/layers"},
 	"provider/layers":                       nil,
 	"provider/cmd/terraform-provider-boxer": {"provider"},
 	"layer/cmd/layer":                       {"layer"},
-	"runtime/cmd/boxer":                     {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud", "runtime/node", "runtime/lambda"},
-	// tests of the whole
+	"runtime/cmd/boxer":                     {"runtime/config", "runtime/cluster", "runtime/dashboard", "runtime/launch", "runtime/localcloud", "runtime/node", "runtime/lambda"},
+	// tests of the whole, and what drives them
+	"runtime/browser":        nil,
 	"runtime/e2e":            {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud"},
 	"runtime/contract":       nil,
 	"runtime/contract/calls": nil,

@@ -299,7 +299,7 @@ func (c *Client) StopInvocation(ctx context.Context, function, slot string) erro
 }
 
 // LogPath is the file with the output of a slot's guest.
-func (c *Client) LogPath(slot string) string { return guestLog(c.dir, slot) }
+func (c *Client) LogPath(slot string) string { return c.info.LogPath(slot) }
 
 // NodeLogPath is the file with the messages of a slot's supervisor and
 // bootstrap script.
@@ -312,13 +312,4 @@ func (c *Client) NodeTail(slot string, lines int) ([]string, error) {
 }
 
 // Tail returns the last lines of the output of a slot's guest.
-func (c *Client) Tail(slot string, lines int) ([]string, error) {
-	if err := config.CheckName(slot); err != nil {
-		return nil, err
-	}
-	found, err := tail(c.LogPath(slot), lines)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("log of %q: %w on network %q", slot, ErrNotFound, c.info.Name)
-	}
-	return found, err
-}
+func (c *Client) Tail(slot string, lines int) ([]string, error) { return c.info.Tail(slot, lines) }

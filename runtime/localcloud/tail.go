@@ -4,13 +4,32 @@ package localcloud
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
+
+	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
 // tailBytes bounds what is read from the end of a log.
 const tailBytes = 64 << 10
+
+// LogPath is the file with the output of a slot's guest.
+func (n NetworkInfo) LogPath(slot string) string { return guestLog(netDir(n.Directory), slot) }
+
+// Tail returns the last lines of the output of a slot's guest.
+func (n NetworkInfo) Tail(slot string, lines int) ([]string, error) {
+	if err := config.CheckName(slot); err != nil {
+		return nil, err
+	}
+	found, err := tail(n.LogPath(slot), lines)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("log of %q: %w on network %q", slot, ErrNotFound, n.Name)
+	}
+	return found, err
+}
 
 // tail returns the last n lines of a file, fewer if they are very long.
 func tail(path string, n int) ([]string, error) {

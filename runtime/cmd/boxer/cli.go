@@ -51,7 +51,7 @@ a name on one overlay network, so that unmodified programs run across them.
 	flags.BoolVar(&g.json, "json", false, "print JSON")
 	root.AddCommand(
 		networkCommand(g), runCommand(g), nodesCommand(g), pathsCommand(g), membersCommand(g),
-		logsCommand(g), stopCommand(g), forwardCommand(g), versionCommand(g),
+		logsCommand(g), stopCommand(g), forwardCommand(g), dashboardCommand(g), versionCommand(g),
 	)
 	return root
 }
