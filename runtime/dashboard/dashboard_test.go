@@ -317,7 +317,7 @@ func TestPicture(t *testing.T) {
 	if f, l, s := boxes["front"].X, boxes["logic"].X, boxes["store"].X; f >= l || l >= s {
 		t.Errorf("from left to right: front %d, logic %d, store %d", f, l, s)
 	}
-	want := "Connections. front to logic: direct 1, relay 3; front to store: native 1; logic to store: direct 5; store to front: native 1; zoo to zoo: native 2."
+	want := "Connections. front to logic: direct 1, relay 3; front to store: native ~1; logic to store: direct 5; store to front: native ~1; zoo to zoo: native ~2."
 	if p.Words != want {
 		t.Errorf("words: %s", p.Words)
 	}

@@ -133,7 +133,7 @@ func (p *picture) connect(members []cluster.Member, boxes map[string]*box, paths
 	p.Transports = slices.Sorted(maps.Keys(transports))
 	for _, e := range p.Edges {
 		for _, t := range slices.Sorted(maps.Keys(e.uses)) {
-			e.Labels = append(e.Labels, label{Words: fmt.Sprintf("%s %d", t, e.uses[t])})
+			e.Labels = append(e.Labels, label{Words: t + " " + counted(t, e.uses[t])})
 			if e.Main == "" || e.uses[t] > e.uses[e.Main] {
 				e.Main = t
 			}

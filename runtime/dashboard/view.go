@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
 // Bounds of what is shown.
@@ -73,10 +74,7 @@ type pairRow struct {
 	total         uint64
 }
 
-type use struct {
-	Transport string
-	Count     uint64
-}
+type use struct{ Transport, Count string }
 
 // marks say a state without colour.
 var marks = map[string]string{
@@ -216,7 +214,7 @@ func pairs(members []cluster.Member, left map[uint32]string, paths []cluster.Pat
 			row = &pairRow{Key: fmt.Sprintf("%d-%d", p.From, p.To), From: name(p.From), To: name(p.To)}
 			byPair[key] = row
 		}
-		row.Transports = append(row.Transports, use{clean(p.Transport, maxWord), p.Count})
+		row.Transports = append(row.Transports, use{clean(p.Transport, maxWord), counted(p.Transport, p.Count)})
 		row.total += p.Count
 	}
 	rows := make([]pairRow, 0, len(byPair))
@@ -228,6 +226,14 @@ func pairs(members []cluster.Member, left map[uint32]string, paths []cluster.Pat
 		return cmp.Or(cmp.Compare(b.total, a.total), cmp.Compare(a.Key, b.Key))
 	})
 	return rows
+}
+
+// counted marks what was counted by sampling, as `boxer paths` does.
+func counted(transport string, n uint64) string {
+	if transport == config.TransportNative {
+		return "~" + strconv.FormatUint(n, 10)
+	}
+	return strconv.FormatUint(n, 10)
 }
 
 // ports in words; many are cut short.

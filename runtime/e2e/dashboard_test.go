@@ -19,7 +19,7 @@ import (
 func TestDashboard(t *testing.T) {
 	w := newWorld(t)
 	w.network(t, "shop")
-	if r := w.run(t, "dashboard", "--address", "0.0.0.0:0"); r.code != 1 || !strings.Contains(r.stderr, "loopback only") {
+	if r := w.run(t, "dashboard", "--address", "0.0.0.0:0"); r.code != 125 || !strings.Contains(r.stderr, "loopback only") {
 		t.Errorf("an address that others reach: %s", r)
 	}
 	b := w.begin(t, "dashboard")

@@ -31,6 +31,8 @@ func dashboardCommand(g *globals) *cobra.Command {
 		Long: `Serve a page on this machine: nodes and their states, services and who holds
 them, the transport of every pair, what guests wrote last. The address printed has
 a token in it, and works for as long as the command runs.`,
+		Example: `  boxer dashboard --network shop
+  boxer dashboard --open`,
 		Args: exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			store, info, err := g.find()
