@@ -183,7 +183,7 @@ func (w *window) live(source *fake, url string) {
 	facts.Paths = append(facts.Paths, cluster.Path{From: 7, To: 2, Transport: "relay", Count: 3})
 	source.set(facts, nil)
 	w.until("it changes its state", "#node-7 .state", contains("running"))
-	w.until("a pair appears", "#pair-7-2", contains("relay 3"))
+	w.until("a pair appears", "#pair-late-7-to-store-2", contains("relay 3"))
 	w.until("the picture follows", "#picture svg", contains("late"))
 	w.until("the change is told", "#news", contains("late-7 running, was starting"))
 

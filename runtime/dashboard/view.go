@@ -5,6 +5,7 @@ package dashboard
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -192,6 +193,7 @@ func services(members []cluster.Member) []serviceRow {
 }
 
 // pairs puts the transports of each pair side by side, the busiest pair first.
+// Those that left are one per name: a command may have run often.
 func pairs(members []cluster.Member, left map[uint32]string, paths []cluster.Path) []pairRow {
 	slots := make(map[uint32]string, len(members))
 	for _, m := range members {
@@ -206,21 +208,22 @@ func pairs(members []cluster.Member, left map[uint32]string, paths []cluster.Pat
 		}
 		return fmt.Sprintf("node-%d (left)", id)
 	}
-	byPair := map[[2]uint32]*pairRow{}
+	counts := map[[2]string]map[string]uint64{}
 	for _, p := range paths {
-		key := [2]uint32{p.From, p.To}
-		row := byPair[key]
-		if row == nil {
-			row = &pairRow{Key: fmt.Sprintf("%d-%d", p.From, p.To), From: name(p.From), To: name(p.To)}
-			byPair[key] = row
+		key := [2]string{name(p.From), name(p.To)}
+		if counts[key] == nil {
+			counts[key] = map[string]uint64{}
 		}
-		row.Transports = append(row.Transports, use{clean(p.Transport, maxWord), counted(p.Transport, p.Count)})
-		row.total += p.Count
+		counts[key][clean(p.Transport, maxWord)] += p.Count
 	}
-	rows := make([]pairRow, 0, len(byPair))
-	for _, row := range byPair {
-		slices.SortFunc(row.Transports, func(a, b use) int { return cmp.Compare(a.Transport, b.Transport) })
-		rows = append(rows, *row)
+	rows := make([]pairRow, 0, len(counts))
+	for key, uses := range counts {
+		row := pairRow{Key: strings.ReplaceAll(key[0]+"-to-"+key[1], " ", "-"), From: key[0], To: key[1]}
+		for _, transport := range slices.Sorted(maps.Keys(uses)) {
+			row.Transports = append(row.Transports, use{transport, counted(transport, uses[transport])})
+			row.total += uses[transport]
+		}
+		rows = append(rows, row)
 	}
 	slices.SortFunc(rows, func(a, b pairRow) int {
 		return cmp.Or(cmp.Compare(b.total, a.total), cmp.Compare(a.Key, b.Key))
