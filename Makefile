@@ -18,7 +18,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo screenshot test test-c test-go bench bench-docs conformance fuzz fuzz-go fuzz-calls lint docs clean
+.PHONY: help deps build demo screenshot test test-c test-go bench bench-docs conformance fuzz fuzz-go fuzz-calls lint docs man clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,10 @@ docs: build ## regenerate the reference pages: the provider's, and of the proces
 screenshot: build ## make the picture of the dashboard in docs/ anew
 	@tools/deps.sh test
 	BOXER_BIN=$(CURDIR)/bin BOXER_SCREENSHOT=$(CURDIR)/docs/dashboard.png go test -count=1 -run '^TestDashboardPicture$$' ./runtime/e2e
+
+man: ## write the command line's manual pages into bin/man (man -l bin/man/boxer.1)
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)} \
+		go run -tags man -ldflags '$(LDFLAGS)' ./runtime/cmd/boxer man-pages bin/man
 
 clean: ## remove everything that was built
 	rm -rf bin bench lib/build tools/bin provider/layers/*.zip

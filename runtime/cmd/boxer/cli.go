@@ -29,14 +29,16 @@ func newRoot() *cobra.Command {
 	g := &globals{}
 	root := &cobra.Command{
 		Use:   "boxer",
-		Short: "One overlay network for unmodified programs on VMs, containers and functions",
+		Short: "One overlay network for programs on VMs, containers and functions",
 		Long: `Boxer gives virtual machines, containers and AWS Lambda functions an address and
 a name on one overlay network, so that unmodified programs run across them.
 
-  boxer network create shop
-  boxer run --network shop --kind vm --name store --detach -- redis-server --protected-mode no
-  boxer run --network shop -- redis-cli -h store ping
-  boxer nodes --network shop
+Exit status: 0; the program's own (run); or as container runtimes have it, 125 if
+Boxer failed, 126 if the command cannot be run, 127 if it was not found.`,
+		Example: `  boxer network create shop
+  boxer run --kind vm --name store --detach -- redis-server --protected-mode no
+  boxer run -- redis-cli -h store ping
+  boxer nodes
   boxer network delete shop`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -49,11 +51,39 @@ a name on one overlay network, so that unmodified programs run across them.
 	flags.StringVar(&g.platform, "platform", envOr("BOXER_PLATFORM", "local"), "where nodes run: local")
 	flags.StringVar(&g.stateDir, "state-dir", "", "state of local networks (default: $BOXER_STATE_DIR, else ~/.local/state/boxer)")
 	flags.BoolVar(&g.json, "json", false, "print JSON")
+	completeFlags(root, map[string]completer{
+		"network": func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return g.networks(c), cobra.ShellCompDirectiveNoFileComp
+		},
+		"platform": words("local"),
+		"state-dir": func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
+	})
 	root.AddCommand(
 		networkCommand(g), runCommand(g), nodesCommand(g), pathsCommand(g), membersCommand(g),
 		logsCommand(g), stopCommand(g), forwardCommand(g), dashboardCommand(g), versionCommand(g),
 	)
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Short = "Write a completion script for bash, zsh or fish"
+			c.Example = "  source <(boxer completion bash)"
+			group(c)
+		}
+	}
 	return root
+}
+
+// group makes a command that only has commands below it refuse others.
+func group(c *cobra.Command) {
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("unknown command %q for %q; see '%s --help'", args[0], c.CommandPath(), c.CommandPath())
+		}
+		return c.Help()
+	}
 }
 
 func envOr(name, fallback string) string {
@@ -153,9 +183,11 @@ func checkAlive(info localcloud.NetworkInfo) error {
 
 func versionCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  exactArgs(0),
+		Use:               "version",
+		Short:             "Print the version",
+		Example:           "  boxer version --json",
+		Args:              exactArgs(0),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if g.json {
 				return printJSON(c.OutOrStdout(), map[string]string{"version": version, "os": "linux", "arch": runtime.GOARCH})

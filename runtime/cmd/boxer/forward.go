@@ -36,7 +36,8 @@ turns. A node that is replaced meanwhile is found again.`,
 		Example: `  boxer forward db 5432:5432 &
   psql -h 127.0.0.1
   boxer forward logic-0 127.0.0.1:9000:8080`,
-		Args: exactArgs(2),
+		Args:              exactArgs(2),
+		ValidArgsFunction: first(g.reachable),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := g.forward(c.Context(), c.OutOrStdout(), args[0], args[1]); err != nil {
 				return fmt.Errorf("forward %s %s: %w", args[0], args[1], err)

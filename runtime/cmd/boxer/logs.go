@@ -48,7 +48,8 @@ part is dropped: 8 MiB stay.`,
 		Example: `  boxer logs store
   boxer logs -f --tail 20 logic
   boxer logs --supervisor store | tail`,
-		Args: exactArgs(1),
+		Args:              exactArgs(1),
+		ValidArgsFunction: first(g.logged),
 		RunE: func(c *cobra.Command, args []string) error {
 			return g.logs(c.Context(), c.OutOrStdout(), f, args[0])
 		},
@@ -93,19 +94,12 @@ func (g *globals) logs(ctx context.Context, w io.Writer, f *logsFlags, name stri
 	}
 }
 
-// logNames are the names that have logs.
+// logNames are the names that have logs, in words.
 func logNames(dir string) string {
-	entries, _ := os.ReadDir(dir)
-	var names []string
-	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".log"); ok && !strings.HasSuffix(name, ".node") {
-			names = append(names, name)
-		}
-	}
+	names := logSlots(dir)
 	if len(names) == 0 {
 		return "none"
 	}
-	slices.Sort(names)
 	return strings.Join(names, ", ")
 }
 

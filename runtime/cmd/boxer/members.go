@@ -27,7 +27,8 @@ change as it happens: join, update, leave; with --json as JSON lines, like a
 guest's $BOXER_DIR/members.sock.`,
 		Example: `  boxer members --network shop
   boxer members --follow --json | jq -c '[.type, .member.slot, .member.state]'`,
-		Args: exactArgs(0),
+		Args:              exactArgs(0),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !follow {
 				return g.show(c, false, func(_ context.Context, s *cluster.Session) (view, error) {

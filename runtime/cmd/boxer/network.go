@@ -33,7 +33,11 @@ func viewNetwork(n localcloud.NetworkInfo) networkView {
 }
 
 func networkCommand(g *globals) *cobra.Command {
-	cmd := &cobra.Command{Use: "network", Short: "Create, delete, list and show networks"}
+	cmd := &cobra.Command{
+		Use: "network", Short: "Create, delete, list and show networks",
+		Example: "  boxer network create shop",
+	}
+	group(cmd)
 	cmd.AddCommand(networkCreate(g), networkDelete(g), networkList(g), networkShow(g))
 	return cmd
 }
@@ -48,7 +52,8 @@ func networkCreate(g *globals) *cobra.Command {
 same networks, as long as both use one state directory.`,
 		Example: `  boxer network create shop
   boxer network create lab --cidr 100.90.0.0/16 --port 7800`,
-		Args: exactArgs(1),
+		Args:              exactArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := g.store()
 			if err != nil {
@@ -76,8 +81,9 @@ func networkDelete(g *globals) *cobra.Command {
 		Short: "Stop every node of a network and remove all that belongs to it",
 		Long: `Stop every node of a network and remove all that belongs to it, logs and secret
 included. Deleting what is not there is no error.`,
-		Example: "  boxer network delete shop",
-		Args:    exactArgs(1),
+		Example:           "  boxer network delete shop",
+		Args:              exactArgs(1),
+		ValidArgsFunction: first(g.networks),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := g.store()
 			if err != nil {
@@ -97,10 +103,11 @@ included. Deleting what is not there is no error.`,
 
 func networkList(g *globals) *cobra.Command {
 	return &cobra.Command{
-		Use:     "list",
-		Short:   "List the networks of the state directory",
-		Example: "  boxer network list --json | jq -r '.[].name'",
-		Args:    exactArgs(0),
+		Use:               "list",
+		Short:             "List the networks of the state directory",
+		Example:           "  boxer network list --json | jq -r '.[].name'",
+		Args:              exactArgs(0),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := g.store()
 			if err != nil {

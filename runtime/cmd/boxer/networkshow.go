@@ -32,7 +32,8 @@ func networkShow(g *globals) *cobra.Command {
 		Short: "Show one network: its state, its seed, its files, what runs in it",
 		Example: `  boxer network show shop
   boxer network show --json | jq -r .seed_endpoint`,
-		Args: atMostArgs(1),
+		Args:              atMostArgs(1),
+		ValidArgsFunction: first(g.networks),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				g.network = args[0]

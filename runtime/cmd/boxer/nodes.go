@@ -52,7 +52,8 @@ everything.`,
 		Example: `  boxer nodes --network shop
   boxer nodes --watch
   boxer nodes --json | jq -r '.[] | select(.state != "running") | .slot'`,
-		Args: exactArgs(0),
+		Args:              exactArgs(0),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return g.show(c, watch, func(_ context.Context, s *cluster.Session) (view, error) {
 				return viewNodes(s.Members(), time.Now()), nil
@@ -143,14 +144,15 @@ func pathsCommand(g *globals) *cobra.Command {
 the second since it started. Connections that come in by published ports are not
 among them.
 
-  native  the kernel connects; nobody is asked, so these are counted by looking at
-          the node's open sockets up to four times a second: short ones may be missed
-  direct  to the peer's overlay port, nobody in between
-  relay   the peer was asked to come: met at a seed, or dialled back`,
+    native  the kernel connects; nobody is asked, so these are counted by looking
+            at open sockets up to four times a second: short ones may be missed
+    direct  to the peer's overlay port, nobody in between
+    relay   the peer was asked to come: met at a seed, or dialled back`,
 		Example: `  boxer paths --network shop
   boxer paths --watch
-  boxer paths --json | jq '[.[] | select(.transport == "relay") | .connections] | add'`,
-		Args: exactArgs(0),
+  boxer paths --json | jq '.[] | select(.transport == "relay")'`,
+		Args:              exactArgs(0),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return g.show(c, watch, func(ctx context.Context, s *cluster.Session) (view, error) {
 				ctx, cancel := context.WithTimeout(ctx, askTimeout)

@@ -43,13 +43,18 @@ func runCommand(g *globals) *cobra.Command {
 		Short: "Run a program as a node of the network",
 		Long: `Run an unmodified program as a node of the network.
 
---kind client (the default) runs it right here, with this terminal: an ad-hoc
-node that can reach every other. --kind vm and --kind function start a node of
-the platform; in the foreground its output is printed until the program ends
-(standard input is not passed on), with --detach the node is left running.
+--kind client (the default) runs it right here, with this terminal, its signals
+and its exit status: an ad-hoc node that can reach every other, without a VPN or a
+bastion. --kind vm and --kind function start a node of the platform; in the
+foreground its output is printed until the program ends (standard input is not
+passed on), with --detach the node is left running, and its name printed.
 
-Exit status: the program's own; 125 boxer failed; 126 the command cannot be run;
-127 it was not found.`,
+Exit status: the program's own; 125 Boxer failed, or the command line is wrong;
+126 the command cannot be run; 127 it was not found.`,
+		Example: `  boxer run --network shop -- psql -h db
+  boxer run --kind vm --name db --detach --publish 8080:80 -- nginx -c /var/task/c
+  boxer run --kind function --name logic --count 3 --detach --source-dir app \
+            --wait-for db=1 -- python3 /var/task/app.py`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -84,6 +89,11 @@ relay: spliced through a seed, where both sides meet`)
 	flags.StringVar(&f.tokenFile, "join-token-file", "", joinTokenHelp)
 	flags.StringArrayVar(&f.seeds, "seed", nil, seedHelp)
 	flags.IntVar(&f.timeout, "timeout", 900, "life of a function, seconds, 1 to 900")
+	completeFlags(cmd, map[string]completer{
+		"kind":       words(config.KindClient, config.KindVM, config.KindFunction),
+		"restart":    words(config.RestartNo, config.RestartOnFailure, config.RestartAlways),
+		"transports": words(config.TransportNative, config.TransportDirect, config.TransportRelay),
+	})
 	return cmd
 }
 

@@ -26,7 +26,8 @@ guest gets TERM and ten seconds to end, then KILL.
 A node that Terraform declares comes back with the next apply.`,
 		Example: `  boxer stop store
   boxer stop logic-1`,
-		Args: exactArgs(1),
+		Args:              exactArgs(1),
+		ValidArgsFunction: first(g.stoppable),
 		RunE: func(c *cobra.Command, args []string) error {
 			store, info, err := g.find()
 			if err != nil {
