@@ -38,6 +38,7 @@ type Guest struct {
 	ExitCode *int   `json:"exit_code,omitempty"`
 	Restarts int    `json:"restarts"`
 	Error    string `json:"error,omitempty"`
+	WaitsFor string `json:"waits_for,omitempty"` // what is missing at its start barrier
 }
 
 // Member is one node as every other node knows it (INTERFACES, "nodes --json").

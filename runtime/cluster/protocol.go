@@ -93,7 +93,7 @@ func (s *Status) check() error {
 	default:
 		return remoteErrorf(CodeBadRequest, "state %q cannot be announced", s.State)
 	}
-	if len(s.Listeners) > 4096 || len(s.Guest.Error) > 4096 {
+	if len(s.Listeners) > 4096 || len(s.Guest.Error) > 4096 || len(s.Guest.WaitsFor) > 4096 {
 		return remoteErrorf(CodeBadRequest, "status too large")
 	}
 	return nil

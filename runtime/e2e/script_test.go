@@ -47,6 +47,7 @@ func setUpScript(env *testscript.Env, bin string) error {
 	w := &world{bin: bin, state: filepath.Join(dir, "s")}
 	env.Setenv("BOXER_STATE_DIR", w.state)
 	env.Setenv("PATH", bin+":"+guestPath)
+	env.Setenv("BIN", bin)
 	env.Setenv("HOME", dir)
 	env.Setenv("LC_ALL", "C.UTF-8")
 	env.Defer(func() {
@@ -106,6 +107,7 @@ func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	normal := func(s string) []byte {
 		s = strings.ReplaceAll(s, ts.Getenv("BOXER_STATE_DIR"), "STATE")
+		s = strings.ReplaceAll(s, ts.Getenv("BIN"), "BIN")
 		for _, v := range scriptVariables {
 			s = v.pattern.ReplaceAllString(s, v.with)
 		}

@@ -194,13 +194,24 @@ func (w *wait) check() ([]cluster.Member, []string, error) {
 		case m.Guest.State == cluster.GuestFailed || m.Guest.State == cluster.GuestExited:
 			return nil, nil, w.l.guestFailure(want, m)
 		default:
-			missing = append(missing, want.Slot+" ("+m.State+")")
+			missing = append(missing, want.Slot+" ("+Waits(m)+")")
 		}
 	}
 	if len(missing) > 0 {
 		found = nil
 	}
 	return found, missing, nil
+}
+
+// Waits says in what way a member that does not run yet is under way.
+func Waits(m cluster.Member) string {
+	switch {
+	case m.Guest.State == cluster.GuestWaiting && m.Guest.WaitsFor != "":
+		return "waits for " + m.Guest.WaitsFor
+	case m.Guest.State == cluster.GuestWaiting:
+		return "waits"
+	}
+	return m.State
 }
 
 func (w *wait) find(want Want) (cluster.Member, bool) {
@@ -336,7 +347,7 @@ func (w *wait) timeout(missing []string, waited time.Duration) *Failure {
 		case !ok:
 			f.Cause += fmt.Sprintf("; %s never joined the network", want.Slot)
 		case m.Guest.State == cluster.GuestWaiting:
-			f.Cause += fmt.Sprintf("; %s waits for what its wait_for names", want.Slot)
+			f.Cause += fmt.Sprintf("; %s %s", want.Slot, Waits(m))
 		}
 		break
 	}

@@ -14,7 +14,13 @@ import (
 	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
-const barrierWord = 5 * time.Second // how often the log says what is missing
+// What is missing at the barrier is told by and by, not with every change: many
+// nodes that wait for each other would tell all of them each time.
+const (
+	barrierTick = time.Second
+	barrierWord = 5 * barrierTick
+	maxWaitsFor = 1024
+)
 
 // missing says what of waitFor is not there yet. Members count when they run.
 // Those of the node's own service, and all in "nodes", count as soon as they
@@ -60,17 +66,23 @@ func (n *node) checkBarrier(members []cluster.Member) {
 
 // await returns when the barrier is open.
 func (n *node) await(ctx context.Context) error {
-	tick := time.NewTicker(barrierWord)
+	tick := time.NewTicker(barrierTick)
 	defer tick.Stop()
-	for {
+	for beat := 0; ; beat++ {
 		select {
 		case <-n.barrier:
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:
-			absent := missing(n.cfg.WaitFor, n.session.Self(), n.session.Members())
-			n.log.Info().Str("missing", strings.Join(absent, ", ")).Msg("the guest waits for others (wait_for)")
+		}
+		absent := strings.Join(missing(n.cfg.WaitFor, n.session.Self(), n.session.Members()), ", ")
+		if n.o.Waiting != nil && absent != "" {
+			n.o.Waiting(absent)
+		}
+		if beat%int(barrierWord/barrierTick) == 0 {
+			n.log.Info().Str("missing", absent).Msg("the guest waits for others (wait_for)")
+			n.say(func(st *cluster.Status) { st.Guest.WaitsFor = absent[:min(len(absent), maxWaitsFor)] })
 		}
 	}
 }

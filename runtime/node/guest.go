@@ -81,6 +81,9 @@ func (n *node) runGuest(life context.Context) (process.State, error) {
 		Spec: n.spec(library), Restart: n.cfg.Restart, Grace: n.grace(), Changed: n.guestChanged, Logger: n.log,
 	})
 	n.setGuest(guest)
+	if n.o.Starting != nil {
+		n.o.Starting()
+	}
 	return guest.Run(life, n.run.process, n.run.Restarts), nil
 }
 

@@ -52,6 +52,11 @@ type Options struct {
 
 	// Deadline of the platform (functions); the zero time: none.
 	Deadline time.Time
+	// Waiting, if set, is told about once a second what is missing at the start
+	// barrier.
+	Waiting func(missing string)
+	// Starting, if set, is called just before the guest is started.
+	Starting func()
 	// Ended, if set, is told why the node's life ended, just before Run returns.
 	Ended  func(Result)
 	Logger zerolog.Logger

@@ -66,6 +66,8 @@ func stopStatus(ctx context.Context) int {
 // untilEnd prints the log until the launch has ended.
 func (p *platformRun) untilEnd(ctx context.Context, w launch.Want, events <-chan cluster.Event, log *output) (int, error) {
 	id := cluster.LaunchID(w.Token)
+	under := waiting(w.Slot + " to run")
+	defer under.done()
 	var joined bool
 	var holder launch.Holder
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -85,6 +87,9 @@ func (p *platformRun) untilEnd(ctx context.Context, w launch.Want, events <-chan
 				holder.Note(ev)
 			} else {
 				joined = true
+				if under.now(w.Slot + " (" + launch.Waits(ev.Member) + ")"); ev.Member.Guest.State != cluster.GuestWaiting {
+					under.done()
+				}
 				if done, code, err := guestEnd(ev); done {
 					if why := p.OutOfMemory(ctx, w, &code); why != "" {
 						fmt.Fprintf(os.Stderr, "boxer: %s: %s\n", w.Slot, why)

@@ -134,6 +134,9 @@ func runHere(ctx context.Context, n config.Node, o node.Options) (int, error) {
 	}
 	o.Config, o.Version, o.Logger = n, version, clientLog()
 	o.Stdin, o.Stdout, o.Stderr, o.Foreground = os.Stdin, os.Stdout, os.Stderr, true
+	w := waiting("the network to take this node in")
+	defer w.done()
+	o.Waiting, o.Starting = w.now, w.done
 	// The guest gets the signals; the supervisor ends when it does.
 	code, err := node.Run(context.WithoutCancel(ctx), o)
 	if err != nil && code != 0 {

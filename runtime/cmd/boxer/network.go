@@ -59,10 +59,13 @@ same networks, as long as both use one state directory.`,
 			if err != nil {
 				return err
 			}
+			w := waiting(fmt.Sprintf("network %q to be up", args[0]))
+			defer w.done()
 			info, err := s.CreateNetwork(c.Context(), localcloud.NetworkSpec{Name: args[0], CIDR: cidr, Port: port})
 			if err != nil {
 				return err
 			}
+			w.done()
 			if g.json {
 				return printJSON(c.OutOrStdout(), viewNetwork(info))
 			}
@@ -89,7 +92,10 @@ included. Deleting what is not there is no error.`,
 			if err != nil {
 				return err
 			}
-			if err := s.DeleteNetwork(c.Context(), args[0]); err != nil {
+			w := waiting(fmt.Sprintf("the nodes of network %q to end", args[0]))
+			err = s.DeleteNetwork(c.Context(), args[0])
+			w.done()
+			if err != nil {
 				return err
 			}
 			if g.json {
@@ -143,6 +149,13 @@ func wanted(check cobra.PositionalArgs) cobra.PositionalArgs {
 			return nil
 		}
 		line := strings.TrimSuffix(c.UseLine(), " [flags]")
-		return fmt.Errorf("%d arguments given, but it is: %s; see '%s --help'", len(args), line, c.CommandPath())
+		return fmt.Errorf("want '%s', got %s; see '%s --help'", line, counted(len(args), "argument"), c.CommandPath())
 	}
+}
+
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

@@ -117,6 +117,9 @@ func guestWord(g cluster.Guest) string {
 	case g.State == cluster.GuestExited && g.ExitCode != nil:
 		word = fmt.Sprintf("exited %d", *g.ExitCode)
 	}
+	if g.State == cluster.GuestWaiting && g.WaitsFor != "" {
+		word = "waits for " + g.WaitsFor
+	}
 	if g.Restarts > 0 {
 		word += fmt.Sprintf(" (%d restarts)", g.Restarts)
 	}

@@ -118,14 +118,16 @@ func run(ctx context.Context, g *globals, f *runFlags, argv []string) (int, erro
 	case config.KindClient:
 		return runClient(ctx, info, n)
 	case config.KindVM, config.KindFunction:
+		w := waiting(fmt.Sprintf("network %q to be up", info.Name))
 		client, err := store.Connect(ctx, info.Name)
+		w.done()
 		if err != nil {
 			return 0, err
 		}
 		if info, err = store.Network(info.Name); err != nil { // Connect may have restarted it
 			return 0, err
 		}
-		p := &platformRun{store: store, Launcher: launch.Launcher{Network: info, Client: client}, flags: f}
+		p := &platformRun{store: store, Launcher: launch.Launcher{Network: info, Client: client}, flags: f, json: g.json}
 		if f.detach {
 			return 0, p.detached(ctx, n)
 		}
@@ -217,6 +219,7 @@ type platformRun struct {
 	launch.Launcher
 	store    *localcloud.Store
 	flags    *runFlags
+	json     bool
 	function string // that this run has created
 }
 
@@ -296,15 +299,16 @@ func (p *platformRun) clean(ctx context.Context, wants []launch.Want) {
 }
 
 func (p *platformRun) detached(ctx context.Context, n config.Node) error {
-	p.Progress = func(waited time.Duration, missing []string) {
-		fmt.Fprintf(os.Stderr, "boxer: waiting %s for %s\n", waited, strings.Join(missing, ", "))
-	}
+	w := waiting(n.Name + " to run")
+	defer w.done()
+	p.Progress = func(_ time.Duration, missing []string) { w.now(strings.Join(missing, ", ")) }
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	wants, err := p.start(ctx, n)
 	if err == nil {
 		_, err = p.Wait(ctx, wants)
 	}
+	w.done()
 	if err != nil {
 		p.clean(ctx, wants)
 		var failure *launch.Failure
@@ -312,6 +316,13 @@ func (p *platformRun) detached(ctx context.Context, n config.Node) error {
 			return &exitError{failure.CannotRun, err}
 		}
 		return err
+	}
+	if p.json {
+		slots := make([]string, len(wants))
+		for i, w := range wants {
+			slots[i] = w.Slot
+		}
+		return printJSON(os.Stdout, slots)
 	}
 	for _, w := range wants {
 		fmt.Println(w.Slot)

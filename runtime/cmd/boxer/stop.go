@@ -40,7 +40,10 @@ A node that Terraform declares comes back with the next apply.`,
 			if err != nil {
 				return err
 			}
-			if err := stop(c.Context(), client, info.Name, args[0]); err != nil {
+			w := waiting(fmt.Sprintf("the guest of %s to end", args[0]))
+			err = stop(c.Context(), client, info.Name, args[0])
+			w.done()
+			if err != nil {
 				return err
 			}
 			if g.json {
