@@ -343,11 +343,8 @@ func (w *wait) timeout(missing []string, waited time.Duration) *Failure {
 			continue
 		}
 		f.Output = w.l.output(want.Slot)
-		switch {
-		case !ok:
+		if !ok {
 			f.Cause += fmt.Sprintf("; %s never joined the network", want.Slot)
-		case m.Guest.State == cluster.GuestWaiting:
-			f.Cause += fmt.Sprintf("; %s %s", want.Slot, Waits(m))
 		}
 		break
 	}
