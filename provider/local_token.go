@@ -29,6 +29,6 @@ func (p *localPlatform) JoinToken(_ context.Context, network, slot, service stri
 		return cluster.Token{}, err
 	}
 	return cluster.NewToken(secret, cluster.Token{
-		Network: network, Seeds: []string{info.SeedEndpoint}, Port: uint16(info.Port), Slot: slot, Service: service, Expires: expires,
+		Network: network, Seeds: info.SeedEndpoints, Port: uint16(info.Port), Slot: slot, Service: service, Expires: expires,
 	})
 }

@@ -155,7 +155,7 @@ func (p *localPlatform) Network(_ context.Context, name string) (networkStatus, 
 func statusOf(info localcloud.NetworkInfo) networkStatus {
 	return networkStatus{
 		CIDR: info.CIDR, Port: info.Port,
-		SeedEndpoints: []string{info.SeedEndpoint},
+		SeedEndpoints: info.SeedEndpoints,
 		SecretRef:     "file:" + info.SecretFile,
 	}
 }

@@ -111,7 +111,7 @@ func Observe(ctx context.Context, network localcloud.NetworkInfo) (*cluster.Sess
 	return cluster.Observe(ctx, cluster.Options{
 		Network: network.Name,
 		Secret:  secret,
-		Seeds:   []string{network.SeedEndpoint},
+		Seeds:   network.SeedEndpoints,
 		Logger:  zerolog.Nop(),
 	})
 }

@@ -245,7 +245,7 @@ func (c *Client) StopFunction(ctx context.Context, name string) error {
 func (c *Client) FunctionConfig(n config.Node) config.Node {
 	n.Version, n.Kind, n.Network = config.Version, config.KindFunction, c.info.Name
 	n.SecretRef = "file:" + hostSecretFile
-	n.SeedEndpoints = []string{fmt.Sprintf("%s:%d", addressAt(hostBase, seedIndex), c.info.Port)}
+	n.SeedEndpoints = c.info.seedAddresses()
 	n.Port, n.Site, n.UnderlayAddress = c.info.Port, "", ""
 	if n.LaunchToken == "" {
 		n.LaunchToken = rand.Text()
@@ -258,7 +258,7 @@ func (c *Client) FunctionConfig(n config.Node) config.Node {
 func (c *Client) ClientConfig(n config.Node) config.Node {
 	n.Version, n.Kind, n.Network = config.Version, config.KindClient, c.info.Name
 	n.SecretRef = "file:" + c.info.SecretFile
-	n.SeedEndpoints = []string{c.info.SeedEndpoint}
+	n.SeedEndpoints = c.info.SeedEndpoints
 	n.Reach = config.ReachSeeds
 	if n.LaunchToken == "" {
 		n.LaunchToken = rand.Text()

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
@@ -281,7 +282,7 @@ func tryDeleteHost(t *testing.T, c *Client) {
 	if err := c.DeleteHost(testContext(t), "short"); err != nil {
 		t.Errorf("deleting again: %v", err)
 	}
-	if err := c.DeleteHost(testContext(t), seedSlot); err == nil {
+	if err := c.DeleteHost(testContext(t), cluster.SeedName(0)); err == nil {
 		t.Error("the seed could be deleted")
 	}
 }

@@ -57,7 +57,7 @@ func (d *daemon) createHost(ctx context.Context, spec HostSpec, incoming string)
 	defer d.mu.Unlock()
 	if err != nil {
 		delete(d.hosts, node.Slot)
-		if node.Slot != seedSlot { // that one's state stays
+		if d.info.seedNumber(node.Slot) < 0 { // a seed's state stays
 			_ = removeAll(d.dir.join("hosts", node.Slot))
 		}
 		return Host{}, fmt.Errorf("host %q: %w", node.Slot, err)
@@ -86,9 +86,9 @@ func (d *daemon) completeVM(n config.Node) (config.Node, error) {
 		n.LaunchToken = rand.Text()
 	}
 	n.SecretRef = "file:" + hostSecretFile
-	n.SeedEndpoints = []string{d.seedAddress()}
-	if n.Kind == config.KindSeed {
-		n.SeedEndpoints = nil
+	n.SeedEndpoints = d.info.seedAddresses()
+	if n.Kind == config.KindSeed && len(n.SeedEndpoints) == 1 {
+		n.SeedEndpoints = nil // it knows itself
 	}
 	n.Site, n.Port, n.StateDir = vmSite, d.info.Port, hostStateDir
 	return config.New(n)
@@ -126,8 +126,8 @@ func (d *daemon) buildHost(ctx context.Context, n config.Node, incoming string) 
 		return nil, err
 	}
 	add := d.router.addHost
-	if n.Slot == seedSlot {
-		add = d.router.addSeed
+	if number := d.info.seedNumber(n.Slot); number >= 0 {
+		add = func() (*place, error) { return d.router.addSeed(number) }
 	}
 	at, err := add()
 	if err != nil {
@@ -270,7 +270,7 @@ func (d *daemon) deleteHost(slot string, logs bool) error {
 	if !ok {
 		return nil
 	}
-	if slot == seedSlot {
+	if d.info.seedNumber(slot) >= 0 {
 		return badRequest{fmt.Errorf("host %q is the network's seed: it goes with the network", slot)}
 	}
 	if h.box == nil {

@@ -14,11 +14,9 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 )
-
-// seedSlot is the slot of the seed the network runs.
-const seedSlot = "seed-0"
 
 // Between the end of the seed's host and the next; it doubles from the one to
 // the other while none lives longer.
@@ -83,12 +81,20 @@ func innerMain(dir netDir) error {
 		return err
 	}
 	go d.listenToOuter()
-	err = d.startSeed(ctx)
+	for number := range d.info.SeedEndpoints {
+		if err = d.startSeed(ctx, number); err != nil {
+			break
+		}
+	}
 	_ = control.send(controlPacket{Op: opReady, Error: errorText(err)}, nil)
 	if err == nil {
 		d.log.Info().Bool("rooted", d.rooted).Msg("up")
 		go d.keepLogs(ctx)
-		d.keepSeed(ctx)
+		var keeping sync.WaitGroup
+		for number := range d.info.SeedEndpoints {
+			keeping.Go(func() { d.keepSeed(ctx, number) })
+		}
+		keeping.Wait()
 	}
 	d.shutDown()
 	server.close()
@@ -104,7 +110,7 @@ func (d *daemon) setUp() (server *apiServer, setup bool, err error) {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return nil, true, fmt.Errorf("mount /proc: %w", err)
 	}
-	if d.router, err = newRouter(); err != nil {
+	if d.router, err = newRouter(len(d.info.SeedEndpoints)); err != nil {
 		return nil, true, err
 	}
 	secret, err := os.ReadFile(d.dir.join("secret"))
@@ -122,19 +128,19 @@ func (d *daemon) setUp() (server *apiServer, setup bool, err error) {
 	return server, false, err
 }
 
-// cleanUp removes what an earlier daemon's hosts left; the seed's state stays.
+// cleanUp removes what an earlier daemon's hosts left; the seeds' state stays.
 func (d *daemon) cleanUp() error {
 	d.dir.removeCgroups()
-	if err := d.emptyDir("incoming", ""); err != nil {
+	if err := d.emptyDir("incoming", func(string) bool { return false }); err != nil {
 		return err
 	}
-	return d.emptyDir("hosts", seedSlot)
+	return d.emptyDir("hosts", func(slot string) bool { return d.info.seedNumber(slot) >= 0 })
 }
 
-func (d *daemon) emptyDir(name, keep string) error {
+func (d *daemon) emptyDir(name string, keep func(string) bool) error {
 	entries, err := os.ReadDir(d.dir.join(name))
 	for _, e := range entries {
-		if e.Name() != keep {
+		if !keep(e.Name()) {
 			err = errors.Join(err, removeAll(d.dir.join(name, e.Name())))
 		}
 	}
@@ -188,15 +194,16 @@ func (d *daemon) listenOutside(ctx context.Context, address string) (*os.File, e
 	}
 }
 
-// startSeed starts the network's own seed.
-func (d *daemon) startSeed(ctx context.Context) error {
-	port := d.info.SeedEndpoint[strings.LastIndexByte(d.info.SeedEndpoint, ':')+1:]
+// startSeed starts one of the network's own seeds.
+func (d *daemon) startSeed(ctx context.Context, number int) error {
+	endpoint := d.info.SeedEndpoints[number]
+	port := endpoint[strings.LastIndexByte(endpoint, ':')+1:]
 	var hostPort int
 	if _, err := fmt.Sscan(port, &hostPort); err != nil {
-		return fmt.Errorf("seed endpoint %q: %w", d.info.SeedEndpoint, err)
+		return fmt.Errorf("seed endpoint %q: %w", endpoint, err)
 	}
 	_, err := d.createHost(ctx, HostSpec{Config: config.Node{
-		Network: d.info.Name, Kind: config.KindSeed, Slot: seedSlot, CIDR: d.info.CIDR,
+		Network: d.info.Name, Kind: config.KindSeed, Slot: cluster.SeedName(number), CIDR: d.info.CIDR,
 		Publish: []config.Publish{{Port: d.info.Port, HostPort: hostPort}},
 	}}, "")
 	if err != nil {
@@ -205,13 +212,13 @@ func (d *daemon) startSeed(ctx context.Context) error {
 	return nil
 }
 
-// keepSeed starts the seed's host again whenever it ends, until ctx does: without
+// keepSeed starts a seed's host again whenever it ends, until ctx does: without
 // a seed the network takes no new members, and nobody else would replace it.
-func (d *daemon) keepSeed(ctx context.Context) {
+func (d *daemon) keepSeed(ctx context.Context, number int) {
 	pause := seedPause
 	for {
 		d.mu.Lock()
-		seed := d.hosts[seedSlot]
+		seed := d.hosts[cluster.SeedName(number)]
 		d.mu.Unlock()
 		if seed != nil && seed.box != nil {
 			select {
@@ -219,7 +226,7 @@ func (d *daemon) keepSeed(ctx context.Context) {
 				return
 			case <-seed.box.gone:
 			}
-			d.log.Error().Str("why", seed.box.failure()).Msg("the seed's host ended; starting it again")
+			d.log.Error().Str("why", seed.box.failure()).Msg("a seed's host ended; starting it again")
 			if seed.box.ended.Sub(seed.record.Started) > maxSeedPause {
 				pause = seedPause
 			}
@@ -230,7 +237,7 @@ func (d *daemon) keepSeed(ctx context.Context) {
 		case <-time.After(pause):
 			pause = min(2*pause, maxSeedPause)
 		}
-		if err := d.startSeed(ctx); err != nil {
+		if err := d.startSeed(ctx, number); err != nil {
 			d.log.Error().Err(err).Msg("start the seed again")
 		}
 	}
@@ -264,7 +271,21 @@ func (d *daemon) mapIDs() (uid, gid int) {
 	return 0, 0
 }
 
-// seedAddress is where nodes inside find the seed.
-func (d *daemon) seedAddress() string {
-	return fmt.Sprintf("%s:%d", addressAt(hostBase, seedIndex), d.info.Port)
+// seedAddresses are where nodes inside find the seeds.
+func (n NetworkInfo) seedAddresses() []string {
+	all := make([]string, len(n.SeedEndpoints))
+	for i := range all {
+		all[i] = fmt.Sprintf("%s:%d", addressAt(hostBase, seedIndex+i), n.Port)
+	}
+	return all
+}
+
+// seedNumber tells which of the network's seeds has this slot; -1: none.
+func (n NetworkInfo) seedNumber(slot string) int {
+	for i := range n.SeedEndpoints {
+		if slot == cluster.SeedName(i) {
+			return i
+		}
+	}
+	return -1
 }

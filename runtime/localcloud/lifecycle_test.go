@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/boxer-overlay/boxer/layer"
+	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
@@ -177,7 +178,7 @@ func TestDaemonDies(t *testing.T) {
 					return
 				}
 				defer c.Close()
-				if hosts, err := c.Hosts(testContext(t)); err != nil || len(hosts) != 1 || hosts[0].Slot != seedSlot {
+				if hosts, err := c.Hosts(testContext(t)); err != nil || len(hosts) != 1 || hosts[0].Slot != cluster.SeedName(0) {
 					t.Errorf("hosts after the restart: %+v %v", hosts, err)
 				}
 				if _, err := c.Function(testContext(t), "f"); err != nil {
@@ -186,7 +187,7 @@ func TestDaemonDies(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		starts, err := os.ReadFile(c.dir.join("hosts", seedSlot, "state", "starts"))
+		starts, err := os.ReadFile(c.dir.join("hosts", cluster.SeedName(0), "state", "starts"))
 		if want := strings.Repeat(".", try+2); err != nil || string(starts) != want {
 			t.Errorf("the seed's state: %q, %v, want %q", starts, err, want)
 		}

@@ -33,7 +33,7 @@ var (
 const (
 	hostCount = 126 << 8
 	natCount  = 127 << 8
-	seedIndex = 1 // of the seed's host
+	seedIndex = 1 // of seed-0's host; the other seeds follow
 )
 
 // addressAt is base + index.
@@ -266,10 +266,11 @@ func ipNet(p netip.Prefix) *net.IPNet {
 type router struct {
 	side
 	hosts, nats *indexes
+	seeds       int
 }
 
 // newRouter turns the calling process's network namespace into the router.
-func newRouter() (*router, error) {
+func newRouter(seeds int) (*router, error) {
 	// Unreachable addresses answer at once and always, whatever the rate.
 	err := writeSysctls(noIPv6, map[string]string{"net/ipv4/ip_forward": "1", "net/ipv4/icmp_ratelimit": "0"})
 	if err != nil {
@@ -284,8 +285,10 @@ func newRouter() (*router, error) {
 		_ = ns.Close()
 		return nil, err
 	}
-	r := &router{side: s, hosts: newIndexes(hostCount - 1), nats: newIndexes(natCount - 1)}
-	_, _ = r.hosts.take() // the first, seedIndex, is kept for the seed
+	r := &router{side: s, hosts: newIndexes(hostCount - 1), nats: newIndexes(natCount - 1), seeds: seeds}
+	for range seeds {
+		_, _ = r.hosts.take() // the first, from seedIndex on, are kept for the seeds
+	}
 	if err = s.loopbackUp(); err == nil {
 		var lo netlink.Link
 		if lo, err = s.h.LinkByName("lo"); err == nil {
@@ -315,8 +318,8 @@ func (r *router) addHost() (*place, error) {
 	return r.plugHost(index)
 }
 
-// addSeed connects the seed's host, always at the address every node knows it by.
-func (r *router) addSeed() (*place, error) { return r.plugHost(seedIndex) }
+// addSeed connects a seed's host, always at the address every node knows it by.
+func (r *router) addSeed(number int) (*place, error) { return r.plugHost(seedIndex + number) }
 
 func (r *router) plugHost(index int) (*place, error) {
 	p := &place{address: addressAt(hostBase, index)}
@@ -335,7 +338,7 @@ func (r *router) plugHost(index int) (*place, error) {
 	p.release = sync.OnceFunc(func() {
 		r.unplug(fmt.Sprintf("vm%d", index))
 		s.close()
-		if index != seedIndex {
+		if index >= seedIndex+r.seeds {
 			r.hosts.release(index)
 		}
 	})

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -70,7 +71,13 @@ func (spec *NetworkSpec) complete() error {
 	if spec.Port == 0 {
 		spec.Port = config.DefaultPort
 	}
+	if spec.Seeds == 0 {
+		spec.Seeds = 1
+	}
 	if err := config.CheckName(spec.Name); err != nil {
+		return err
+	}
+	if err := config.CheckSeedCount(spec.Seeds); err != nil {
 		return err
 	}
 	if spec.Port < 1 || spec.Port > 65535 {
@@ -116,13 +123,13 @@ func (s *Store) prepare(ctx context.Context, d netDir, spec NetworkSpec) (Networ
 	if err != nil {
 		return NetworkInfo{}, err
 	}
-	seedPort, err := freePort()
+	endpoints, err := freeEndpoints(spec.Seeds)
 	if err != nil {
 		return NetworkInfo{}, err
 	}
 	info := NetworkInfo{
 		Name: spec.Name, CIDR: spec.CIDR, Port: spec.Port, MachineID: machine, Created: time.Now().UTC().Truncate(time.Second),
-		SeedEndpoint: fmt.Sprintf("127.0.0.1:%d", seedPort), SecretFile: d.join("secret"), Directory: string(d),
+		SeedEndpoint: endpoints[0], SeedEndpoints: endpoints, SecretFile: d.join("secret"), Directory: string(d),
 	}
 	err = s.underLock(ctx, func() error {
 		if info.Runtime, err = s.installRuntime(); err != nil {
@@ -142,7 +149,22 @@ func (s *Store) prepare(ctx context.Context, d netDir, spec NetworkSpec) (Networ
 	return info, renameio.WriteFile(info.SecretFile, []byte(secret), 0o600)
 }
 
-// freePort finds a port for the seed, which is kept for the network's life. It
+// freeEndpoints finds a place on this machine for each seed.
+func freeEndpoints(count int) ([]string, error) {
+	var all []string
+	for len(all) < count {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		if endpoint := fmt.Sprintf("127.0.0.1:%d", port); !slices.Contains(all, endpoint) {
+			all = append(all, endpoint)
+		}
+	}
+	return all, nil
+}
+
+// freePort finds a port for a seed, which is kept for the network's life. It
 // looks below the ports the kernel gives to outgoing connections, one of which
 // could hold the port when the daemon is started again.
 func freePort() (int, error) {

@@ -165,7 +165,7 @@ func (d netDir) stopDaemon(ctx context.Context) error {
 	return fmt.Errorf("the daemon (process %d) does not end: kill it and retry", p.Outer.PID)
 }
 
-// waitSeed waits until the seed admits members.
+// waitSeed waits until a seed admits members.
 func (s *Store) waitSeed(ctx context.Context, info NetworkInfo) error {
 	secret, err := os.ReadFile(info.SecretFile)
 	if err != nil {
@@ -181,25 +181,40 @@ func (s *Store) waitSeed(ctx context.Context, info NetworkInfo) error {
 		if err == nil {
 			return nil
 		}
-		if host, hostErr := client.Host(ctx, seedSlot); hostErr == nil && host.State == HostExited {
-			return fmt.Errorf("the seed ended: %s: %s", host.Error, lastLines(client.NodeLogPath(seedSlot)))
+		if err := client.endedSeeds(ctx); err != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the seed at %s admits nobody: %w: the end of %s: %s", info.SeedEndpoint, err,
-				client.NodeLogPath(seedSlot), lastLines(client.NodeLogPath(seedSlot)))
+			log := client.NodeLogPath(cluster.SeedName(0))
+			return fmt.Errorf("the seed at %s admits nobody: %w: the end of %s: %s", info.SeedEndpoint, err, log, lastLines(log))
 		case <-time.After(pause):
 			pause = min(2*pause, 200*time.Millisecond)
 		}
 	}
 }
 
-// observe asks the seed for its members, once.
+// endedSeeds says why seeds ended, if those that are left are no majority.
+func (c *Client) endedSeeds(ctx context.Context) error {
+	var ended []error
+	for i := range c.info.SeedEndpoints {
+		slot := cluster.SeedName(i)
+		if host, err := c.Host(ctx, slot); err == nil && host.State == HostExited {
+			ended = append(ended, fmt.Errorf("the seed ended: %s: %s", host.Error, lastLines(c.NodeLogPath(slot))))
+		}
+	}
+	if 2*len(ended) < len(c.info.SeedEndpoints) {
+		return nil
+	}
+	return errors.Join(ended...)
+}
+
+// observe asks the seeds for their members, once.
 func observe(ctx context.Context, info NetworkInfo, secret []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	session, err := cluster.Observe(ctx, cluster.Options{
-		Network: info.Name, Secret: secret, Seeds: []string{info.SeedEndpoint}, Logger: zerolog.Nop(),
+		Network: info.Name, Secret: secret, Seeds: info.SeedEndpoints, Logger: zerolog.Nop(),
 	})
 	if err != nil {
 		return err

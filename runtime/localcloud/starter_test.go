@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
@@ -98,7 +99,7 @@ func TestInterruptedCreate(t *testing.T) {
 func TestSeedHostDies(t *testing.T) {
 	t.Parallel()
 	c := testNetwork(t, testStore(t), "shop")
-	before, err := c.Host(testContext(t), seedSlot)
+	before, err := c.Host(testContext(t), cluster.SeedName(0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,7 @@ func TestSeedHostDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 1000 {
-		after, err := c.Host(testContext(t), seedSlot)
+		after, err := c.Host(testContext(t), cluster.SeedName(0))
 		if err == nil && after.State == HostRunning && after.PID != before.PID {
 			if after.UnderlayAddress != before.UnderlayAddress {
 				t.Errorf("it moved from %s to %s", before.UnderlayAddress, after.UnderlayAddress)
@@ -151,7 +152,7 @@ func TestOneHolder(t *testing.T) {
 		}
 	}
 	output(t, c, "work-0", "precious")
-	if _, err := os.Stat(c.NodeLogPath(seedSlot)); err != nil {
+	if _, err := os.Stat(c.NodeLogPath(cluster.SeedName(0))); err != nil {
 		t.Error(err)
 	}
 

@@ -188,6 +188,9 @@ func (d netDir) info() (NetworkInfo, error) {
 		return NetworkInfo{}, fmt.Errorf("network %q: %w", d.name(), err)
 	}
 	info.Directory = string(d)
+	if len(info.SeedEndpoints) == 0 {
+		info.SeedEndpoints = []string{info.SeedEndpoint}
+	}
 	info.Alive, info.PID = false, 0
 	if p, err := d.daemon(); err == nil && p.Outer.alive() {
 		info.Alive, info.PID = true, p.Outer.PID

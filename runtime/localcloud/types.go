@@ -33,21 +33,25 @@ type NetworkSpec struct {
 	CIDR   string // default config.DefaultCIDR
 	Port   int    // overlay port, default config.DefaultPort
 	Secret []byte // nil: generated
+	Seeds  int    // of its own, 1 (default) or 3
 }
 
 // NetworkInfo is what the state directory knows of a network.
 type NetworkInfo struct {
-	Name         string    `json:"name"`
-	CIDR         string    `json:"cidr"`
-	Port         int       `json:"port"`          // overlay port
-	SeedEndpoint string    `json:"seed_endpoint"` // of the seed, for clients on this machine
-	SecretFile   string    `json:"secret_file"`   // path, mode 0600
-	MachineID    string    `json:"machine_id"`
-	Runtime      string    `json:"runtime"` // SHA-256 of the layer zip it was made with
-	Created      time.Time `json:"created"`
-	Directory    string    `json:"directory"`
-	Alive        bool      `json:"alive"` // its daemon runs
-	PID          int       `json:"pid"`   // of the daemon, 0 when it does not run
+	Name         string `json:"name"`
+	CIDR         string `json:"cidr"`
+	Port         int    `json:"port"`          // overlay port
+	SeedEndpoint string `json:"seed_endpoint"` // of seed-0, for clients on this machine
+	// SeedEndpoints are those of seed-0, seed-1, ...; a network of an earlier
+	// version has only the one above.
+	SeedEndpoints []string  `json:"seed_endpoints"`
+	SecretFile    string    `json:"secret_file"` // path, mode 0600
+	MachineID     string    `json:"machine_id"`
+	Runtime       string    `json:"runtime"` // SHA-256 of the layer zip it was made with
+	Created       time.Time `json:"created"`
+	Directory     string    `json:"directory"`
+	Alive         bool      `json:"alive"` // its daemon runs
+	PID           int       `json:"pid"`   // of the daemon, 0 when it does not run
 }
 
 // States of a host.

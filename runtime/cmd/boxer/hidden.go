@@ -105,7 +105,7 @@ func runFunction() int {
 func asClient(info localcloud.NetworkInfo, n config.Node) config.Node {
 	n.Network = info.Name
 	n.SecretRef = "file:" + info.SecretFile
-	n.SeedEndpoints = []string{info.SeedEndpoint}
+	n.SeedEndpoints = info.SeedEndpoints
 	n.Reach = config.ReachSeeds
 	n.Port = info.Port
 	return n

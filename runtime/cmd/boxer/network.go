@@ -22,6 +22,8 @@ type networkView struct {
 	SeedEndpoint string `json:"seed_endpoint"`
 	SecretRef    string `json:"secret_ref"`
 	PID          int    `json:"pid,omitempty"`
+
+	SeedEndpoints []string `json:"seed_endpoints"`
 }
 
 func viewNetwork(n localcloud.NetworkInfo) networkView {
@@ -29,7 +31,7 @@ func viewNetwork(n localcloud.NetworkInfo) networkView {
 	if n.Alive {
 		state = "running"
 	}
-	return networkView{n.Name, n.CIDR, n.Port, state, n.SeedEndpoint, "file:" + n.SecretFile, n.PID}
+	return networkView{n.Name, n.CIDR, n.Port, state, n.SeedEndpoint, "file:" + n.SecretFile, n.PID, n.SeedEndpoints}
 }
 
 func networkCommand(g *globals) *cobra.Command {
@@ -44,13 +46,17 @@ func networkCommand(g *globals) *cobra.Command {
 
 func networkCreate(g *globals) *cobra.Command {
 	var cidr string
-	var port int
+	var port, seeds int
 	cmd := &cobra.Command{
 		Use:   "create NAME",
-		Short: "Create a network and start its seed",
+		Short: "Create a network and start its seeds",
 		Long: `Create a network and start its seed. Networks made here and by Terraform are the
-same networks, as long as both use one state directory.`,
+same networks, as long as both use one state directory.
+
+With three seeds, nodes can join and come back while one of them is away. What
+runs already needs no seed.`,
 		Example: `  boxer network create shop
+  boxer network create bank --seeds 3
   boxer network create lab --cidr 100.90.0.0/16 --port 7800`,
 		Args:              exactArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -61,7 +67,7 @@ same networks, as long as both use one state directory.`,
 			}
 			w := waiting(fmt.Sprintf("network %q to be up", args[0]))
 			defer w.done()
-			info, err := s.CreateNetwork(c.Context(), localcloud.NetworkSpec{Name: args[0], CIDR: cidr, Port: port})
+			info, err := s.CreateNetwork(c.Context(), localcloud.NetworkSpec{Name: args[0], CIDR: cidr, Port: port, Seeds: seeds})
 			if err != nil {
 				return err
 			}
@@ -69,11 +75,16 @@ same networks, as long as both use one state directory.`,
 			if g.json {
 				return printJSON(c.OutOrStdout(), viewNetwork(info))
 			}
-			fmt.Fprintf(c.OutOrStdout(), "network %s is up: %s, seed at %s\n", info.Name, info.CIDR, info.SeedEndpoint)
+			word := "seed"
+			if len(info.SeedEndpoints) > 1 {
+				word = "seeds"
+			}
+			fmt.Fprintf(c.OutOrStdout(), "network %s is up: %s, %s at %s\n", info.Name, info.CIDR, word, strings.Join(info.SeedEndpoints, ", "))
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&cidr, "cidr", config.DefaultCIDR, "overlay network, IPv4, /8 to /28")
+	cmd.Flags().IntVar(&seeds, "seeds", 1, "how many seeds the network runs: 1, or 3 that keep one state")
 	cmd.Flags().IntVar(&port, "port", config.DefaultPort, "overlay port of every node, 1 to 65535")
 	return cmd
 }

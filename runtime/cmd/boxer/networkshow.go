@@ -4,12 +4,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 	"github.com/boxer-overlay/boxer/runtime/launch"
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
@@ -22,8 +25,19 @@ type networkDetails struct {
 	Created   time.Time             `json:"created"`
 	Directory string                `json:"directory"`
 	Log       string                `json:"log"` // of its daemon
+	Seeds     []seedView            `json:"seeds,omitempty"`
 	Nodes     map[string]int        `json:"nodes,omitempty"`
 	Functions []localcloud.Function `json:"functions,omitempty"`
+	Problem   string                `json:"problem,omitempty"` // why Nodes is not known
+}
+
+// seedView is one seed of a network that has several.
+type seedView struct {
+	Slot     string `json:"slot"`
+	Endpoint string `json:"endpoint"`
+	State    string `json:"state"` // of its host
+	Leader   bool   `json:"leader"`
+	Error    string `json:"error,omitempty"`
 }
 
 func networkShow(g *globals) *cobra.Command {
@@ -65,16 +79,52 @@ func (d *networkDetails) ask(ctx context.Context, s *localcloud.Store, info loca
 	if d.Functions, err = client.Functions(ctx); err != nil {
 		return err
 	}
+	if err := d.askSeeds(ctx, client); err != nil {
+		return err
+	}
 	session, err := launch.Observe(ctx, info)
 	if err != nil {
+		if len(d.Seeds) > 0 {
+			d.Problem = err.Error() // the seeds' states say more
+			return nil
+		}
 		return err
 	}
 	defer session.Close()
 	d.Nodes = map[string]int{}
 	for _, m := range session.Members() {
 		d.Nodes[m.Kind]++
+		for i := range d.Seeds {
+			d.Seeds[i].Leader = d.Seeds[i].Leader || m.Leader && m.Slot == d.Seeds[i].Slot
+		}
 	}
 	return nil
+}
+
+// askSeeds lists the seeds, if there are several.
+func (d *networkDetails) askSeeds(ctx context.Context, client *localcloud.Client) error {
+	if len(d.SeedEndpoints) < 2 {
+		return nil
+	}
+	for i, endpoint := range d.SeedEndpoints {
+		host, err := client.Host(ctx, cluster.SeedName(i))
+		if errors.Is(err, localcloud.ErrNotFound) {
+			host, err = localcloud.Host{Slot: cluster.SeedName(i), State: localcloud.HostExited}, nil
+		}
+		if err != nil {
+			return err
+		}
+		d.Seeds = append(d.Seeds, seedView{Slot: host.Slot, Endpoint: endpoint, State: host.State, Error: host.Error})
+	}
+	return nil
+}
+
+func (v seedView) String() string {
+	text := fmt.Sprintf("%s %s", v.Slot, v.State)
+	if v.Leader {
+		text += ", leads"
+	}
+	return text + ", " + v.Endpoint
 }
 
 func (d *networkDetails) table() table {
@@ -83,10 +133,18 @@ func (d *networkDetails) table() table {
 	row("STATE", d.State)
 	row("CIDR", d.CIDR)
 	row("PORT", strconv.Itoa(d.Port))
-	row("SEED", d.SeedEndpoint)
+	if len(d.Seeds) == 0 {
+		row("SEED", strings.Join(d.SeedEndpoints, ", "))
+	}
+	for _, seed := range d.Seeds {
+		row("SEED", seed.String())
+	}
 	row("CREATED", d.Created.Local().Format(time.DateTime))
 	row("SECRET", d.SecretRef)
 	row("LOG", d.Log)
+	if d.Problem != "" {
+		row("NODES", "not known: "+d.Problem)
+	}
 	for _, kind := range []string{config.KindSeed, config.KindVM, config.KindFunction, config.KindContainer, config.KindClient} {
 		if n := d.Nodes[kind]; n > 0 {
 			row("NODES", fmt.Sprintf("%d %s", n, kind))

@@ -72,12 +72,15 @@ func viewNodes(members []cluster.Member, now time.Time) view {
 		{title: "UNDERLAY", fixed: true, optional: true}, {title: "NAT", fixed: true, optional: true},
 	}}
 	for _, m := range members {
-		underlay := "-"
+		guest, underlay := guestWord(m.Guest), "-"
+		if m.Leader {
+			guest = "leads" // a seed has no guest
+		}
 		if m.UnderlayAddress.IsValid() {
 			underlay = m.UnderlayAddress.String()
 		}
 		t.rows = append(t.rows, []string{
-			strconv.FormatUint(uint64(m.ID), 10), m.Slot, m.Kind, m.State, m.OverlayAddress.String(), guestWord(m.Guest),
+			strconv.FormatUint(uint64(m.ID), 10), m.Slot, m.Kind, m.State, m.OverlayAddress.String(), guest,
 			age(now.Sub(m.Since)), m.Service, ports(m.Listeners), underlay, m.NAT,
 		})
 	}

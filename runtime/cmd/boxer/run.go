@@ -274,7 +274,7 @@ func (p *platformRun) start(ctx context.Context, n config.Node) ([]launch.Want, 
 // filled is n with what only the platform knows, so that it can be checked here.
 func (p *platformRun) filled(n config.Node) config.Node {
 	n.SecretRef = "file:" + p.Network.SecretFile
-	n.SeedEndpoints = []string{p.Network.SeedEndpoint}
+	n.SeedEndpoints = p.Network.SeedEndpoints
 	return n
 }
 
