@@ -130,6 +130,7 @@ func (c *cloud) client(network string) *localcloud.Client {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	client.Locate = true
 	c.t.Cleanup(client.Close)
 	return client
 }

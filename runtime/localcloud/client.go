@@ -22,6 +22,10 @@ import (
 
 // Client talks to the daemon of one network. It is safe for concurrent use.
 type Client struct {
+	// Locate also fills in the machine pids of hosts and invocations. It reads all
+	// of /proc for each question: whoever asks for many nodes has no time for it.
+	Locate bool
+
 	info NetworkInfo
 	dir  netDir
 	http *http.Client
@@ -183,6 +187,9 @@ func (c *Client) withMachinePIDs(list []Host) []Host {
 }
 
 func (c *Client) machinePIDs() map[int]int {
+	if !c.Locate {
+		return nil
+	}
 	p, err := c.dir.daemon()
 	if err != nil {
 		return nil

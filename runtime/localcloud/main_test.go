@@ -110,6 +110,7 @@ func testNetwork(t *testing.T, s *Store, name string) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.Locate = true
 	t.Cleanup(c.Close)
 	return c
 }

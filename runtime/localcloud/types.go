@@ -74,7 +74,7 @@ type Host struct {
 	Kind            string    `json:"kind"`
 	State           string    `json:"state"`
 	PID             int       `json:"pid"`         // of its init, as the daemon sees it
-	MachinePID      int       `json:"machine_pid"` // of its init, as this machine sees it; 0 when gone
+	MachinePID      int       `json:"machine_pid"` // of its init, as this machine sees it, if Client.Locate; 0 when gone
 	UnderlayAddress string    `json:"underlay_address"`
 	LaunchID        string    `json:"launch_id"`
 	Error           string    `json:"error,omitempty"` // why it ended
@@ -132,7 +132,7 @@ type Invocation struct {
 	State      string    `json:"state"`
 	Error      string    `json:"error,omitempty"`
 	PID        int       `json:"pid"`         // of the sandbox's init, as the daemon sees it
-	MachinePID int       `json:"machine_pid"` // as this machine sees it; 0 when gone
+	MachinePID int       `json:"machine_pid"` // as this machine sees it, if Client.Locate; 0 when gone
 	NATAddress string    `json:"nat_address"` // what the sandbox's connections come from
 	Started    time.Time `json:"started"`
 	Ended      time.Time `json:"ended,omitzero"`
