@@ -19,6 +19,7 @@ export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build demo screenshot test test-c test-go bench bench-docs conformance fuzz fuzz-go fuzz-calls lint docs man clean
+.PHONY: test-opentofu scale docs-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,7 +57,7 @@ demo: ## run the quickstart from nothing to nothing and show what happened
 	@$(MAKE) --no-print-directory build
 	@examples/quickstart/demo.sh
 
-test: deps build test-c test-go ## every test: C, Go, end to end, provider
+test: deps build docs-check test-c test-go ## every test: C, Go, end to end, provider
 
 test-c:
 	$(MAKE) -C lib test
@@ -66,6 +67,13 @@ test-c:
 test-go:
 	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin go test -race -timeout 25m ./...
 	go vet ./...
+
+scale: deps build ## plan 200 nodes in 5 s, apply and destroy 50 in 60 s each: needs the machine for itself
+	BOXER_SCALE=1 BOXER_BIN=$(CURDIR)/bin go test -count=1 -timeout 10m -run 'ManyNodes$$' -v ./provider
+
+test-opentofu: deps build ## the provider's tests with OpenTofu, built from source once
+	@tools/deps.sh opentofu
+	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin TF_ACC_TERRAFORM_PATH=$(CURDIR)/tools/bin/tofu go test -race -count=1 -timeout 25m ./provider
 
 bench: deps build ## measure ratios against native in one run: a table, bench/bench.json and a plot
 	@mkdir -p bench
@@ -104,9 +112,13 @@ lint: ## golangci-lint, gofmt, vet, clang-format
 	tools/bin/golangci-lint run ./...
 
 docs: build ## regenerate the reference pages: the provider's, and of the process monitor
-	lib/interposition.sh > docs/interposition.md
 	@tools/deps.sh docs
 	tools/docs.sh
+
+
+docs-check: build ## fail if a reference page is not as `make docs` would write it
+	@tools/deps.sh docs
+	tools/docs.sh --check
 
 screenshot: build ## make the picture of the dashboard in docs/ anew
 	@tools/deps.sh test

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs what the named purposes need (build, test, conformance, demo, fuzz, lint,
-# docs), and says what and why. Does nothing when everything is there.
+# docs, opentofu), and says what and why. Does nothing when everything is there.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -97,13 +97,25 @@ if ! command -v go >/dev/null && ! [ -x /usr/local/go/bin/go ] && ! [ -x tools/b
     ln -sf go-dist/go/bin/go tools/bin/go
 fi
 
+build_tofu() { # build_tofu WHY
+    say "$1: building OpenTofu from its Go module, once (some minutes)"
+    mkdir -p tools/bin
+    release=$(awk '$1 == "github.com/opentofu/opentofu" {print substr($2, 2)}' tools/tofu/go.mod)
+    (cd tools/tofu && CGO_ENABLED=0 go build -trimpath -ldflags "-X github.com/opentofu/opentofu/version.dev=no" \
+        -o ../bin/tofu github.com/opentofu/opentofu/cmd/tofu)
+    tools/bin/tofu version | head -n 1 | grep -qF "$release" || { say "tools/bin/tofu is not OpenTofu $release"; exit 1; }
+}
+
 for purpose in "$@"; do
     case $purpose in
     demo | test)
         if ! command -v terraform >/dev/null && ! command -v tofu >/dev/null && ! [ -x tools/bin/tofu ]; then
-            say "neither terraform nor tofu is installed: building OpenTofu from its Go module, once (some minutes)"
-            mkdir -p tools/bin
-            (cd tools/tofu && CGO_ENABLED=0 go build -trimpath -o ../bin/tofu github.com/opentofu/opentofu/cmd/tofu)
+            build_tofu "neither terraform nor tofu is installed"
+        fi
+        ;;
+    opentofu)
+        if ! [ -x tools/bin/tofu ] || [ tools/tofu/go.sum -nt tools/bin/tofu ]; then
+            build_tofu "the tests with OpenTofu need it"
         fi
         ;;
     lint)
@@ -114,7 +126,8 @@ for purpose in "$@"; do
         fi
         ;;
     docs)
-        if ! [ -x tools/bin/tfplugindocs ]; then
+        if ! [ -x tools/bin/tfplugindocs ] || [ tools/go.sum -nt tools/bin/tfplugindocs ]; then
+            say "building tfplugindocs from its Go module, once"
             mkdir -p tools/bin
             (cd tools && CGO_ENABLED=0 go build -trimpath -o bin/tfplugindocs github.com/hashicorp/terraform-plugin-docs/cmd/tfplugindocs)
         fi
