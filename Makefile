@@ -115,7 +115,6 @@ docs: build ## regenerate the reference pages: the provider's, and of the proces
 	@tools/deps.sh docs
 	tools/docs.sh
 
-
 docs-check: build ## fail if a reference page is not as `make docs` would write it
 	@tools/deps.sh docs
 	tools/docs.sh --check
