@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -46,7 +47,7 @@ func TestHoldGivesNoEventUntilReleased(t *testing.T) {
 					}
 				}
 				local := netip.AddrPortFrom(g.local.Addr().Unmap(), g.local.Port())
-				near, err := h.release(context.Background(), local)
+				near, err := h.release(context.Background(), local, connecting)
 				must(t, err)
 				if nonblock {
 					if got := g.events(time.Second); got != unix.POLLOUT {
@@ -71,7 +72,7 @@ func TestReleaseWaitsForTheGuestToConnect(t *testing.T) {
 	g := newGuest(t, false, true)
 	connected := make(chan error)
 	time.AfterFunc(100*time.Millisecond, func() { connected <- g.connect(h.addr) })
-	near, err := h.release(context.Background(), g.local)
+	near, err := h.release(context.Background(), g.local, connecting)
 	<-connected
 	must(t, err)
 	near.Close()
@@ -79,8 +80,61 @@ func TestReleaseWaitsForTheGuestToConnect(t *testing.T) {
 	idle := newGuest(t, false, true)
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := h.release(ctx, idle.local); err == nil {
+	if _, err := h.release(ctx, idle.local, connecting); err == nil {
 		t.Error("released a guest that does not connect")
+	}
+}
+
+// connecting is what a kernel says that cannot tell.
+func connecting(netip.AddrPort, netip.AddrPort) bool { return true }
+
+// A guest that sends and goes before anybody looks: what it sent arrives, and
+// then its reset.
+func TestReleaseKeepsWhatAGoneGuestSent(t *testing.T) {
+	newNetwork(t)
+	for n := range uint32(50) {
+		h, err := dig(100 + n)
+		must(t, err)
+		g := newGuest(t, false, false)
+		sent := make(chan error, 1)
+		go func() {
+			sent <- g.connect(h.addr)
+			unix.Write(g.fd, []byte("hello"))
+			unix.SetsockoptLinger(g.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+			g.close()
+			close(sent)
+		}()
+		near, err := h.release(context.Background(), g.local, connecting)
+		must(t, err)
+		must(t, <-sent)
+		<-sent
+		near.SetDeadline(time.Now().Add(5 * time.Second))
+		if got, err := io.ReadAll(near); string(got) != "hello" {
+			t.Errorf("read %q, %v", got, err)
+		}
+		near.Close()
+		h.close()
+	}
+}
+
+// The port of a guest's socket that is gone may be a listener's by now, which
+// is left alone.
+func TestReleaseIsForNobodyElse(t *testing.T) {
+	newNetwork(t)
+	h, err := dig(200)
+	must(t, err)
+	defer h.close()
+	g := newGuest(t, false, true)
+	must(t, unix.Listen(g.fd, 1))
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	gone := func(local, peer netip.AddrPort) bool { return local != g.local || peer != h.addr }
+	if near, err := h.release(ctx, g.local, gone); err == nil {
+		near.Close()
+		t.Error("a listener was taken for a guest that connects")
+	}
+	if _, _, err := unix.Accept(g.fd); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("accept: %v, want EAGAIN", err)
 	}
 }
 

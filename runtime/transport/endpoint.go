@@ -102,14 +102,23 @@ func ended(fd int) bool {
 // adopt gives a connection to the Go runtime's poller, and to its user.
 func (l *Layer) adopt(fd int, use func(*net.TCPConn)) {
 	if !l.spawn(func() {
-		file := os.NewFile(uintptr(fd), "connection")
-		defer file.Close()
-		if conn, err := net.FileConn(file); err == nil {
-			use(conn.(*net.TCPConn))
+		if conn, err := pollable(fd); err == nil {
+			use(conn)
 		}
 	}) {
 		raw.Close(fd)
 	}
+}
+
+// pollable takes a connection over.
+func pollable(fd int) (*net.TCPConn, error) {
+	file := os.NewFile(uintptr(fd), "connection")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.TCPConn), nil
 }
 
 // examine takes a preface off the connection and checks it.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/raw"
 	"golang.org/x/sys/unix"
 )
 
@@ -98,36 +99,73 @@ func (h *hole) close() {
 }
 
 // release connects to the guest's socket from the hole's address: both sides
-// open at the same time. Until the guest has connected itself it is refused;
-// descriptors that are short now may not be in a moment.
-func (h *hole) release(ctx context.Context, guest netip.AddrPort) (*net.TCPConn, error) {
+// open at the same time. It waits until the guest has connected itself, for a
+// socket that is gone may have left its port to a listener; descriptors that are
+// short now may not be in a moment.
+func (h *hole) release(ctx context.Context, guest netip.AddrPort, connecting func(local, peer netip.AddrPort) bool) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, releaseWait)
 	defer cancel()
-	share := func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		if e := raw.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-		}); e != nil {
-			return e
-		}
-		return err
-	}
-	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(h.addr), Control: share, KeepAlive: -1}
-	d.SetMultipathTCP(false)
+	err := errors.New("it does not connect")
 	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
-		conn, err := d.DialContext(ctx, "tcp4", guest.String())
-		if err == nil {
-			return conn.(*net.TCPConn), nil
-		}
-		if !errors.Is(err, syscall.ECONNREFUSED) && !shortage(err) {
-			return nil, fmt.Errorf("release the guest's socket %s: %w", guest, err)
+		if connecting(guest, h.addr) {
+			var conn *net.TCPConn
+			if conn, err = h.meet(ctx, guest); err == nil {
+				return conn, nil
+			}
+			if !errors.Is(err, syscall.ECONNREFUSED) && !shortage(err) {
+				break
+			}
 		}
 		select {
 		case <-time.After(pause):
+			continue
 		case <-ctx.Done():
-			return nil, fmt.Errorf("release the guest's socket %s: it does not connect: %w", guest, err)
 		}
+		break
 	}
+	return nil, fmt.Errorf("release the guest's socket %s: %w", guest, err)
+}
+
+// meet connects to the guest's socket.
+func (h *hole) meet(ctx context.Context, guest netip.AddrPort) (*net.TCPConn, error) {
+	fd, err := raw.Stream()
+	if err != nil {
+		return nil, err
+	}
+	raw.Set(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	if err = raw.Bind(fd, h.addr); err == nil {
+		err = raw.Connect(fd, guest)
+	}
+	if err == nil || errors.Is(err, unix.EINPROGRESS) {
+		err = opened(ctx, fd)
+	}
+	if err != nil {
+		raw.Close(fd)
+		return nil, err
+	}
+	conn, err := pollable(fd)
+	if err == nil {
+		err = conn.SetKeepAlive(false)
+	}
+	return conn, err
+}
+
+// opened waits for a connect on loopback, which is mostly over by now. A guest
+// may have said all it had to and be gone as well: then it was made, and what
+// it sent is there to be read.
+func opened(ctx context.Context, fd int) error {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	for ctx.Err() == nil {
+		if n, err := unix.Poll(poll, 10); n == 0 || err != nil {
+			continue
+		}
+		code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if e := syscall.Errno(code); err == nil && code != 0 && e != unix.ECONNRESET && e != unix.EPIPE {
+			err = e
+		}
+		return err
+	}
+	return ctx.Err()
 }
 
 // held is one connect of a guest that waits for its far end.
@@ -193,7 +231,7 @@ func (h *held) run(guest netip.AddrPort, end func()) {
 		l.o.Logger.Debug().Err(err).Stringer("to", h.r.To).Msg("connect given up")
 		return
 	}
-	near, err := h.release(l.ctx, guest)
+	near, err := h.release(l.ctx, guest, l.o.Sockets.Connecting)
 	if err != nil {
 		l.o.Logger.Debug().Err(err).Stringer("to", h.r.To).Msg("connect given up")
 		reset(far.conn)
