@@ -81,7 +81,7 @@ func (l *Layer) Address(_ context.Context, cookie uint64) (ipc.Addresses, error)
 	a, ok := l.book.get(cookie)
 	if ok && a.Local.Port() == 0 {
 		// Asked for the first time since the kernel chose the port.
-		l.sweepBook()
+		l.readBook(false)
 		a, ok = l.book.get(cookie)
 	}
 	if !ok {
@@ -99,9 +99,11 @@ func (b *book) get(cookie uint64) (ipc.Addresses, bool) {
 	return ipc.Addresses{}, false
 }
 
-// sweepBook forgets the connections that the kernel no longer has and fills in
-// ports that it chose.
-func (l *Layer) sweepBook() {
+// readBook fills in ports that the kernel chose and, if asked to, forgets the
+// connections that it no longer has. That is asked at fixed times only: the names
+// of a connection that was reset, which the kernel does not list, are its own for
+// a while.
+func (l *Layer) readBook(forget bool) {
 	b := &l.book
 	b.mu.Lock()
 	some := len(b.entries) > 0
@@ -123,6 +125,9 @@ func (l *Layer) sweepBook() {
 				e.Local = netip.AddrPortFrom(e.Local.Addr(), s.local.Port())
 			}
 		}
+	}
+	if !forget {
+		return
 	}
 	for cookie, e := range b.entries {
 		age := started.Sub(e.since)

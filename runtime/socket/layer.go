@@ -148,7 +148,7 @@ func (l *Layer) Run(ctx context.Context) error {
 		// Entries of the address book are harmless for a while, and the list of
 		// all connections can be long.
 		if turn%8 == 7 {
-			l.sweepBook()
+			l.readBook(true)
 		}
 	}
 }

@@ -22,10 +22,10 @@ const (
 
 // queue holds the connections that wait for one port's listeners.
 type queue struct {
-	port   uint16
-	items  []*item // waiting, oldest first; each has a signal, or a timer to it
-	inHand int     // being handed over
-	room   chan struct{}
+	port    uint16
+	items   []*item // oldest first; each has a signal, or a timer to it
+	inHand  int     // being handed over
+	outside []*item // for which there is no room yet, in the order they came
 }
 
 // item is one connection that waits to be accepted.
@@ -35,6 +35,8 @@ type item struct {
 	births      uint64 // of listeners, when it was queued: those born later are not for it
 	sig         *signal
 	lost        int
+	decided     chan struct{} // closed when it need not wait outside any more
+	refused     bool          // and that is why
 }
 
 // Deliver queues a connection for the guest's listener at local (an overlay
@@ -44,27 +46,20 @@ type item struct {
 func (l *Layer) Deliver(ctx context.Context, fd int, local, peer netip.AddrPort) error {
 	it := &item{fd: fd, local: unmapped(local), peer: unmapped(peer)}
 	abortive(fd, true)
-	room, err := l.enqueue(it)
-	if room == nil {
+	decided, err := l.enqueue(it)
+	if decided == nil {
 		return l.explain(err, it)
 	}
-	if !l.wait(1) {
-		return l.explain(ErrFull, it)
-	}
-	defer l.wait(-1)
 	full := time.NewTimer(l.o.QueueWait)
 	defer full.Stop()
-	for room != nil {
-		select {
-		case <-room:
-			room, err = l.enqueue(it)
-		case <-full.C:
-			return l.explain(ErrFull, it)
-		case <-ctx.Done():
-			return l.explain(ctx.Err(), it)
-		}
+	select {
+	case <-decided:
+	case <-full.C:
+		err = ErrFull
+	case <-ctx.Done():
+		err = ctx.Err()
 	}
-	return l.explain(err, it)
+	return l.explain(l.conclude(it, err), it)
 }
 
 func (l *Layer) explain(err error, it *item) error {
@@ -74,47 +69,77 @@ func (l *Layer) explain(err error, it *item) error {
 	return fmt.Errorf("deliver a connection from %s to %s: %w", it.peer, it.local, err)
 }
 
-// wait counts the calls that wait for room.
-func (l *Layer) wait(change int) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if change > 0 && l.waiting >= maxWaiting {
-		return false
-	}
-	l.waiting += change
-	return true
-}
-
-// enqueue queues it, or returns a channel that is closed when there may be
-// room.
-func (l *Layer) enqueue(it *item) (room <-chan struct{}, err error) {
+// enqueue queues an item, or lets it wait outside and returns what says that it
+// need not any more.
+func (l *Layer) enqueue(it *item) (decided <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	port := it.local.Port()
-	backlog := l.backlog(port)
-	if backlog == 0 || l.closed {
+	if l.closed || l.backlog(port) == 0 {
 		return nil, ErrRefused
 	}
 	q := l.queues[port]
 	if q == nil {
-		q = &queue{port: port, room: make(chan struct{})}
+		q = &queue{port: port}
 		l.queues[port] = q
 	}
-	// Never more signals outstanding than the backlog: the next one would hang
-	// in SYN_SENT.
-	if len(q.items)+q.inHand >= backlog {
-		return q.room, nil
+	if len(q.outside) == 0 && l.room(q) {
+		l.place(q, it)
+		return nil, nil
 	}
+	if l.waiting >= maxWaiting {
+		return nil, ErrFull
+	}
+	l.waiting++
+	it.decided = make(chan struct{})
+	q.outside = append(q.outside, it)
+	return it.decided, nil
+}
+
+// room: never more signals are outstanding than the backlog, the next one would
+// hang in SYN_SENT. Call with l.mu held.
+func (l *Layer) room(q *queue) bool { return len(q.items)+q.inHand < l.backlog(q.port) }
+
+func (l *Layer) place(q *queue, it *item) {
 	it.births = l.births
 	q.items = append(q.items, it)
 	l.raise(q, it, 0)
-	return nil, nil
 }
 
-// free tells those who wait that there may be room. Call with l.mu held.
-func (q *queue) free() {
-	close(q.room)
-	q.room = make(chan struct{})
+// admit queues what waits outside, as there may be room, or refuses it, as
+// nobody may be left. Call with l.mu held.
+func (l *Layer) admit(q *queue) {
+	for len(q.outside) > 0 {
+		refused := l.closed || l.backlog(q.port) == 0
+		if !refused && !l.room(q) {
+			return
+		}
+		it := q.outside[0]
+		q.outside = q.outside[1:]
+		it.refused = refused
+		if !refused {
+			l.place(q, it)
+		}
+		close(it.decided)
+	}
+}
+
+// conclude is what became of an item, unless it still waits outside: then it is
+// given up for this reason.
+func (l *Layer) conclude(it *item, reason error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting--
+	if q := l.queues[it.local.Port()]; q != nil {
+		if at := slices.Index(q.outside, it); at >= 0 {
+			q.outside = slices.Delete(q.outside, at, at+1)
+			return reason
+		}
+	}
+	if it.refused {
+		return ErrRefused
+	}
+	return nil
 }
 
 // reset drops what was queued before the oldest listener that is left, or the
@@ -135,8 +160,8 @@ func (l *Layer) reset(q *queue, oldest uint64) {
 	}
 	if oldest == 0 || len(left) < len(q.items) {
 		q.items = left
-		q.free()
 	}
+	l.admit(q)
 }
 
 // awaited tells whether a listener is left that was there when the connection

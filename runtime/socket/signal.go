@@ -233,6 +233,7 @@ func (l *Layer) lose(sig *signal, pause time.Duration) {
 			Msg("a connection is reset: whoever accepts on this port does not know Boxer")
 		q.remove(it)
 		reset(it.fd)
+		l.admit(q)
 	default:
 		l.raise(q, it, pause)
 	}
@@ -242,7 +243,6 @@ func (q *queue) remove(it *item) {
 	for i, other := range q.items {
 		if other == it {
 			q.items = append(q.items[:i], q.items[i+1:]...)
-			q.free()
 			return
 		}
 	}
@@ -314,10 +314,10 @@ func (l *Layer) handed(sig *signal, it *item, taken bool) {
 	switch {
 	case taken:
 		raw.Close(it.fd)
-		q.free()
+		l.admit(q)
 	case l.closed || !it.awaited(l.oldest(q.port)):
 		reset(it.fd)
-		q.free()
+		l.admit(q)
 	default:
 		if l.queues[q.port] == nil {
 			l.queues[q.port] = q

@@ -317,10 +317,63 @@ func TestAddressBook(t *testing.T) {
 	reset(here)
 	far.Close()
 	eventually(t, "the entry is forgotten", func() bool {
-		l.sweepBook()
+		l.readBook(true)
 		_, err := l.Address(context.Background(), cookie)
 		return errors.Is(err, syscall.ENOENT)
 	})
+}
+
+// A connection that was reset keeps its names for a while, however often others
+// ask for theirs.
+func TestNamesOutliveTheConnection(t *testing.T) {
+	l := start(t, nil)
+	here, far := arrival(t)
+	defer unix.Close(here)
+	cookie := cookieOf(t, far)
+	l.Remember(cookie, netip.AddrPortFrom(overlay, 7), peer, unix.AF_INET)
+	other, _ := arrival(t)
+	defer unix.Close(other)
+	ask := func() {
+		l.Remember(raw.Uint64(other, unix.SO_COOKIE), netip.AddrPortFrom(overlay, 0), peer, unix.AF_INET)
+		_, err := l.Address(context.Background(), raw.Uint64(other, unix.SO_COOKIE))
+		must(t, err)
+	}
+	ask() // and both are seen
+	far.SetLinger(0)
+	far.Close()
+	for range 4 {
+		ask()
+	}
+	if _, err := l.Address(context.Background(), cookie); err != nil {
+		t.Error(err)
+	}
+}
+
+// Connections that wait for room are queued in the order they came, and a
+// second listen() makes room.
+func TestWaitingForRoomKeepsTheOrder(t *testing.T) {
+	l := start(t, nil)
+	g := listen(t, l, "0.0.0.0", 0, 1)
+	fars := []*net.TCPConn{g.deliver()}
+	for n := range 8 {
+		here, far := arrival(t)
+		fars = append(fars, far)
+		go l.Deliver(context.Background(), here, netip.AddrPortFrom(overlay, g.port), peer)
+		eventually(t, "it waits", func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.waiting == n+1
+		})
+	}
+	for _, far := range fars[:4] {
+		g.serve(far)
+	}
+	must(t, unix.Listen(g.fd, 16))
+	must(t, l.Listen(context.Background(), ipc.ListenRequest{Cookie: g.cookie, Addr: netip.AddrPortFrom(loopback, g.port), Backlog: 16}))
+	eventually(t, "all are queued", func() bool { _, queued := l.Usage(); return queued == 5 })
+	for _, far := range fars[4:] {
+		g.serve(far)
+	}
 }
 
 func TestNativePeersAndConnecting(t *testing.T) {
