@@ -18,12 +18,12 @@ type difference struct {
 }
 
 // same tells whether two outcomes look the same to a program. The length of an
-// accept queue does not show.
+// accept queue, and whether a connection that has ended is closed, do not show.
 func (o outcome) same(other outcome) bool {
 	return o.result == other.result && o.died == other.died && o.visible() == other.visible()
 }
 
-// visible are the states without the lengths of accept queues.
+// visible are the states without what does not show.
 func (o outcome) visible() (v [2]string) {
 	for role, text := range o.raw {
 		slots := strings.Split(text, ",")

@@ -17,6 +17,9 @@ var excuses = []struct {
 	{"a full accept queue lets a connection wait in the queue of the supervisor, not in SYN_SENT", fullQueue},
 	{"a port is free where natively a connection has it: that is at the overlay port, or held at another address", freePort},
 	{"what was accepted another way than natively may be of the other address family, with the names of its listener's", otherDomain},
+	{"a port is taken where natively it is free: a held socket that was bound to any address is at 127.0.0.1", takenPort},
+	{"a socket that was shut down before it connects ends its direction when it is connected, if it was held", bornShut},
+	{"a connection that is over and whose socket is bound or disconnected anew keeps its name, or shows what it was accepted at", renamed},
 	{"a socket that was shut down before it listens gives birth to connections that are shut down, also to the supervisor's signals", shutListener},
 }
 
@@ -32,9 +35,10 @@ func excuse(s sequence, d *difference) string {
 
 // look is what a process sees of one of its sockets.
 type look struct {
-	absent         bool
-	events         int64
-	unread, queued int
+	absent bool
+	events int64
+	unread int
+	queued int // of a listener
 }
 
 // at is the state of a process's socket after a step.
@@ -50,7 +54,9 @@ func (o outcome) at(process, slot int) look {
 	var l look
 	l.events, _ = strconv.ParseInt(parts[0], 16, 32)
 	l.unread, _ = strconv.Atoi(parts[1])
-	l.queued, _ = strconv.Atoi(parts[2])
+	if l.unread < 0 {
+		l.queued, _ = strconv.Atoi(parts[2])
+	}
 	return l
 }
 
@@ -93,6 +99,69 @@ func freePort(s sequence, d *difference) bool {
 	}
 	for _, earlier := range s[:d.at] {
 		if earlier.op == "accept" || earlier.op == "connect" {
+			return true
+		}
+	}
+	return false
+}
+
+// takenPort: some socket was bound to any address and this port, and then held.
+func takenPort(s sequence, d *difference) bool {
+	st := d.step()
+	n, b := d.ends()
+	if st.op != "bind" || n.result != "0" || b.result != "EADDRINUSE" {
+		return false
+	}
+	port := st.args[1][strings.LastIndex(st.args[1], "/")+1:]
+	bound := false
+	for i, earlier := range s[:d.at] {
+		bound = bound || earlier.op == "bind" && d.native[i].result == "0" &&
+			(strings.HasSuffix(earlier.args[1], "any/"+port) || strings.HasSuffix(earlier.args[1], "::/"+port))
+		if bound && earlier.op == "connect" {
+			return true
+		}
+	}
+	return false
+}
+
+// bornShut: shutdown said ENOTCONN, and took effect all the same: the kernel
+// sends the end when both sides open at once, but not when one does.
+func bornShut(s sequence, d *difference) bool {
+	const ended = 0x2001 // POLLIN, POLLRDHUP
+	shut, connected := false, false
+	for i, st := range s[:d.at+1] {
+		shut = shut || st.op == "shutdown" && st.args[1] != "0" && d.native[i].result == "ENOTCONN"
+		connected = connected || shut && st.op == "connect"
+	}
+	n, b := d.ends()
+	if !connected || n.result != b.result {
+		return false
+	}
+	for process := range 2 {
+		for slot := range 4 {
+			was, is := n.at(process, slot).events, b.at(process, slot).events
+			if was != is && is != was|ended {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// renamed: what the supervisor remembers of a connection is its socket's, which
+// now is another thing.
+func renamed(s sequence, d *difference) bool {
+	if d.step().op != "getsockname" {
+		return false
+	}
+	const dead, fresh = 0x2010, 0x14 // POLLRDHUP and POLLHUP; POLLOUT and POLLHUP
+	for i, earlier := range s[:d.at] {
+		if i == 0 || d.native[i].result != "0" {
+			continue
+		}
+		before := d.native[i-1].at(earlier.process, earlier.slot())
+		if earlier.op == "bind" && before.events&dead == dead ||
+			earlier.op == "connect" && earlier.args[1] == "unspec" && !before.absent && before.events != fresh {
 			return true
 		}
 	}

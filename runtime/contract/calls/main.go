@@ -184,6 +184,8 @@ func (f *fuzzer) play(native, boxed *side, s sequence) (*difference, error) {
 // race of the sequence itself, and makes it short.
 func (f *fuzzer) examine(native, boxed *side, seed uint64, d *difference) error {
 	const again = 3
+	native.rest = longRest
+	defer func() { native.rest = quickRest }()
 	times := 1
 	for range again {
 		first, err := native.play(d.sequence, nil)

@@ -19,9 +19,12 @@ import (
 
 const (
 	guardMS   = 4    // after which a call blocks, natively
+	ownMS     = 900  // for one that ends a wait itself, by its time-out
 	patientMS = 4000 // for a call that did not block natively
 	waitMS    = 3000 // for what has to travel
 	settleMS  = 100  // for the native side to come to rest
+	bindTries = 40
+	bindPause = 5 * time.Millisecond
 	hang      = 20 * time.Second
 )
 
@@ -44,7 +47,8 @@ type side struct {
 	env     []string
 	self    netip.Addr
 	ports   portRange
-	at      int // the next port to try
+	at      int    // the next port to try
+	rest    string // how the player tells that all is at rest
 	process *exec.Cmd
 	control [2]int
 }
@@ -53,14 +57,16 @@ type side struct {
 func (s side) share(n, of int) *side {
 	size := (s.ports.to - s.ports.from) / of
 	s.ports = portRange{s.ports.from + n*size, s.ports.from + (n+1)*size}
-	s.at = s.ports.from
+	s.at, s.rest = s.ports.from, quickRest
 	return &s
 }
 
-// Descriptors of the player, as player.c has them.
+// Descriptors of the player, and what it expects, as player.c has them.
 const (
 	controlAt = 90
 	bridgeAt  = 92
+	quickRest = "-"
+	longRest  = "="
 )
 
 // start starts the two processes: the first one, and its child.
@@ -179,6 +185,8 @@ func (s *side) nextPorts() (ports [fixedPorts]int) {
 }
 
 func free(port int) bool {
+	syscall.ForkLock.RLock() // a child would keep the port until it executes
+	defer syscall.ForkLock.RUnlock()
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return false
@@ -224,7 +232,7 @@ func (s *side) play(q sequence, like []outcome) ([]outcome, error) {
 
 // step makes one call and lets both processes come to rest.
 func (s *side) step(st step, n *names, expected *outcome) (o outcome, err error) {
-	guard, wait, states := guardMS, settleMS, [2]string{"-", "-"}
+	guard, wait, states := guardMS, settleMS, [2]string{s.rest, s.rest}
 	if expected != nil {
 		wait, states = waitMS, expected.raw
 		if expected.stuck(st) {
@@ -232,6 +240,8 @@ func (s *side) step(st step, n *names, expected *outcome) (o outcome, err error)
 		}
 		if !expected.blocked {
 			guard = patientMS
+		} else if word(expected.result) != "EINTR" {
+			guard = ownMS
 		}
 	}
 	p := st.process
@@ -257,8 +267,16 @@ func (s *side) step(st step, n *names, expected *outcome) (o outcome, err error)
 	if err != nil {
 		return o, err
 	}
-	if r, err = s.ask(p, guard, wait, states[p], what); err != nil {
-		return o, err
+	for try := 0; ; try++ {
+		if r, err = s.ask(p, guard, wait, states[p], what); err != nil {
+			return o, err
+		}
+		// The reset or the end of a connection that nobody looks at may still be
+		// on its way, and the port is not free before.
+		if st.op != "bind" || expected == nil || r.result != "EADDRINUSE" || expected.result != "0" || try == bindTries {
+			break
+		}
+		time.Sleep(bindPause)
 	}
 	if what != "look" {
 		o.result = n.symbolic(r.result)

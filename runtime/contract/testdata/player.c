@@ -15,9 +15,10 @@
  *
  * and answers "RESULT|STATE|DOMAINS". A call that has not returned after GUARD
  * milliseconds is interrupted. STATE is what poll and FIONREAD say of the
- * sockets, and the length of an accept queue. It is looked at until it is the
- * EXPECTED one, for at most WAIT milliseconds; where "-" is expected, until it
- * no longer changes. DOMAINS are the address families of the sockets.
+ * sockets, and the length of an accept queue, or 1 for a closed connection. It is
+ * looked at until it is the EXPECTED one, for at most WAIT milliseconds; where "-"
+ * is expected, until it no longer changes, and where "=" is, for a while. DOMAINS
+ * are the address families of the sockets.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -40,6 +41,7 @@
 #include <unistd.h>
 
 enum { CONTROL = 90, BRIDGE = 92, SLOT = 100, SLOTS = 4, EPOLL = 110, TEXT = 1024, ARGS = 12 };
+enum { CLOSED = 7 }; /* TCP_CLOSE (tcp_states.h) */
 
 static int role, guard;
 static char result[TEXT];
@@ -378,7 +380,7 @@ static void state(char *out, size_t room) {
     poll(p, SLOTS, 0);
     for (int i = 0; i < SLOTS; i++) {
         struct tcp_info info;
-        int unread = 0, queued = 0, domain = 0;
+        int unread = 0, hidden = 0, domain = 0;
         socklen_t len = sizeof domain;
         getsockopt(p[i].fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
         m += snprintf(domains + m, sizeof domains - m, "%s%d", i ? "," : "", domain);
@@ -387,16 +389,19 @@ static void state(char *out, size_t room) {
             n += snprintf(out + n, room - n, "%s-", i ? "," : "");
             continue;
         }
+        if (getsockopt(p[i].fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+            memset(&info, 0, sizeof info);
         if (ioctl(p[i].fd, FIONREAD, &unread) < 0) { /* a listener */
             unread = -1;
-            if (getsockopt(p[i].fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
-                queued = info.tcpi_unacked;
+            hidden = info.tcpi_unacked;
+        } else {
+            hidden = p[i].revents & POLLRDHUP && info.tcpi_state == CLOSED;
         }
-        n += snprintf(out + n, room - n, "%s%x.%d.%d", i ? "," : "", p[i].revents, unread, queued);
+        n += snprintf(out + n, room - n, "%s%x.%d.%d", i ? "," : "", p[i].revents, unread, hidden);
     }
 }
 
-/* Whether two states look the same to a program: but for the accept queues. */
+/* Whether two states look the same to a program: but for the last numbers. */
 static int look_same(const char *a, const char *b) {
     for (int dots = 0;;) {
         if (dots == 2) {
@@ -414,21 +419,24 @@ static int look_same(const char *a, const char *b) {
     }
 }
 
-enum { QUEUE_WAIT = 50 }; /* for an accept queue's length, which need not be the same */
+enum { HIDDEN_WAIT = 50 }; /* ms, for the last numbers, which need not be the same */
+enum { QUICK_REST = 2, LONG_REST = 20 }; /* looks */
 
 static void settle(const char *expected, int wait_ms, char *out, size_t room) {
     char before[TEXT] = "";
-    int64_t now = now_us(), end = now + wait_ms * 1000LL, queue_end = now + QUEUE_WAIT * 1000LL;
-    int pause = 20, looked = 0, rest = !strcmp(expected, "-");
+    int64_t now = now_us(), end = now + wait_ms * 1000LL, hidden_end = now + HIDDEN_WAIT * 1000LL;
+    int pause = 20, looked = 0, is_long = !strcmp(expected, "=");
+    int rest = is_long ? LONG_REST : !strcmp(expected, "-") ? QUICK_REST : 0;
     for (;; now = now_us()) {
         state(out, room);
-        if (rest ? !strcmp(before, out) && ++looked >= 2 : !strcmp(expected, out))
+        looked = strcmp(before, out) ? 0 : looked + 1;
+        if (rest ? looked >= rest : !strcmp(expected, out))
             return;
-        if (now >= end || (!rest && now >= queue_end && look_same(expected, out)))
+        if (now >= end || (!rest && now >= hidden_end && look_same(expected, out)))
             return;
         snprintf(before, sizeof before, "%s", out);
         sched_yield();
-        if (!rest) {
+        if (rest != QUICK_REST) {
             usleep(pause);
             pause = pause < 2000 ? pause * 2 : pause;
         }
