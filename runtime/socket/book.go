@@ -155,10 +155,17 @@ func (l *Layer) readBook(forget bool) {
 func (l *Layer) Connecting(local, peer netip.AddrPort) bool {
 	s, err := kernelSocketAt(unmapped(local), unmapped(peer))
 	if err != nil {
-		return !errors.Is(err, unix.ENOENT)
+		return !errors.Is(err, unix.ENOENT) || !canList()
 	}
 	return s.state == stateSynSent
 }
+
+// canList tells whether the kernel lists its sockets: to one that cannot, what is
+// looked for does not exist either.
+var canList = sync.OnceValue(func() bool {
+	_, err := kernelSockets(maskListen)
+	return err == nil
+})
 
 // NativePeers are the local and remote addresses of the connections, open or
 // in TIME_WAIT, that were made from this node (their local port has no
