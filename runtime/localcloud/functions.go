@@ -149,7 +149,7 @@ func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Funct
 	}
 	f := &function{making: true, record: Function{
 		Name: spec.Name, MemoryMB: spec.MemoryMB, EphemeralMB: spec.EphemeralMB, TimeoutS: spec.TimeoutS,
-		Environment: spec.Environment, Relaxed: spec.Relaxed, CodeSHA256: hash, Created: time.Now().UTC(),
+		Environment: spec.Environment, Relaxed: spec.Relaxed, Config: spec.Config, CodeSHA256: hash, Created: time.Now().UTC(),
 		ARN: "arn:aws:lambda:local:000000000000:function:" + d.info.Name + "-" + spec.Name,
 	}}
 	d.functions[spec.Name] = f

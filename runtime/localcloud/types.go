@@ -97,6 +97,10 @@ type FunctionSpec struct {
 	// Relaxed lifts what Lambda forbids, for debugging: the seccomp filter and
 	// the limits of descriptors, tasks, ports, /dev/shm, memory and CPU.
 	Relaxed bool `json:"relaxed,omitempty"`
+
+	// Config is what the function's nodes run: each launch event is this with a
+	// slot and a token. It is kept to be looked up, nothing is launched by it.
+	Config *config.Node `json:"config,omitempty"`
 }
 
 // Function is one function.
@@ -111,6 +115,8 @@ type Function struct {
 	CodeSHA256  string            `json:"code_sha256"`
 	Running     int               `json:"running"` // invocations under way
 	Created     time.Time         `json:"created"`
+
+	Config *config.Node `json:"config,omitempty"`
 }
 
 // States of an invocation.

@@ -82,6 +82,9 @@ func (d *networkDetails) ask(ctx context.Context, s *localcloud.Store, info loca
 	if err := d.askSeeds(ctx, client); err != nil {
 		return err
 	}
+	for i := range d.Functions {
+		d.Functions[i].Config = nil // its environment may hold what is not for a screen
+	}
 	session, err := launch.Observe(ctx, info)
 	if err != nil {
 		if len(d.Seeds) > 0 {

@@ -244,7 +244,8 @@ func (p *platformRun) start(ctx context.Context, n config.Node) ([]launch.Want, 
 	if n.Kind == config.KindFunction {
 		function = n.Name
 		if _, err := p.Client.CreateFunction(ctx, localcloud.FunctionSpec{
-			Name: function, SourceDir: p.flags.sourceDir, MemoryMB: p.flags.memory, EphemeralMB: p.flags.ephemeral,
+			Config: replica(n),
+			Name:   function, SourceDir: p.flags.sourceDir, MemoryMB: p.flags.memory, EphemeralMB: p.flags.ephemeral,
 			TimeoutS: p.flags.timeout, Relaxed: p.flags.relaxed,
 		}); err != nil {
 			return nil, err
@@ -269,6 +270,12 @@ func (p *platformRun) start(ctx context.Context, n config.Node) ([]launch.Want, 
 		wants = append(wants, launch.Want{Slot: slot, Token: n.LaunchToken, Function: function})
 	}
 	return wants, nil
+}
+
+// replica is what each replica of a function node runs, but for its slot and token.
+func replica(n config.Node) *config.Node {
+	n.Slot, n.LaunchToken = "", ""
+	return &n
 }
 
 // filled is n with what only the platform knows, so that it can be checked here.

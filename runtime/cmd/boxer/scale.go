@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/launch"
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
+)
+
+// maxReplicas of one function.
+const maxReplicas = 1000
+
+func scaleCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "scale NAME N",
+		Short: "Change how many replicas of a function node run",
+		Long: `Change how many replicas of a function node run, and wait until they do. Slots that
+are missing below N are started (logic-0, logic-1, ...), as the others were; those
+from N up are stopped. With 0 the function stays, and nothing of it runs.
+
+Of a function that Terraform declares with desired_count, the next apply brings
+that number back.`,
+		Example: `  boxer scale logic 5
+  boxer scale logic 0`,
+		Args:              exactArgs(2),
+		ValidArgsFunction: first(g.functions),
+		RunE: func(c *cobra.Command, args []string) error {
+			n, err := strconv.Atoi(args[1])
+			if err != nil || n < 0 || n > maxReplicas {
+				return fmt.Errorf("scale %s: %q: want a number of replicas from 0 to %d", args[0], args[1], maxReplicas)
+			}
+			store, info, err := g.find()
+			if err == nil {
+				err = checkAlive(info)
+			}
+			if err != nil {
+				return err
+			}
+			client, err := store.Connect(c.Context(), info.Name)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			s := &scaling{Launcher: launch.Launcher{Network: info, Client: client}, Name: args[0], Replicas: n}
+			if err := s.run(c.Context()); err != nil {
+				return fmt.Errorf("scale %s %d: %w", args[0], n, err)
+			}
+			if g.json {
+				return printJSON(c.OutOrStdout(), s)
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), s)
+			return err
+		},
+	}
+}
+
+// scaling is one `boxer scale`, as --json shows it.
+type scaling struct {
+	launch.Launcher `json:"-"`
+
+	Name     string   `json:"name"`
+	Replicas int      `json:"replicas"`
+	Started  []string `json:"started"` // slots
+	Stopped  []string `json:"stopped"`
+}
+
+func (s *scaling) String() string {
+	text := fmt.Sprintf("%s has %s", s.Name, counted(s.Replicas, "replica"))
+	if len(s.Started) > 0 {
+		text += "; started: " + strings.Join(s.Started, ", ")
+	}
+	if len(s.Stopped) > 0 {
+		text += "; stopped: " + strings.Join(s.Stopped, ", ")
+	}
+	return text
+}
+
+func (s *scaling) run(ctx context.Context) error {
+	s.Started, s.Stopped = []string{}, []string{}
+	f, err := s.Client.Function(ctx, s.Name)
+	if errors.Is(err, localcloud.ErrNotFound) {
+		return s.noFunction(ctx)
+	} else if err != nil {
+		return err
+	}
+	running, err := s.running(ctx)
+	if err != nil {
+		return err
+	}
+	wanted := launch.Slots(s.Name, s.Replicas)
+	for _, slot := range running {
+		if !slices.Contains(wanted, slot) {
+			s.Stopped = append(s.Stopped, slot)
+		}
+	}
+	for _, slot := range wanted {
+		if !slices.Contains(running, slot) {
+			s.Started = append(s.Started, slot)
+		}
+	}
+	if err := s.start(ctx, f); err != nil {
+		return err
+	}
+	return s.stop(ctx, s.Stopped)
+}
+
+// noFunction says what the name stands for instead.
+func (s *scaling) noFunction(ctx context.Context) error {
+	if _, err := s.Client.Host(ctx, s.Name); err == nil {
+		return errors.New("it is a vm node, of which there is one: start others with 'boxer run --kind vm --service " + s.Name + " --count N --detach'")
+	}
+	all, err := s.Client.Functions(ctx)
+	if err != nil {
+		return err
+	}
+	names := strings.Join(functionNames(all), ", ")
+	if names == "" {
+		names = "none"
+	}
+	return fmt.Errorf("network %q has no function of that name; its functions: %s", s.Network.Name, names)
+}
+
+// running are the slots that have a sandbox.
+func (s *scaling) running(ctx context.Context) ([]string, error) {
+	all, err := s.Client.Invocations(ctx, s.Name)
+	if err != nil {
+		return nil, err
+	}
+	var slots []string
+	for _, i := range all {
+		if i.State == localcloud.InvocationRunning && !slices.Contains(slots, i.Slot) {
+			slots = append(slots, i.Slot)
+		}
+	}
+	return slots, nil
+}
+
+// start launches the slots that are missing, all or none.
+func (s *scaling) start(ctx context.Context, f localcloud.Function) error {
+	if len(s.Started) == 0 {
+		return nil
+	}
+	if f.Config == nil {
+		return errors.New("it is not known what its replicas run: it was made by an earlier version; make it again")
+	}
+	w := waiting(s.Name + " to run")
+	defer w.done()
+	s.Progress = func(_ time.Duration, missing []string) { w.now(strings.Join(missing, ", ")) }
+	timed, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	var wants []launch.Want
+	var err error
+	for _, slot := range s.Started {
+		var n config.Node
+		if n, err = s.node(*f.Config, slot); err != nil {
+			break
+		}
+		wants = append(wants, launch.Want{Slot: slot, Token: n.LaunchToken, Function: s.Name})
+		if err = s.Function(timed, s.Name, n); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		_, err = s.Wait(timed, wants)
+	}
+	if err == nil {
+		return nil
+	}
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	var begun []string
+	for _, w := range wants {
+		begun = append(begun, w.Slot)
+	}
+	return errors.Join(err, s.stop(undo, begun))
+}
+
+// node is what a slot is launched with.
+func (s *scaling) node(n config.Node, slot string) (config.Node, error) {
+	n.Slot, n.LaunchToken = slot, launch.Token()
+	n.SecretRef = "file:" + s.Network.SecretFile // to be checked; the platform fills in its own
+	n.SeedEndpoints = []string{s.Network.SeedEndpoint}
+	return config.New(n)
+}
+
+func (s *scaling) stop(ctx context.Context, slots []string) error {
+	if len(slots) == 0 {
+		return nil
+	}
+	w := waiting("the guests of " + strings.Join(slots, ", ") + " to end")
+	defer w.done()
+	ended := make(chan error, len(slots))
+	for _, slot := range slots {
+		go func() { ended <- s.Client.StopInvocation(ctx, s.Name, slot) }()
+	}
+	var all []error
+	for range slots {
+		all = append(all, <-ended)
+	}
+	return errors.Join(all...)
+}
