@@ -5,7 +5,7 @@
 // runtime.
 //
 // Exit status: the guest's own for `boxer run` in the foreground; otherwise 0,
-// or as container runtimes have it 125 (Boxer failed, or the command line is
+// 128 and the number of a signal that ended it, or as container runtimes have it 125 (Boxer failed, or the command line is
 // wrong), 126 (the command cannot be run), 127 (it was not found).
 package main
 
@@ -44,7 +44,7 @@ func main() {
 	ctx, stop := untilSignal(context.Background())
 	err := newRoot().ExecuteContext(ctx)
 	stop()
-	os.Exit(report(err))
+	os.Exit(report(ctx, err))
 }
 
 // interrupted is the cause of a context that a signal ended.
@@ -81,17 +81,21 @@ func untilSignal(parent context.Context) (context.Context, func()) {
 }
 
 // report prints err and returns the exit status.
-func report(err error) int {
+func report(ctx context.Context, err error) int {
 	if err == nil {
 		return 0
 	}
 	code := exitFailed
 	var exit *exitError
-	if errors.As(err, &exit) {
-		code = exit.code
-		if exit.err == nil {
+	var by *interrupted
+	switch {
+	case errors.As(err, &exit):
+		if code = exit.code; exit.err == nil {
 			return code
 		}
+	case errors.As(context.Cause(ctx), &by):
+		fmt.Fprintf(os.Stderr, "boxer: ended by a signal (%v); what was begun was taken back\n", by)
+		return by.status()
 	}
 	fmt.Fprintf(os.Stderr, "boxer: %v\n", err)
 	return code
