@@ -23,7 +23,7 @@ import (
 //
 //	exits N CMD...  run CMD, which must end with status N; parts of its output
 //	                that vary are replaced, so that whole outputs can be compared
-//	retry CMD...    run CMD again until it succeeds, for 15 s
+//	retry CMD...    run CMD again until it succeeds, for 30 s
 //	freeport VAR    set VAR to a port of 127.0.0.1 that is free
 //
 // -update writes the expected outputs anew.
@@ -74,6 +74,7 @@ var scriptVariables = []struct {
 	pattern *regexp.Regexp
 	with    string
 }{
+	{regexp.MustCompile(`(?m)^boxer: waiting .*\n`), ""}, // progress, on a busy machine
 	{regexp.MustCompile(`127\.0\.0\.1:[0-9]+  `), "127.0.0.1:PORT "},
 	{regexp.MustCompile(`127\.0\.0\.1:[0-9]+`), "127.0.0.1:PORT"},
 	{regexp.MustCompile(`\b[0-9]{5}:`), "PORT:"},
@@ -124,7 +125,7 @@ func scriptRetry(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: retry CMD...")
 	}
 	var err error
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if err = ts.Exec(args[0], args[1:]...); err == nil {
 			stdout := ts.ReadFile("stdout")
 			_, err = ts.Stdout().Write([]byte(stdout))
@@ -132,7 +133,7 @@ func scriptRetry(ts *testscript.TestScript, neg bool, args []string) {
 			return
 		}
 	}
-	ts.Fatalf("not within 15 s: %v", err)
+	ts.Fatalf("not within 30 s: %v", err)
 }
 
 func scriptFreePort(ts *testscript.TestScript, neg bool, args []string) {

@@ -92,7 +92,7 @@ func checkLines(t *testing.T, what, text string, count int) {
 	for _, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
 		var n int
 		if _, err := fmt.Sscanf(line, "line %08d of the guest", &n); err != nil || n <= last {
-			t.Fatalf("%s: after line %d comes %q", what, last, line)
+			t.Fatalf("%s: after line %d comes %.60q", what, last, line)
 		}
 		last = n
 	}
