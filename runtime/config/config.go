@@ -68,6 +68,9 @@ type Publish struct {
 	Port        int    `json:"port"`
 	HostPort    int    `json:"host_port"`
 	HostAddress string `json:"host_address,omitempty"` // default 127.0.0.1
+
+	// CIDRs are where connections may come from; empty: from anywhere.
+	CIDRs []string `json:"cidrs,omitempty"`
 }
 
 // Node configures one node. Unknown fields of the document are ignored.
@@ -84,6 +87,9 @@ type Node struct {
 	Argv          []string          `json:"argv,omitempty"`
 	Env           map[string]string `json:"env,omitempty"`
 	WorkingDir    string            `json:"working_dir,omitempty"`
+	User          string            `json:"user,omitempty"`     // of the guest: a name or number; empty: the supervisor's
+	Files         map[string]string `json:"files,omitempty"`    // path -> content, put in place by the platform
+	Remap         map[string]string `json:"remap,omitempty"`    // path -> path
 	WaitFor       map[string]int    `json:"wait_for,omitempty"` // service -> count, or nodes -> n
 	Restart       string            `json:"restart,omitempty"`  // default no
 	Publish       []Publish         `json:"publish,omitempty"`
@@ -235,10 +241,8 @@ func (n *Node) Check() error {
 	if !strings.HasPrefix(n.SecretRef, "file:") && !byToken {
 		return fmt.Errorf("secret_ref %q: want file:/path of a file with mode 0600", n.SecretRef)
 	}
-	switch n.Restart {
-	case RestartNo, RestartOnFailure, RestartAlways:
-	default:
-		return fmt.Errorf("restart %q: want no, on-failure or always", n.Restart)
+	if err := CheckRestart(n.Restart); err != nil {
+		return err
 	}
 	switch n.Reach {
 	case ReachAny, ReachSeeds:
@@ -275,8 +279,13 @@ func (n *Node) Check() error {
 		if p.Port < 1 || p.Port > 65535 || p.HostPort < 0 || p.HostPort > 65535 {
 			return fmt.Errorf("publish %d to host port %d: want ports from 1 to 65535", p.Port, p.HostPort)
 		}
+		for _, cidr := range p.CIDRs {
+			if err := CheckSource(cidr); err != nil {
+				return fmt.Errorf("publish %d: %w", p.Port, err)
+			}
+		}
 	}
-	return nil
+	return n.checkGuest()
 }
 
 // checkSeeds: a seed is the only one, or one of three that know each other.

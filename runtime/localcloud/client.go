@@ -142,6 +142,17 @@ func outcome(ctx context.Context) (context.Context, context.CancelFunc) {
 // script runs; ErrExists while one of that slot runs. It learns what became of
 // it even if ctx ends meanwhile.
 func (c *Client) CreateHost(ctx context.Context, spec HostSpec) (Host, error) {
+	return c.putHost(ctx, http.MethodPost, "/hosts", spec)
+}
+
+// UpdateHost changes what a running host of that slot runs and returns when its
+// guest is started again, if it has to be; ErrNotFound if there is none. Launch,
+// addresses and what the guest has written stay.
+func (c *Client) UpdateHost(ctx context.Context, spec HostSpec) (Host, error) {
+	return c.putHost(ctx, http.MethodPut, "/hosts/"+url.PathEscape(spec.Config.Slot), spec)
+}
+
+func (c *Client) putHost(ctx context.Context, method, path string, spec HostSpec) (Host, error) {
 	name, _, release, err := c.takeSource(spec.SourceDir)
 	if err != nil {
 		return Host{}, fmt.Errorf("host %q: %w", spec.Config.Slot, err)
@@ -151,7 +162,7 @@ func (c *Client) CreateHost(ctx context.Context, spec HostSpec) (Host, error) {
 	ctx, cancel := outcome(ctx)
 	defer cancel()
 	var h Host
-	if err := c.do(ctx, http.MethodPost, "/hosts", hostRequest{spec, name}, &h); err != nil {
+	if err := c.do(ctx, method, path, hostRequest{spec, name}, &h); err != nil {
 		return Host{}, err
 	}
 	return c.withMachinePIDs([]Host{h})[0], nil
@@ -210,6 +221,16 @@ func (c *Client) StopHost(ctx context.Context, slot string) error {
 
 // CreateFunction makes a function; ErrExists if there is one.
 func (c *Client) CreateFunction(ctx context.Context, spec FunctionSpec) (Function, error) {
+	return c.putFunction(ctx, http.MethodPost, "/functions", spec)
+}
+
+// UpdateFunction changes a function, ErrNotFound if there is none. Invocations
+// under way go on as they began.
+func (c *Client) UpdateFunction(ctx context.Context, spec FunctionSpec) (Function, error) {
+	return c.putFunction(ctx, http.MethodPut, "/functions/"+url.PathEscape(spec.Name), spec)
+}
+
+func (c *Client) putFunction(ctx context.Context, method, path string, spec FunctionSpec) (Function, error) {
 	name, hash, release, err := c.takeSource(spec.SourceDir)
 	if err != nil {
 		return Function{}, fmt.Errorf("function %q: %w", spec.Name, err)
@@ -219,7 +240,7 @@ func (c *Client) CreateFunction(ctx context.Context, spec FunctionSpec) (Functio
 	ctx, cancel := outcome(ctx)
 	defer cancel()
 	var f Function
-	err = c.do(ctx, http.MethodPost, "/functions", functionRequest{spec, name, hash}, &f)
+	err = c.do(ctx, method, path, functionRequest{spec, name, hash}, &f)
 	return f, err
 }
 

@@ -45,6 +45,9 @@ func (r *hostRoot) cloneEtc() error {
 
 // writeEtc writes the files of /etc that are the host's own, and the secret.
 func (r *hostRoot) writeEtc() error {
+	if err := r.writeAccounts(); err != nil {
+		return err
+	}
 	files := map[string]string{
 		"hostname": r.spec.Slot + "\n",
 		"hosts": fmt.Sprintf("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n%s %s\n",
@@ -53,8 +56,6 @@ func (r *hostRoot) writeEtc() error {
 		// 127.0.0.1, which refuses at once.
 		"resolv.conf":   "# The local cloud has no name server.\noptions timeout:1 attempts:1\n",
 		"nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n",
-		"passwd":        systemAccounts("/etc/passwd", r.spec.UID) + r.spec.passwdLine(),
-		"group":         systemAccounts("/etc/group", r.spec.GID) + r.spec.groupLine(),
 	}
 	for name, content := range files {
 		if err := os.WriteFile(r.at("/etc/"+name), []byte(content), 0o644); err != nil {
@@ -68,40 +69,44 @@ func (r *hostRoot) writeEtc() error {
 	return os.Chown(secret, r.spec.MapUID, r.spec.MapGID)
 }
 
-// systemAccounts are the machine's accounts below 1000, without the number that
-// is the guest's: programs look up nobody and www-data, people are no business
-// of a guest.
-func systemAccounts(path string, without int) string {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return ""
+// readAccounts notes who there is on the machine, while its files can be seen.
+func (r *hostRoot) readAccounts() error {
+	passwd, _ := os.ReadFile("/etc/passwd")
+	group, _ := os.ReadFile("/etc/group")
+	r.passwd, r.group = string(passwd), string(group)
+	return nil
+}
+
+// writeAccounts writes who there is on the host: the machine's system accounts,
+// and the guest.
+func (r *hostRoot) writeAccounts() error {
+	s := r.spec
+	for name, content := range map[string]string{
+		"passwd": systemAccounts(r.passwd, s.UID, s.User) + fmt.Sprintf("%s:x:%d:%d:Boxer guest:/tmp:/bin/sh\n", s.User, s.UID, s.GID),
+		"group":  systemAccounts(r.group, s.GID, s.Group) + fmt.Sprintf("%s:x:%d:\n", s.Group, s.GID),
+	} {
+		if err := os.WriteFile(r.at("/etc/"+name), []byte(content), 0o644); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// systemAccounts are the machine's accounts below 1000, without the number and
+// the name that are the guest's: programs look up nobody and www-data, people
+// are no business of a guest.
+func systemAccounts(machine string, without int, name string) string {
 	var kept strings.Builder
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(machine) {
 		fields := strings.Split(strings.TrimSpace(line), ":")
 		if len(fields) < 4 {
 			continue
 		}
 		id, err := strconv.Atoi(fields[2])
-		if err != nil || id == without || fields[0] == guestUser(without) || id >= 1000 && id < 65534 {
+		if err != nil || id == without || fields[0] == name || id >= 1000 && id < 65534 {
 			continue
 		}
 		kept.WriteString(strings.TrimSpace(line) + "\n")
 	}
 	return kept.String()
-}
-
-func guestUser(id int) string {
-	if id == vmUID {
-		return "boxer"
-	}
-	return "sbx_user1051"
-}
-
-func (s *initSpec) passwdLine() string {
-	return fmt.Sprintf("%s:x:%d:%d:Boxer guest:/tmp:/bin/sh\n", guestUser(s.UID), s.UID, s.GID)
-}
-
-func (s *initSpec) groupLine() string {
-	return fmt.Sprintf("%s:x:%d:\n", guestUser(s.UID), s.GID)
 }

@@ -36,6 +36,7 @@ type function struct {
 
 type invocation struct {
 	record Invocation
+	source string   // its directory below the function's
 	box    *sandbox // nil while it is being made, and when that failed
 	failed string   // why it could not be made
 }
@@ -147,11 +148,10 @@ func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Funct
 		d.mu.Unlock()
 		return Function{}, fmt.Errorf("function %q %w on network %q: choose another name or delete it first", spec.Name, ErrExists, d.info.Name)
 	}
-	f := &function{making: true, record: Function{
-		Name: spec.Name, MemoryMB: spec.MemoryMB, EphemeralMB: spec.EphemeralMB, TimeoutS: spec.TimeoutS,
-		Environment: spec.Environment, Relaxed: spec.Relaxed, Config: spec.Config, CodeSHA256: hash, Created: time.Now().UTC(),
+	f := &function{making: true, record: spec.record(Function{
+		Name: spec.Name, Created: time.Now().UTC(),
 		ARN: "arn:aws:lambda:local:000000000000:function:" + d.info.Name + "-" + spec.Name,
-	}}
+	}, hash)}
 	d.functions[spec.Name] = f
 	d.mu.Unlock()
 	err := d.storeFunction(f.record, incoming)
@@ -165,12 +165,44 @@ func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Funct
 	return f.snapshot(), nil
 }
 
+// record is what the function is, according to spec.
+func (spec *FunctionSpec) record(r Function, hash string) Function {
+	r.MemoryMB, r.EphemeralMB, r.TimeoutS = spec.MemoryMB, spec.EphemeralMB, spec.TimeoutS
+	r.Environment, r.Relaxed, r.Tags = spec.Environment, spec.Relaxed, spec.Tags
+	if spec.Config != nil {
+		n := shown(*spec.Config)
+		r.Config = &n
+	}
+	if hash != "" {
+		r.CodeSHA256 = hash
+	}
+	if spec.CodeSHA256 != "" {
+		r.CodeSHA256 = spec.CodeSHA256
+	}
+	return r
+}
+
+// source is the name of the directory of the function's source.
+func (r *Function) source() string {
+	if r.SourceRevision == 0 {
+		return "source"
+	}
+	return fmt.Sprintf("source-%d", r.SourceRevision)
+}
+
 func (d *daemon) storeFunction(record Function, incoming string) error {
 	own := d.dir.join("functions", record.Name)
 	if err := os.MkdirAll(own, 0o700); err != nil {
 		return err
 	}
-	source := own + "/source"
+	if err := d.storeSource(record, incoming); err != nil {
+		return err
+	}
+	return writeJSON(own+"/function.json", record)
+}
+
+func (d *daemon) storeSource(record Function, incoming string) error {
+	source := d.dir.join("functions", record.Name, record.source())
 	if incoming == "" {
 		if err := os.Mkdir(source, 0o755); err != nil {
 			return err
@@ -178,13 +210,11 @@ func (d *daemon) storeFunction(record Function, incoming string) error {
 	} else if err := os.Rename(incoming, source); err != nil {
 		return err
 	}
-	if d.rooted {
-		uid, gid := d.mapIDs()
-		if err := giveTo(source, uid, gid); err != nil {
-			return err
-		}
+	if !d.rooted {
+		return nil
 	}
-	return writeJSON(own+"/function.json", record)
+	uid, gid := d.mapIDs()
+	return giveTo(source, uid, gid)
 }
 
 // lookUpFunction finds a complete function. The caller holds d.mu.
@@ -225,12 +255,19 @@ func (d *daemon) invoke(name string, payload []byte) (Invocation, error) {
 	var head struct {
 		Slot        string `json:"slot"`
 		LaunchToken string `json:"launch_token"`
+
+		Files map[string]string `json:"files"`
 	}
 	if err := json.Unmarshal(payload, &head); err != nil {
 		return Invocation{}, badRequest{fmt.Errorf("invoke %q: the payload is not JSON: %w", name, err)}
 	}
 	if err := config.CheckName(head.Slot); err != nil {
 		return Invocation{}, badRequest{fmt.Errorf("invoke %q: slot: %w", name, err)}
+	}
+	for path := range head.Files {
+		if err := config.CheckFile(path); err != nil {
+			return Invocation{}, badRequest{fmt.Errorf("invoke %q: files: %w", name, err)}
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -243,12 +280,12 @@ func (d *daemon) invoke(name string, payload []byte) (Invocation, error) {
 		return Invocation{}, fmt.Errorf("invoke %q: host %q %w on network %q: choose another name, or delete that one first",
 			name, head.Slot, ErrExists, d.info.Name)
 	}
-	i := &invocation{record: Invocation{
-		RequestID: newRequestID(), Function: name, Slot: head.Slot, LaunchID: cluster.LaunchID(head.LaunchToken),
+	i := &invocation{source: f.record.source(), record: Invocation{
+		RequestID: newRequestID(), Function: name, Revision: f.record.Revision, Slot: head.Slot, LaunchID: cluster.LaunchID(head.LaunchToken),
 		State: InvocationRunning, Started: time.Now().UTC(),
 	}}
 	f.invocations = append(forgetOld(f.invocations), i)
-	go d.runInvocation(f.record, i, payload)
+	go d.runInvocation(f.record, i, payload, head.Files)
 	return i.snapshot(), nil
 }
 
@@ -279,8 +316,8 @@ func newRequestID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-func (d *daemon) runInvocation(f Function, i *invocation, payload []byte) {
-	box, address, err := d.startInvocation(f, i, payload)
+func (d *daemon) runInvocation(f Function, i *invocation, payload []byte, files map[string]string) {
+	box, address, err := d.startInvocation(f, i, payload, files)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err != nil {
@@ -297,7 +334,7 @@ func (d *daemon) runInvocation(f Function, i *invocation, payload []byte) {
 	}
 }
 
-func (d *daemon) startInvocation(f Function, i *invocation, payload []byte) (*sandbox, string, error) {
+func (d *daemon) startInvocation(f Function, i *invocation, payload []byte, files map[string]string) (*sandbox, string, error) {
 	// Lambda unpacks what it verified; here it was verified when it was unpacked.
 	if _, err := os.Stat(d.rt.layer() + "/" + layer.BootstrapPath); err != nil {
 		return nil, "", fmt.Errorf("layer: %w: delete the network and create it again", err)
@@ -316,8 +353,8 @@ func (d *daemon) startInvocation(f Function, i *invocation, payload []byte) (*sa
 	spec := initSpec{
 		Kind: config.KindFunction, Slot: i.record.Slot, Address: sandboxInside.Addr().String(),
 		StateDir: d.dir.stateDir(), Staging: staging, Secret: d.secret,
-		Source: d.dir.join("functions", f.Name, "source"), LayerDir: d.rt.layer(),
-		UID: functionUID, GID: functionGID, MapUID: uid, MapGID: gid,
+		Source: d.dir.join("functions", f.Name, i.source), LayerDir: d.rt.layer(), Files: files,
+		User: functionUser, Group: functionUser, UID: functionUID, GID: functionGID, MapUID: uid, MapGID: gid,
 		TmpMB: max(f.EphemeralMB, defaultEphemeralMB), Relaxed: f.Relaxed,
 		Event: &event{
 			RequestID: i.record.RequestID, Function: f.Name, ARN: f.ARN, Slot: i.record.Slot, MemoryMB: f.MemoryMB,
@@ -334,6 +371,11 @@ func (d *daemon) startInvocation(f Function, i *invocation, payload []byte) (*sa
 		}
 		group.remove()
 		_ = removeAll(staging)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if f, err := d.lookUpFunction(f.Name); err == nil {
+			d.pruneSources(f, i)
+		}
 	})
 	return box, at.address.String(), err
 }

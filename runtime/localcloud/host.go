@@ -33,7 +33,7 @@ const drainTime = 10 * time.Second
 // Descriptors HostMain is started with, besides the standard ones (logs).
 const (
 	specFD   = 3 // the initSpec, JSON up to its end
-	reportFD = 4 // initReports, JSON lines
+	reportFD = 4 // initReports out, JSON lines; orders in
 	listenFD = 5 // the published listeners, or what the sandbox enters its control groups by
 )
 
@@ -50,11 +50,15 @@ type initSpec struct {
 	LayerZip string `json:"layer_zip,omitempty"`
 	LayerDir string `json:"layer_dir,omitempty"`
 	Script   string `json:"script,omitempty"` // VMs: the bootstrap script
-	UID      int    `json:"uid"`              // of the guest, as it sees itself
+	User     string `json:"user"`             // of the guest, as it sees itself
+	Group    string `json:"group"`
+	UID      int    `json:"uid"`
 	GID      int    `json:"gid"`
 	MapUID   int    `json:"map_uid"` // of the guest, as the daemon sees it
 	MapGID   int    `json:"map_gid"`
 	Listen   int    `json:"listen"` // published listeners
+
+	Files map[string]string `json:"files,omitempty"` // path -> content
 
 	// Functions only.
 	Event     *event `json:"event,omitempty"` // what to run
@@ -68,8 +72,9 @@ func (s *initSpec) isVM() bool { return s.Kind != config.KindFunction }
 
 // initReport is what the init of a host tells the daemon.
 type initReport struct {
-	Started bool   `json:"started,omitempty"`
-	Done    bool   `json:"done,omitempty"` // functions: the event was answered
+	Started bool   `json:"started,omitempty"` // what runs in the host was started
+	Halted  bool   `json:"halted,omitempty"`  // it was ended by orderHalt
+	Done    bool   `json:"done,omitempty"`    // functions: the event was answered
 	Error   string `json:"error,omitempty"`
 }
 
@@ -101,15 +106,20 @@ func errorText(err error) string {
 
 type hostInit struct {
 	spec    initSpec
+	root    *hostRoot
 	reports *json.Encoder
+	orders  chan order
 	signals chan os.Signal
+	handed  []int // listeners, or entries of control groups, for the guest's side
 	child   int
 	ended   chan syscall.WaitStatus
+	reaped  chan struct{} // closed when no process of the host's is left
 }
 
 func newHostInit() (*hostInit, error) {
 	h := &hostInit{
 		reports: json.NewEncoder(os.NewFile(reportFD, "report")),
+		orders:  make(chan order),
 		signals: make(chan os.Signal, 4),
 		ended:   make(chan syscall.WaitStatus, 1),
 	}
@@ -120,13 +130,18 @@ func newHostInit() (*hostInit, error) {
 	if err := json.NewDecoder(in).Decode(&h.spec); err != nil {
 		return h, fmt.Errorf("read what to be: %w", err)
 	}
+	for i := range h.spec.Listen + h.spec.Groups {
+		unix.CloseOnExec(listenFD + i) // the child has it under another number
+		h.handed = append(h.handed, listenFD+i)
+	}
 	return h, nil
 }
 
 func (h *hostInit) report(r initReport) { _ = h.reports.Encode(r) }
 
 func (h *hostInit) run() error {
-	if err := assembleRoot(&h.spec); err != nil {
+	var err error
+	if h.root, err = assembleRoot(&h.spec); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte(h.spec.Slot)); err != nil {
@@ -139,26 +154,39 @@ func (h *hostInit) run() error {
 }
 
 // runVM runs the bootstrap script, which is the service manager of a host
-// without systemd.
+// without systemd, and again when the daemon has changed what the host runs.
 func (h *hostInit) runVM() error {
+	go h.takeOrders()
+	for {
+		if err := h.runScript(); err != nil {
+			return err
+		}
+		h.report(initReport{Started: true})
+		status, stopped := h.wait(nil)
+		if status != nil {
+			if stopped || status.ExitStatus() == 0 {
+				return nil
+			}
+			return fmt.Errorf("bootstrap: %s", describe(*status))
+		}
+		if ok, err := h.halt(); !ok || err != nil {
+			return err
+		}
+	}
+}
+
+func (h *hostInit) runScript() error {
 	if err := os.WriteFile(hostScript, []byte(h.spec.Script), 0o755); err != nil {
 		return err
 	}
-	env := []string{
-		"PATH=" + hostPath, "HOME=/tmp", "LANG=C.UTF-8", "USER=" + guestUser(h.spec.UID),
-	}
+	env := []string{"PATH=" + hostPath, "HOME=/tmp", "LANG=C.UTF-8", "USER=" + h.spec.User}
 	if h.spec.Listen > 0 {
 		env = append(env, "LISTEN_FDS="+strconv.Itoa(h.spec.Listen))
 	}
 	if err := h.start("/bin/sh", []string{"/bin/sh", hostScript}, env, nil); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
-	h.report(initReport{Started: true})
-	status, stopped := h.wait(nil)
-	if stopped || status.ExitStatus() == 0 {
-		return nil
-	}
-	return fmt.Errorf("bootstrap: %s", describe(status))
+	return nil
 }
 
 // start starts the guest's side in a user namespace in which it is nobody
@@ -166,10 +194,8 @@ func (h *hostInit) runVM() error {
 // What was handed in is its own from descriptor 3 up.
 func (h *hostInit) start(path string, argv, env []string, caps []uintptr) error {
 	files := []uintptr{0, 1, 2}
-	handed := h.spec.Listen + h.spec.Groups
-	for i := range handed {
-		unix.CloseOnExec(listenFD + i) // the child has it under another number
-		files = append(files, uintptr(listenFD+i))
+	for _, fd := range h.handed {
+		files = append(files, uintptr(fd))
 	}
 	pid, _, err := syscall.StartProcess(path, argv, &syscall.ProcAttr{
 		Dir: "/", Env: env, Files: files,
@@ -185,23 +211,24 @@ func (h *hostInit) start(path string, argv, env []string, caps []uintptr) error 
 	if err != nil {
 		return fmt.Errorf("start %s: %w", path, err)
 	}
-	for i := range handed {
-		unix.Close(listenFD + i) // a listener lives exactly as long as the guest's side
+	for _, fd := range h.handed {
+		unix.Close(fd) // a listener lives exactly as long as the guest's side
 	}
-	h.child = pid
-	go h.reap()
+	h.child, h.reaped = pid, make(chan struct{})
+	go h.reap(pid, h.reaped)
 	return nil
 }
 
-// reap collects every process that ends, as init must.
-func (h *hostInit) reap() {
+// reap collects every process that ends, as init must, until none is left.
+func (h *hostInit) reap(child int, over chan<- struct{}) {
+	defer close(over)
 	for {
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, 0, nil)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
-		if pid == h.child {
+		if pid == child {
 			h.ended <- status
 		}
 		if err != nil { // no children: ours is among the reaped
@@ -212,25 +239,32 @@ func (h *hostInit) reap() {
 
 // wait waits for the child, passing TERM on; stopped says that it was asked to
 // end, by a signal or because over was closed. After drainTime everything in
-// the host is killed.
-func (h *hostInit) wait(over <-chan struct{}) (status syscall.WaitStatus, stopped bool) {
+// the host is killed. It returns no status when it was ended by an order.
+func (h *hostInit) wait(over <-chan struct{}) (status *syscall.WaitStatus, stopped bool) {
 	var deadline <-chan time.Time
+	halted := false
 	stop := func(grace time.Duration) {
 		_ = syscall.Kill(h.child, unix.SIGTERM)
 		if deadline == nil {
 			deadline = time.After(grace)
 		}
-		stopped = true
 	}
 	for {
 		select {
-		case status = <-h.ended:
-			return status, stopped
+		case status := <-h.ended:
+			if halted && !stopped {
+				return nil, false
+			}
+			return &status, stopped
 		case <-h.signals:
+			stopped = true
 			stop(drainTime)
 		case <-over:
-			over = nil
+			over, stopped = nil, true
 			stop(500 * time.Millisecond)
+		case <-h.orders: // to halt: there is no other while the child runs
+			halted = true
+			stop(drainTime)
 		case <-deadline:
 			_ = syscall.Kill(-1, unix.SIGKILL)
 		}
@@ -279,7 +313,7 @@ func (h *hostInit) runFunction() error {
 	if stopped {
 		return errors.New("stopped")
 	}
-	return fmt.Errorf("Runtime.ExitError: the runtime ended before it answered: %s", describe(status))
+	return fmt.Errorf("Runtime.ExitError: the runtime ended before it answered: %s", describe(*status))
 }
 
 // startConfined starts the runtime held to Lambda's rules, by way of confineMain.

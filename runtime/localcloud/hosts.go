@@ -29,8 +29,10 @@ const vmSite = "local"
 
 // host is a VM host as the daemon keeps it, also after it ended.
 type host struct {
-	record Host
-	box    *sandbox // nil while it is being made
+	record   Host
+	node     config.Node // what it runs, with its launch token
+	box      *sandbox    // nil while it is being made
+	changing bool        // by updateHost
 }
 
 // snapshot is the record as it is now. The caller holds d.mu.
@@ -49,7 +51,7 @@ func (d *daemon) createHost(ctx context.Context, spec HostSpec, incoming string)
 	if err != nil {
 		return Host{}, badRequest{err}
 	}
-	if err := d.reserve(node); err != nil {
+	if err := d.reserve(node, spec); err != nil {
 		return Host{}, err
 	}
 	h, err := d.buildHost(ctx, node, incoming)
@@ -95,7 +97,7 @@ func (d *daemon) completeVM(n config.Node) (config.Node, error) {
 }
 
 // reserve takes the slot. One whose host ended may be taken again.
-func (d *daemon) reserve(n config.Node) error {
+func (d *daemon) reserve(n config.Node, spec HostSpec) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if old, ok := d.hosts[n.Slot]; ok && (old.box == nil || old.box.running()) {
@@ -111,8 +113,15 @@ func (d *daemon) reserve(n config.Node) error {
 		}
 	}
 	d.hosts[n.Slot] = &host{record: Host{Slot: n.Slot, Kind: n.Kind, State: HostStarting,
-		LaunchID: cluster.LaunchID(n.LaunchToken), Started: time.Now().UTC()}}
+		LaunchID: cluster.LaunchID(n.LaunchToken), Started: time.Now().UTC(),
+		Config: shown(n), CodeSHA256: spec.CodeSHA256, Tags: spec.Tags}}
 	return nil
+}
+
+// shown is a configuration as others may see it: a launch token is a secret.
+func shown(n config.Node) config.Node {
+	n.LaunchToken = ""
+	return n
 }
 
 func (d *daemon) buildHost(ctx context.Context, n config.Node, incoming string) (*host, error) {
@@ -120,26 +129,10 @@ func (d *daemon) buildHost(ctx context.Context, n config.Node, incoming string) 
 	if err != nil {
 		return nil, err
 	}
-	spec, err := d.vmSpec(n, incoming)
+	at, spec, err := d.prepareHost(&n, incoming)
 	if err != nil {
 		closeAll(listeners)
 		return nil, err
-	}
-	add := d.router.addHost
-	if number := d.info.seedNumber(n.Slot); number >= 0 {
-		add = func() (*place, error) { return d.router.addSeed(number) }
-	}
-	at, err := add()
-	if err != nil {
-		closeAll(listeners)
-		return nil, err
-	}
-	n.UnderlayAddress = at.address.String()
-	spec.Address, spec.Listen = n.UnderlayAddress, len(listeners)
-	if spec.Script, err = d.vmScript(n); err != nil {
-		closeAll(listeners)
-		at.release()
-		return nil, badRequest{err}
 	}
 	d.mu.Lock()
 	record := d.hosts[n.Slot].record
@@ -149,7 +142,29 @@ func (d *daemon) buildHost(ctx context.Context, n config.Node, incoming string) 
 		return nil, err
 	}
 	record.State, record.PID, record.UnderlayAddress = HostRunning, box.cmd.Process.Pid, n.UnderlayAddress
-	return &host{record: record, box: box}, nil
+	return &host{record: record, node: n, box: box}, nil
+}
+
+// prepareHost makes all that a host needs but its processes.
+func (d *daemon) prepareHost(n *config.Node, incoming string) (*place, initSpec, error) {
+	add := d.router.addHost
+	if number := d.info.seedNumber(n.Slot); number >= 0 {
+		add = func() (*place, error) { return d.router.addSeed(number) }
+	}
+	at, err := add()
+	if err != nil {
+		return nil, initSpec{}, err
+	}
+	n.UnderlayAddress = at.address.String()
+	spec, err := d.vmSpec(*n)
+	if err == nil {
+		err = d.vmDirs(spec, incoming)
+	}
+	if err != nil {
+		at.release()
+		return nil, initSpec{}, err
+	}
+	return at, spec, nil
 }
 
 // lastWords is the end of a slot's node log, to explain a failure.
@@ -171,56 +186,93 @@ func closeAll(files []*os.File) {
 func (d *daemon) publish(ctx context.Context, n config.Node) ([]*os.File, error) {
 	var files []*os.File
 	for _, p := range n.Publish {
-		address := p.HostAddress
-		if address == "" {
-			address = "127.0.0.1"
+		f, err := d.publishOne(ctx, n.Name, p)
+		if err != nil {
+			closeAll(files)
+			return nil, err
 		}
-		target := net.JoinHostPort(address, strconv.Itoa(p.HostPort))
-		f, err := d.listenOutside(ctx, target)
-		if err == nil {
-			files = append(files, f)
-			continue
-		}
-		closeAll(files)
-		if errors.Is(err, errInUse) {
-			return nil, fmt.Errorf("publish port %d of %q: %s is %w: stop it or choose another host_port", p.Port, n.Name, target, err)
-		}
-		return nil, fmt.Errorf("publish port %d of %q on %s: %w", p.Port, n.Name, target, err)
+		files = append(files, f)
 	}
 	return files, nil
 }
 
-// vmSpec prepares the host's own directory.
-func (d *daemon) vmSpec(n config.Node, incoming string) (initSpec, error) {
+func (d *daemon) publishOne(ctx context.Context, name string, p config.Publish) (*os.File, error) {
+	target := outside(p)
+	f, err := d.listenOutside(ctx, target)
+	if errors.Is(err, errInUse) {
+		return nil, fmt.Errorf("publish port %d of %q: %s is %w: stop it or choose another host_port", p.Port, name, target, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("publish port %d of %q on %s: %w", p.Port, name, target, err)
+	}
+	return f, nil
+}
+
+// outside is where a port is published.
+func outside(p config.Publish) string {
+	address := p.HostAddress
+	if address == "" {
+		address = "127.0.0.1"
+	}
+	return net.JoinHostPort(address, strconv.Itoa(p.HostPort))
+}
+
+// vmSpec tells the init of a host what the node needs, and makes nothing yet.
+func (d *daemon) vmSpec(n config.Node) (initSpec, error) {
 	own := d.dir.join("hosts", n.Slot)
 	uid, gid := d.mapIDs()
 	spec := initSpec{
-		Kind: n.Kind, Slot: n.Slot, StateDir: d.dir.stateDir(), Staging: own + "/root", Secret: d.secret,
-		LayerZip: d.rt.zip(), UID: vmUID, GID: vmUID, MapUID: uid, MapGID: gid,
+		Kind: n.Kind, Slot: n.Slot, Address: n.UnderlayAddress, StateDir: d.dir.stateDir(), Staging: own + "/root",
+		Secret: d.secret, LayerZip: d.rt.zip(), MapUID: uid, MapGID: gid, Listen: len(n.Publish), Files: n.Files,
+		User: vmUser, Group: vmUser, UID: vmUID, GID: vmUID,
 	}
 	if n.Kind == config.KindSeed {
 		spec.State = own + "/state"
-	} else if err := removeAll(own); err != nil {
-		return initSpec{}, stateError(d.dir.stateDir(), err)
+	} else {
+		spec.Source = own + "/source"
+	}
+	if n.User != "" {
+		if err := spec.become(n.User); err != nil {
+			return initSpec{}, badRequest{err}
+		}
+	}
+	var err error
+	if spec.Script, err = d.vmScript(n); err != nil {
+		return initSpec{}, badRequest{err}
+	}
+	return spec, nil
+}
+
+// vmDirs makes the host's own directories.
+func (d *daemon) vmDirs(spec initSpec, incoming string) error {
+	own := d.dir.join("hosts", spec.Slot)
+	if spec.State == "" {
+		if err := removeAll(own); err != nil {
+			return stateError(d.dir.stateDir(), err)
+		}
 	}
 	err := os.MkdirAll(spec.Staging, 0o700)
 	if err == nil && spec.State != "" {
-		err = os.MkdirAll(spec.State, 0o700)
-	}
-	if err == nil && spec.State != "" {
-		err = giveTo(spec.State, uid, gid)
-	}
-	if err == nil && incoming != "" {
-		spec.Source = own + "/source"
-		if err = os.Rename(incoming, spec.Source); err == nil && d.rooted {
-			err = giveTo(spec.Source, uid, gid)
+		if err = os.MkdirAll(spec.State, 0o700); err == nil {
+			err = giveTo(spec.State, spec.MapUID, spec.MapGID)
 		}
 	}
-	return spec, stateError(d.dir.stateDir(), err)
+	if err == nil && spec.Source != "" {
+		if incoming != "" {
+			err = os.Rename(incoming, spec.Source)
+		} else {
+			err = os.Mkdir(spec.Source, 0o755)
+		}
+		if err == nil && d.rooted {
+			err = giveTo(spec.Source, spec.MapUID, spec.MapGID)
+		}
+	}
+	return stateError(d.dir.stateDir(), err)
 }
 
 // vmScript is the same bootstrap script an EC2 VM gets as user data.
 func (d *daemon) vmScript(n config.Node) (string, error) {
+	n.Files = nil // they are in place already
 	doc, err := json.Marshal(n)
 	if err != nil {
 		return "", err

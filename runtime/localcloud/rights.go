@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -14,10 +16,37 @@ import (
 
 // Users inside hosts, as they are on the platforms these stand for.
 const (
-	vmUID       = 1000
-	functionUID = 993
-	functionGID = 990
+	vmUID        = 1000
+	vmUser       = "boxer"
+	functionUID  = 993
+	functionGID  = 990
+	functionUser = "sbx_user1051"
 )
+
+// become makes the guest another user, as it sees itself: on the machine it is
+// who it always is.
+func (s *initSpec) become(name string) error {
+	account, err := user.Lookup(name)
+	if err != nil {
+		if account, err = user.LookupId(name); err != nil {
+			account = &user.User{Username: "user" + name, Uid: name, Gid: name}
+		}
+	}
+	uid, uidErr := strconv.Atoi(account.Uid)
+	gid, gidErr := strconv.Atoi(account.Gid)
+	if uidErr != nil || gidErr != nil {
+		return fmt.Errorf("user %q: this machine has no such account, and local hosts have those of the machine: "+
+			"name one of them, or a number", name)
+	}
+	if uid <= 0 || uid >= 65534 {
+		return fmt.Errorf("user %q: guests of the local platform run as an ordinary user: name another account, or leave user out", name)
+	}
+	s.User, s.Group, s.UID, s.GID = account.Username, account.Username, uid, gid
+	if group, err := user.LookupGroupId(account.Gid); err == nil {
+		s.Group = group.Name
+	}
+	return nil
+}
 
 // guestHostUID is who guests are on the machine when the daemon is real root:
 // in the range systemd leaves to nobody, so that no file is theirs. Otherwise

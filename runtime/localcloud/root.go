@@ -21,9 +21,13 @@ import (
 // clones, and works wherever the state directory lies.
 type hostRoot struct {
 	spec   *initSpec
+	base   string // where the new root is seen: staging, then /
 	trees  []tree
 	links  map[string]string // path -> target
 	hidden []string          // directories that exist but are empty
+
+	passwd, group string         // of the machine
+	undo          []func() error // takes the placed files away, last first
 }
 
 type tree struct {
@@ -33,17 +37,29 @@ type tree struct {
 }
 
 // assembleRoot builds the root of this process's mount namespace and enters it.
-func assembleRoot(spec *initSpec) error {
+func assembleRoot(spec *initSpec) (*hostRoot, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("assemble root: make mounts private: %w", err)
+		return nil, fmt.Errorf("assemble root: make mounts private: %w", err)
 	}
-	r := &hostRoot{spec: spec, links: map[string]string{}}
+	r := &hostRoot{spec: spec, base: spec.Staging, links: map[string]string{}}
 	defer r.close()
 	for _, step := range []func() error{
-		r.cloneTop, r.cloneEtc, r.cloneDevices, r.cloneOwn, r.mountBase, r.attach, r.mountPrivate, r.writeEtc, r.maskState, r.seal, r.enter,
+		r.readAccounts, r.cloneTop, r.cloneEtc, r.cloneDevices, r.cloneOwn, r.mountBase, r.attach, r.mountPrivate, r.writeEtc, r.maskState,
+		r.enter, r.placeFiles, r.seal,
 	} {
 		if err := step(); err != nil {
-			return fmt.Errorf("assemble root: %w", err)
+			return nil, fmt.Errorf("assemble root: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// change makes the root another one of the same host, whose guest has ended.
+func (r *hostRoot) change(spec *initSpec) error {
+	r.spec = spec
+	for _, step := range []func() error{r.unseal, r.removeFiles, r.writeAccounts, r.placeFiles, r.seal} {
+		if err := step(); err != nil {
+			return fmt.Errorf("change root: %w", err)
 		}
 	}
 	return nil
@@ -56,7 +72,7 @@ func (r *hostRoot) close() {
 }
 
 // at is a path below the new root, as seen before it is entered.
-func (r *hostRoot) at(path string) string { return filepath.Join(r.spec.Staging, path) }
+func (r *hostRoot) at(path string) string { return filepath.Join(r.base, path) }
 
 // private are the top-level directories that are not the machine's.
 var private = map[string]bool{
@@ -258,7 +274,7 @@ func (r *hostRoot) writableDirs() error {
 	}
 	r.links["/var/run"] = "/run"
 	r.links["/var/lock"] = "/run/lock"
-	if r.spec.Source == "" { // as read-only as one with something in it
+	if r.spec.Source == "" { // a seed's; as read-only as one with something in it
 		return r.tmpfs("/var/task", "mode=0755,size=4k", unix.MS_RDONLY)
 	}
 	return nil
@@ -336,8 +352,15 @@ func (r *hostRoot) maskState() error {
 
 // seal makes read-only what is not the guest's.
 func (r *hostRoot) seal() error {
+	return r.setReadOnly(unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+}
+
+func (r *hostRoot) unseal() error {
+	return r.setReadOnly(unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY})
+}
+
+func (r *hostRoot) setReadOnly(attr unix.MountAttr) error {
 	for _, path := range []string{"/", "/dev"} {
-		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 		if err := unix.MountSetattr(unix.AT_FDCWD, r.at(path), 0, &attr); err != nil {
 			return fmt.Errorf("make %s read-only: %w", path, err)
 		}
@@ -356,5 +379,6 @@ func (r *hostRoot) enter() error {
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("let go of the machine's root: %w", err)
 	}
+	r.base = "/"
 	return unix.Chdir("/")
 }

@@ -24,7 +24,10 @@ const setUpTime = 15 * time.Second
 // sandbox.
 type sandbox struct {
 	cmd  *exec.Cmd
+	line *os.File      // to its init: reports in, orders out
 	gone chan struct{} // closed when every process is gone and all was given back
+
+	started, halted chan struct{} // a report of either kind
 
 	ended time.Time // set before gone is closed
 
@@ -37,22 +40,21 @@ type sandbox struct {
 // over what is handed in (listeners, or entries of control groups) and the
 // place, whatever happens, and calls cleanUp when all processes are gone.
 func (d *daemon) startSandbox(spec initSpec, at *place, handed []*os.File, cleanUp func(*sandbox)) (*sandbox, error) {
-	b := &sandbox{gone: make(chan struct{})}
+	b := &sandbox{gone: make(chan struct{}), started: make(chan struct{}, 1), halted: make(chan struct{}, 1)}
 	release := func() {
 		b.ended = time.Now().UTC()
 		at.release()
 		cleanUp(b)
 		close(b.gone)
 	}
-	reports, err := d.launchInit(b, spec, at, handed)
+	err := d.launchInit(b, spec, at, handed)
 	closeAll(handed)
 	if err != nil {
 		release()
 		return nil, err
 	}
-	started := make(chan struct{})
 	go func() {
-		b.follow(reports, started)
+		b.follow()
 		_ = b.cmd.Wait()
 		b.mu.Lock()
 		if b.result.Error != "" {
@@ -62,7 +64,7 @@ func (d *daemon) startSandbox(spec initSpec, at *place, handed []*os.File, clean
 		release()
 	}()
 	select {
-	case <-started:
+	case <-b.started:
 		return b, nil
 	case <-b.gone:
 		return nil, errors.New(b.failure())
@@ -72,62 +74,84 @@ func (d *daemon) startSandbox(spec initSpec, at *place, handed []*os.File, clean
 	}
 }
 
-func (d *daemon) launchInit(b *sandbox, spec initSpec, at *place, handed []*os.File) (*os.File, error) {
+func (d *daemon) launchInit(b *sandbox, spec initSpec, at *place, handed []*os.File) error {
 	doc, err := json.Marshal(spec)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	logs, err := d.openLogs(spec.Slot)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer logs.close()
 	specOut, specIn, err := os.Pipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer specOut.Close()
 	defer specIn.Close()
-	reportOut, reportIn, err := os.Pipe()
+	ours, theirs, err := initLine()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer reportIn.Close()
+	defer theirs.Close()
 	// The arguments are only for whoever looks at the list of processes.
 	b.cmd = exec.Command("/proc/self/exe", "local-host", d.info.Name+"/"+spec.Slot)
 	b.cmd.Args[0] = "boxer"
 	b.cmd.Env, b.cmd.Dir = []string{"PATH=" + hostPath}, "/"
 	b.cmd.Stdout, b.cmd.Stderr = logs.guest, logs.node
-	b.cmd.ExtraFiles = append([]*os.File{specOut, reportIn}, handed...)
+	b.cmd.ExtraFiles = append([]*os.File{specOut, theirs}, handed...)
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 		Setsid:     true,
 	}
 	if err := inNamespace(at.ns, b.cmd.Start); err != nil {
-		reportOut.Close()
-		return nil, fmt.Errorf("start host: %w", err)
+		ours.Close()
+		return fmt.Errorf("start host: %w", err)
 	}
 	specOut.Close() // so that an init that ends early fails the write
 	if _, err := io.Copy(specIn, bytes.NewReader(doc)); err != nil {
-		reportOut.Close()
+		ours.Close()
 		_ = b.cmd.Process.Kill()
 		_ = b.cmd.Wait()
-		return nil, fmt.Errorf("start host: %w", err)
+		return fmt.Errorf("start host: %w", err)
 	}
-	return reportOut, nil
+	b.line = ours
+	return nil
+}
+
+// initLine makes the two ends of a sandbox's line. Ours can wait without a thread.
+func initLine() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "line"), os.NewFile(uintptr(fds[1]), "line"), nil
 }
 
 // follow reads the init's reports until it has ended.
-func (b *sandbox) follow(reports *os.File, started chan<- struct{}) {
-	defer reports.Close()
-	decoder := json.NewDecoder(reports)
+func (b *sandbox) follow() {
+	defer b.line.Close()
+	decoder := json.NewDecoder(b.line)
 	for {
 		var r initReport
 		if err := decoder.Decode(&r); err != nil {
 			return
 		}
-		if r.Started {
-			close(started)
+		if r.Started || r.Halted {
+			tell := b.started
+			if r.Halted {
+				tell = b.halted
+			}
+			select {
+			case tell <- struct{}{}:
+			default: // of an order that nobody waits for any more
+			}
 			continue
 		}
 		b.mu.Lock()

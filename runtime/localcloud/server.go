@@ -94,6 +94,7 @@ func (d *daemon) handler() http.Handler {
 		h, err := d.getHost(r.PathValue("slot"))
 		answer(w, h, err)
 	})
+	mux.HandleFunc("PUT /hosts/{slot}", d.putHost)
 	mux.HandleFunc("DELETE /hosts/{slot}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, d.deleteHost(r.PathValue("slot"), !r.URL.Query().Has(keepLogsQuery)))
 	})
@@ -103,6 +104,7 @@ func (d *daemon) handler() http.Handler {
 		f, err := d.getFunction(r.PathValue("name"))
 		answer(w, f, err)
 	})
+	mux.HandleFunc("PUT /functions/{name}", d.putFunction)
 	mux.HandleFunc("DELETE /functions/{name}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, d.deleteFunction(r.PathValue("name"), !r.URL.Query().Has(keepLogsQuery)))
 	})
@@ -119,30 +121,47 @@ func (d *daemon) handler() http.Handler {
 
 func (d *daemon) postHost(w http.ResponseWriter, r *http.Request) {
 	var req hostRequest
-	if !readRequest(w, r, &req) {
-		return
+	var incoming string
+	if readRequest(w, r, &req) && d.takeIncoming(w, req.Incoming, &incoming) {
+		h, err := d.createHost(r.Context(), req.HostSpec, incoming)
+		answer(w, h, err)
 	}
-	incoming, err := d.incoming(req.Incoming)
-	if err != nil {
-		answer(w, nil, err)
-		return
+}
+
+func (d *daemon) putHost(w http.ResponseWriter, r *http.Request) {
+	var req hostRequest
+	var incoming string
+	if readRequest(w, r, &req) && d.takeIncoming(w, req.Incoming, &incoming) {
+		h, err := d.updateHost(r.Context(), r.PathValue("slot"), req.HostSpec, incoming)
+		answer(w, h, err)
 	}
-	h, err := d.createHost(r.Context(), req.HostSpec, incoming)
-	answer(w, h, err)
 }
 
 func (d *daemon) postFunction(w http.ResponseWriter, r *http.Request) {
 	var req functionRequest
-	if !readRequest(w, r, &req) {
-		return
+	var incoming string
+	if readRequest(w, r, &req) && d.takeIncoming(w, req.Incoming, &incoming) {
+		f, err := d.createFunction(req.FunctionSpec, incoming, req.Hash)
+		answer(w, f, err)
 	}
-	incoming, err := d.incoming(req.Incoming)
-	if err != nil {
+}
+
+func (d *daemon) putFunction(w http.ResponseWriter, r *http.Request) {
+	var req functionRequest
+	var incoming string
+	if readRequest(w, r, &req) && d.takeIncoming(w, req.Incoming, &incoming) {
+		req.Name = r.PathValue("name")
+		f, err := d.updateFunction(req.FunctionSpec, incoming, req.Hash)
+		answer(w, f, err)
+	}
+}
+
+func (d *daemon) takeIncoming(w http.ResponseWriter, name string, path *string) bool {
+	var err error
+	if *path, err = d.incoming(name); err != nil {
 		answer(w, nil, err)
-		return
 	}
-	f, err := d.createFunction(req.FunctionSpec, incoming, req.Hash)
-	answer(w, f, err)
+	return err == nil
 }
 
 // postInvocation is Lambda's Invoke, of which only the asynchronous kind fits a

@@ -34,6 +34,10 @@ type NetworkSpec struct {
 	Port   int    // overlay port, default config.DefaultPort
 	Secret []byte // nil: generated
 	Seeds  int    // of its own, 1 (default) or 3
+
+	Version       string            // of the runtime, as users name it
+	SecretVersion int64             // of a secret that was given; 0: it was not
+	Tags          map[string]string // words of the user about it
 }
 
 // NetworkInfo is what the state directory knows of a network.
@@ -49,9 +53,14 @@ type NetworkInfo struct {
 	MachineID     string    `json:"machine_id"`
 	Runtime       string    `json:"runtime"` // SHA-256 of the layer zip it was made with
 	Created       time.Time `json:"created"`
-	Directory     string    `json:"directory"`
-	Alive         bool      `json:"alive"` // its daemon runs
-	PID           int       `json:"pid"`   // of the daemon, 0 when it does not run
+
+	Version       string            `json:"version,omitempty"`
+	SecretVersion int64             `json:"secret_version,omitempty"`
+	Tags          map[string]string `json:"tags,omitempty"`
+
+	Directory string `json:"directory"`
+	Alive     bool   `json:"alive"` // its daemon runs
+	PID       int    `json:"pid"`   // of the daemon, 0 when it does not run
 }
 
 // States of a host.
@@ -66,6 +75,14 @@ const (
 type HostSpec struct {
 	Config    config.Node `json:"config"`
 	SourceDir string      `json:"source_dir,omitempty"` // copied, seen at /var/task; empty: none
+
+	// KeepSource leaves what is at /var/task there (UpdateHost).
+	KeepSource bool `json:"keep_source,omitempty"`
+	// Restart starts the guest again even if nothing has changed (UpdateHost).
+	Restart bool `json:"restart,omitempty"`
+
+	CodeSHA256 string            `json:"code_sha256,omitempty"` // of the source, as the caller computes it
+	Tags       map[string]string `json:"tags,omitempty"`
 }
 
 // Host is one VM host.
@@ -79,6 +96,10 @@ type Host struct {
 	LaunchID        string    `json:"launch_id"`
 	Error           string    `json:"error,omitempty"` // why it ended
 	Started         time.Time `json:"started"`
+
+	Config     config.Node       `json:"config"` // what it runs, without the launch token
+	CodeSHA256 string            `json:"code_sha256,omitempty"`
+	Tags       map[string]string `json:"tags,omitempty"`
 }
 
 // FunctionSpec asks for a function; MemoryMB, EphemeralMB and TimeoutS default
@@ -101,6 +122,10 @@ type FunctionSpec struct {
 	// Config is what the function's nodes run: each launch event is this with a
 	// slot and a token. It is kept to be looked up, nothing is launched by it.
 	Config *config.Node `json:"config,omitempty"`
+
+	KeepSource bool              `json:"keep_source,omitempty"` // as in HostSpec (UpdateFunction)
+	CodeSHA256 string            `json:"code_sha256,omitempty"` // of the source, as the caller computes it; empty: our own
+	Tags       map[string]string `json:"tags,omitempty"`
 }
 
 // Function is one function.
@@ -116,7 +141,11 @@ type Function struct {
 	Running     int               `json:"running"` // invocations under way
 	Created     time.Time         `json:"created"`
 
-	Config *config.Node `json:"config,omitempty"`
+	Config   *config.Node `json:"config,omitempty"`
+	Revision int          `json:"revision"` // counts updates
+
+	SourceRevision int               `json:"source_revision,omitempty"` // that brought its source
+	Tags           map[string]string `json:"tags,omitempty"`
 }
 
 // States of an invocation.
@@ -133,6 +162,7 @@ const OutOfMemory = "out of memory"
 type Invocation struct {
 	RequestID  string    `json:"request_id"`
 	Function   string    `json:"function"`
+	Revision   int       `json:"revision"` // of the function, when it began
 	Slot       string    `json:"slot"`
 	LaunchID   string    `json:"launch_id"`
 	State      string    `json:"state"`

@@ -29,8 +29,12 @@ func runDir(cfg config.Node) (string, error) {
 	} else {
 		dir, err = os.MkdirTemp("", "boxer-")
 	}
+	mode := os.FileMode(0o700)
+	if cfg.User != "" {
+		mode = 0o755 // the guest may be another user; what is secret is closed by itself
+	}
 	if err == nil {
-		err = os.Chmod(dir, 0o700)
+		err = os.Chmod(dir, mode)
 	}
 	if err != nil {
 		return "", fmt.Errorf("make the run directory: %w: set state_dir to a writable place", err)

@@ -98,7 +98,7 @@ func (n *node) grace() time.Duration {
 
 func (n *node) spec(library string) process.Spec {
 	s := process.Spec{
-		Argv: rewriteAll(&n.cfg, n.cfg.Argv), Dir: rewrite(&n.cfg, n.cfg.WorkingDir), Env: n.environment(library),
+		Argv: rewriteAll(&n.cfg, n.cfg.Argv), Dir: rewrite(&n.cfg, n.cfg.WorkingDir), User: n.cfg.User, Env: n.environment(library),
 		Stdout: n.o.Stdout, Stderr: n.o.Stdout, Foreground: n.o.Foreground,
 	}
 	if n.o.Foreground {
@@ -117,6 +117,9 @@ func (n *node) environment(library string) []string {
 			continue // meant for the supervisor
 		}
 		vars[k] = rewrite(&n.cfg, v)
+	}
+	if account, err := process.FindUser(n.cfg.User); n.cfg.User != "" && err == nil {
+		vars["HOME"], vars["USER"], vars["LOGNAME"] = account.HomeDir, account.Username, account.Username
 	}
 	for k, v := range n.cfg.Env {
 		vars[k] = rewrite(&n.cfg, v)

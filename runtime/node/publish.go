@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 
@@ -39,7 +40,13 @@ func (n *node) publish(ctx context.Context) error {
 			n.task(func() error { return n.transport.Serve(ctx, tcp) })
 			continue
 		}
-		n.task(func() error { return n.transport.Publish(ctx, ln, uint16(p.Port)) })
+		var from []netip.Prefix
+		for _, cidr := range p.CIDRs {
+			if prefix, err := netip.ParsePrefix(cidr); err == nil { // checked with the document
+				from = append(from, prefix)
+			}
+		}
+		n.task(func() error { return n.transport.Publish(ctx, ln, uint16(p.Port), from...) })
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ type Spec struct {
 	Argv []string
 	Env  []string // complete; its PATH is where the command is looked for
 	Dir  string   // empty: this process's
+	User string   // a name or number of the node's accounts; empty: this process's
 
 	Stdin, Stdout, Stderr *os.File // handed over as they are; nil: /dev/null
 
@@ -67,7 +68,11 @@ func Start(s Spec) (*Process, error) {
 	}
 	defer closeFiles()
 	pidfd := -1
-	sys := &syscall.SysProcAttr{PidFD: &pidfd, Setsid: !s.Foreground}
+	who, err := credential(s.User)
+	if err != nil {
+		return nil, &StartError{126, err}
+	}
+	sys := &syscall.SysProcAttr{PidFD: &pidfd, Setsid: !s.Foreground, Credential: who}
 	child, err := os.StartProcess(path, s.Argv, &os.ProcAttr{Dir: s.Dir, Env: s.Env, Files: files, Sys: sys})
 	if err != nil {
 		return nil, startError(s.Argv[0], path, err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -21,8 +22,8 @@ const (
 
 // Publish accepts on a listener that was opened outside and delivers to the
 // guest's port, for which it waits up to 5 s, until ctx ends; then it closes
-// ln and returns nil.
-func (l *Layer) Publish(ctx context.Context, ln net.Listener, port uint16) error {
+// ln and returns nil. With from, connections from elsewhere are reset.
+func (l *Layer) Publish(ctx context.Context, ln net.Listener, port uint16, from ...netip.Prefix) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer ln.Close()
@@ -44,7 +45,7 @@ func (l *Layer) Publish(ctx context.Context, ln net.Listener, port uint16) error
 			conn.Close()
 			return fmt.Errorf("published port %d: the listener is not a TCP one", port)
 		}
-		if !enter(waiting) {
+		if !allowed(from, remote(tcp).Addr()) || !enter(waiting) {
 			reset(tcp)
 			continue
 		}
@@ -53,6 +54,10 @@ func (l *Layer) Publish(ctx context.Context, ln net.Listener, port uint16) error
 			l.publish(ctx, tcp, port)
 		})
 	}
+}
+
+func allowed(from []netip.Prefix, peer netip.Addr) bool {
+	return len(from) == 0 || slices.ContainsFunc(from, func(p netip.Prefix) bool { return p.Contains(peer.Unmap()) })
 }
 
 func (l *Layer) publish(ctx context.Context, conn *net.TCPConn, port uint16) {
