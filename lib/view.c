@@ -72,8 +72,7 @@ static const void *fetch_table(const struct identity *id, uint64_t *inode) {
 }
 
 /* Where the oldest mapping was, or where it is if there are few. */
-static const void *settle(const void *fresh, const void **place) {
-    const void *oldest = __atomic_exchange_n(place, NULL, __ATOMIC_ACQ_REL);
+static const void *settle(const void *fresh, const void *oldest) {
     long at;
     if (!oldest)
         return fresh;
@@ -81,18 +80,30 @@ static const void *settle(const void *fresh, const void **place) {
     return at == (long)oldest ? oldest : fresh;
 }
 
+/*
+ * What a thread mapped in vain goes, but not what it moved to where another one
+ * was: that may be the table in use, of a thread that was faster at this turn.
+ */
+static void withdraw(const void *fresh, const void *oldest, const void **place) {
+    if (fresh == oldest)
+        __atomic_store_n(place, fresh, __ATOMIC_RELEASE);
+    else
+        sys_munmap((void *)fresh, BOXER_TABLE_SIZE);
+}
+
 /* Threads may fetch at the same time; the first to finish wins. */
 static const void *replace(const void *old, const struct identity *id) {
     unsigned turn = __atomic_load_n(&replaced, __ATOMIC_ACQUIRE);
     const void **place = &mappings[turn % MAPPINGS_MAX];
     uint64_t inode = 0;
-    const void *fresh = fetch_table(id, &inode);
+    const void *oldest, *fresh = fetch_table(id, &inode);
     if (!fresh)
         return __atomic_load_n(&current, __ATOMIC_ACQUIRE);
-    fresh = settle(fresh, place);
+    oldest = __atomic_exchange_n(place, NULL, __ATOMIC_ACQ_REL);
+    fresh = settle(fresh, oldest);
     if (!__atomic_compare_exchange_n(&current, &old, fresh, 0, __ATOMIC_ACQ_REL,
                                      __ATOMIC_ACQUIRE)) {
-        sys_munmap((void *)fresh, BOXER_TABLE_SIZE);
+        withdraw(fresh, oldest, place);
         return old;
     }
     __atomic_store_n(&current_inode, inode, __ATOMIC_RELAXED);
