@@ -113,10 +113,8 @@ func TestAccTakenName(t *testing.T) {
 // A barrier that is never met ends the wait with what is missing.
 func TestAccWaitForNeverMet(t *testing.T) {
 	c := newCloud(t)
-	p := newLocalPlatform(c.dir, func(string) ([]byte, error) { return c.zip, nil })
-	p.ready = 4 * time.Second
-	w := c.workspace(withPlatform(p))
-	w.configure(shop + vm("front", `["sleep", "1000"]`, "wait_for = { logic = 2 }"))
+	w := c.workspace()
+	w.configure(c.block() + shop + vm("front", `["sleep", "1000"]`, "wait_for = { logic = 2 }\n timeouts = { create = \"4s\" }"))
 	w.golden("node/wait for never met", w.errors(applying...), map[string]string{c.dir: "STATE"})
 	c.onlySeed("shop")
 	w.destroy()
@@ -348,6 +346,17 @@ func TestAccStateDirectory(t *testing.T) {
 		"full": func(t *testing.T, dir string) {
 			mountTmpfs(t, dir, "size=64k", 0)
 			fill(t, filepath.Join(dir, "ballast"))
+		},
+		"of another user": func(t *testing.T, dir string) {
+			if os.Geteuid() != 0 {
+				t.Skip("only root may give a directory away")
+			}
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chown(dir, 12345, 12345); err != nil {
+				t.Fatal(err)
+			}
 		},
 		"too small": func(t *testing.T, dir string) { mountTmpfs(t, dir, "size=1m", 0) },
 	}

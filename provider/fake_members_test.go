@@ -4,6 +4,8 @@ package provider
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
@@ -15,7 +17,7 @@ func (f *fakePlatform) Members(_ context.Context, network string) ([]cluster.Mem
 	if _, ok := f.networks[network]; !ok {
 		return nil, errGone
 	}
-	return nil, nil
+	return slices.Collect(maps.Values(f.members)), nil
 }
 
 func (f *fakePlatform) JoinToken(_ context.Context, network, slot, _ string, expires time.Time) (cluster.Token, error) {

@@ -20,19 +20,31 @@ import (
 type fakePlatform struct {
 	mu        sync.Mutex
 	machine   string
+	secret    string // of the network made last
 	networks  map[string]networkStatus
-	vms       map[string]string          // name -> launch id
-	functions map[string]map[string]bool // name -> running slots
+	vms       map[string]vmStatus
+	functions map[string]*fakeFunction
+	members   map[string]cluster.Member // by slot
 	nextID    uint32
 	calls     []string
+	waited    map[string]launch.Want // by slot
 
 	await    error // what Await fails with
 	deletion error // what deletions of nodes fail with
+	look     error // what looks at nodes fail with
+}
+
+// fakeFunction is a function with the specs that its running slots were
+// started with.
+type fakeFunction struct {
+	spec    nodeSpec
+	running map[string]nodeSpec
 }
 
 func newFakePlatform() *fakePlatform {
 	return &fakePlatform{
-		machine: "here", networks: map[string]networkStatus{}, vms: map[string]string{}, functions: map[string]map[string]bool{}, nextID: 2,
+		machine: "here", networks: map[string]networkStatus{}, vms: map[string]vmStatus{}, functions: map[string]*fakeFunction{},
+		members: map[string]cluster.Member{}, waited: map[string]launch.Want{}, nextID: 2,
 	}
 }
 
@@ -53,8 +65,20 @@ func (f *fakePlatform) MachineID() (string, error) {
 
 func (f *fakePlatform) CreateNetwork(_ context.Context, spec networkSpec) (networkStatus, error) {
 	defer f.locked("create network " + spec.Name)()
-	f.networks[spec.Name] = networkStatus{CIDR: spec.CIDR, Port: spec.Port, SeedEndpoints: []string{"127.0.0.1:7"}, SecretRef: "file:/secret"}
+	f.secret = spec.Secret
+	f.networks[spec.Name] = networkStatus{
+		CIDR: spec.CIDR, Port: spec.Port, SeedEndpoints: []string{"127.0.0.1:7"}, SecretRef: "file:/secret",
+		SecretVersion: spec.SecretVersion, RuntimeVersion: spec.RuntimeVersion, Tags: spec.Tags,
+	}
 	return f.networks[spec.Name], nil
+}
+
+func (f *fakePlatform) UpdateNetwork(_ context.Context, spec networkSpec) (networkStatus, error) {
+	defer f.locked("update network " + spec.Name)()
+	status := f.networks[spec.Name]
+	status.Tags = spec.Tags
+	f.networks[spec.Name] = status
+	return status, nil
 }
 
 func (f *fakePlatform) Network(_ context.Context, name string) (networkStatus, error) {
@@ -75,19 +99,35 @@ func (f *fakePlatform) DeleteNetwork(_ context.Context, name string) error {
 
 func (f *fakePlatform) StartVM(_ context.Context, spec nodeSpec) (launch.Want, error) {
 	defer f.locked("start vm " + spec.Name)()
-	want := launch.Want{Slot: spec.Name, Token: launch.Token()}
-	f.vms[spec.Name] = cluster.LaunchID(want.Token)
+	want := launch.Want{Slot: spec.Name, Token: launch.Token(), JoinOnly: spec.JoinOnly}
+	f.vms[spec.Name] = vmStatus{cluster.LaunchID(want.Token), recorded(spec)}
 	return want, nil
 }
 
-func (f *fakePlatform) VM(_ context.Context, _, name string) (string, error) {
+// recorded is a spec as a platform keeps it.
+func recorded(spec nodeSpec) nodeSpec {
+	spec.SourceDir, spec.Package, spec.KeepSource, spec.JoinOnly = "", "", false, false
+	return spec
+}
+
+func (f *fakePlatform) UpdateVM(_ context.Context, spec nodeSpec, again bool) error {
+	call := "update vm " + spec.Name
+	if again {
+		call += " again"
+	}
+	defer f.locked(call)()
+	f.vms[spec.Name] = vmStatus{f.vms[spec.Name].LaunchID, recorded(spec)}
+	return nil
+}
+
+func (f *fakePlatform) VM(_ context.Context, _, name string) (vmStatus, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	id, ok := f.vms[name]
-	if !ok {
-		return "", errGone
+	found, ok := f.vms[name]
+	if !ok && f.look == nil {
+		return vmStatus{}, errGone
 	}
-	return id, nil
+	return found, f.look
 }
 
 func (f *fakePlatform) DeleteVM(_ context.Context, _, name string) error {
@@ -100,35 +140,48 @@ func (f *fakePlatform) DeleteVM(_ context.Context, _, name string) error {
 
 func (f *fakePlatform) CreateFunction(_ context.Context, spec nodeSpec) error {
 	defer f.locked("create function " + spec.Name)()
-	f.functions[spec.Name] = map[string]bool{}
+	f.functions[spec.Name] = &fakeFunction{recorded(spec), map[string]nodeSpec{}}
+	return nil
+}
+
+func (f *fakePlatform) UpdateFunction(_ context.Context, spec nodeSpec) error {
+	defer f.locked("update function " + spec.Name)()
+	f.functions[spec.Name].spec = recorded(spec)
 	return nil
 }
 
 func (f *fakePlatform) StartReplica(_ context.Context, spec nodeSpec, slot string) (launch.Want, error) {
 	defer f.locked("start " + slot)()
-	f.functions[spec.Name][slot] = true
+	f.functions[spec.Name].running[slot] = f.functions[spec.Name].spec
 	return launch.Want{Slot: slot, Token: launch.Token(), Function: spec.Name}, nil
 }
 
 func (f *fakePlatform) StopReplica(_ context.Context, _, name, slot string) error {
 	defer f.locked("stop " + slot)()
-	delete(f.functions[name], slot)
+	delete(f.functions[name].running, slot)
 	return nil
 }
 
-func (f *fakePlatform) RunningReplicas(_ context.Context, _, name string) ([]string, error) {
+func (f *fakePlatform) Function(_ context.Context, _, name string) (functionStatus, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	running, ok := f.functions[name]
+	function, ok := f.functions[name]
+	if f.look != nil {
+		return functionStatus{}, f.look
+	}
 	if !ok {
-		return nil, errGone
+		return functionStatus{}, errGone
 	}
-	var slots []string
-	for slot := range running {
-		slots = append(slots, slot)
+	status := functionStatus{Spec: function.spec}
+	for slot, started := range function.running {
+		status.Running = append(status.Running, slot)
+		if !started.sameGuest(function.spec) {
+			status.Stale = append(status.Stale, slot)
+		}
 	}
-	slices.Sort(slots)
-	return slots, nil
+	slices.Sort(status.Running)
+	slices.Sort(status.Stale)
+	return status, nil
 }
 
 func (f *fakePlatform) DeleteFunction(_ context.Context, _, name string) error {
@@ -147,9 +200,21 @@ func (f *fakePlatform) Await(_ context.Context, _ string, launches []launch.Want
 	}
 	var members []cluster.Member
 	for _, want := range launches {
-		f.nextID++
-		address := netip.AddrFrom4([4]byte{100, 80, 0, byte(f.nextID)})
-		members = append(members, cluster.Member{ID: f.nextID, Slot: want.Slot, OverlayAddress: address})
+		f.waited[want.Slot] = want
+		member, held := f.members[want.Slot]
+		launched := want.ID
+		if launched == "" {
+			launched = cluster.LaunchID(want.Token)
+		}
+		if !held {
+			member = cluster.Member{Slot: want.Slot, OverlayAddress: netip.AddrFrom4([4]byte{100, 80, 0, byte(f.nextID + 1)})}
+		}
+		if member.LaunchID != launched { // the address is the slot's, the id the launch's
+			f.nextID++
+			member.ID, member.LaunchID = f.nextID, launched
+		}
+		f.members[want.Slot] = member
+		members = append(members, member)
 	}
 	return members, nil
 }

@@ -32,6 +32,8 @@ var (
 	_ resource.ResourceWithConfigure      = (*functionNodeResource)(nil)
 	_ resource.ResourceWithModifyPlan     = (*functionNodeResource)(nil)
 	_ resource.ResourceWithValidateConfig = (*functionNodeResource)(nil)
+	_ resource.ResourceWithImportState    = (*functionNodeResource)(nil)
+	_ resource.ResourceWithUpgradeState   = (*functionNodeResource)(nil)
 )
 
 func newFunctionNodeResource() resource.Resource { return &functionNodeResource{} }
@@ -54,11 +56,12 @@ type functionNodeModel struct {
 }
 
 func (r *functionNodeResource) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
-	replace := []planmodifier.Int64{int64planmodifier.RequiresReplace()}
 	resp.Schema = schema.Schema{
+		Version: schemaVersion,
 		MarkdownDescription: "A node on a serverless function: `desired_count` replicas, each one invocation behind a NAT, that run " +
 			"the same unmodified program. Replicas fill the slots `<name>-0`, `<name>-1`, ... and share the `service` name. " +
-			"`desired_count` changes in place; any other change but a move of `source_dir` replaces the node.",
+			"A change is made in place: the next launch carries the new configuration, and the replicas that run are replaced one after " +
+			"another, each successor in its predecessor's slot, at its address. Only another `name` or `network_id` replaces the node.",
 		Attributes: nodeAttributes(map[string]schema.Attribute{
 			"desired_count": schema.Int64Attribute{
 				Optional: true, Computed: true,
@@ -69,25 +72,21 @@ func (r *functionNodeResource) Schema(_ context.Context, _ resource.SchemaReques
 			},
 			"memory_size": schema.Int64Attribute{
 				Optional: true, Computed: true,
-				Default: int64default.StaticInt64(512),
-				MarkdownDescription: "Memory of one replica in MB, 128 to 10240, and its share of CPU: 1769 MB come with one. Default 512. " +
-					"A change replaces the node.",
-				Validators:    []validator.Int64{int64validator.Between(128, 10240)},
-				PlanModifiers: replace,
+				Default:             int64default.StaticInt64(512),
+				MarkdownDescription: "Memory of one replica in MB, 128 to 10240, and its share of CPU: 1769 MB come with one. Default 512.",
+				Validators:          []validator.Int64{int64validator.Between(128, 10240)},
 			},
 			"ephemeral_storage": schema.Int64Attribute{
 				Optional: true, Computed: true,
 				Default:             int64default.StaticInt64(512),
-				MarkdownDescription: "Size of one replica's `/tmp` in MB, 512 to 10240. Default 512. A change replaces the node.",
+				MarkdownDescription: "Size of one replica's `/tmp` in MB, 512 to 10240. Default 512.",
 				Validators:          []validator.Int64{int64validator.Between(512, 10240)},
-				PlanModifiers:       []planmodifier.Int64{replaceUnlessNew()},
 			},
 			"timeout": schema.Int64Attribute{
 				Optional: true, Computed: true,
 				Default:             int64default.StaticInt64(900),
-				MarkdownDescription: "Seconds a replica may run before it leaves the network and ends, 1 to 900. Default 900. A change replaces the node.",
+				MarkdownDescription: "Seconds a replica may run before it leaves the network and ends, 1 to 900. Default 900.",
 				Validators:          []validator.Int64{int64validator.Between(1, 900)},
-				PlanModifiers:       replace,
 			},
 			"running_count": schema.Int64Attribute{
 				Computed:            true,
@@ -98,19 +97,24 @@ func (r *functionNodeResource) Schema(_ context.Context, _ resource.SchemaReques
 	}
 }
 
-// replaceUnlessNew replaces the node when the value changes, but not a node from
-// before the attribute was there, which has the default already.
-func replaceUnlessNew() planmodifier.Int64 {
-	return int64planmodifier.RequiresReplaceIf(func(_ context.Context, req planmodifier.Int64Request, resp *int64planmodifier.RequiresReplaceIfFuncResponse) {
-		resp.RequiresReplace = !req.StateValue.IsNull()
-	}, "a change replaces the node", "a change replaces the node")
+func (r *functionNodeResource) UpgradeState(context.Context) map[int64]resource.StateUpgrader {
+	return upgradeFrom0(map[string]any{"ephemeral_storage": 512})
 }
 
-// ValidateConfig checks what several attributes say together: the names of the
-// slots must be valid too.
+// ValidateConfig checks what no function can have, and what several attributes
+// say together: the names of the slots must be valid too.
 func (r *functionNodeResource) ValidateConfig(ctx context.Context, req resource.ValidateConfigRequest, resp *resource.ValidateConfigResponse) {
 	var model functionNodeModel
 	resp.Diagnostics.Append(req.Config.Get(ctx, &model)...)
+	if !model.User.IsNull() {
+		resp.Diagnostics.AddAttributeError(path.Root("user"), "A function has no user of its own",
+			"Functions run as the one user their platform gives them: leave user out, or run the program on a boxer_vm_node.")
+	}
+	if len(model.Publish.Elements()) > 0 {
+		resp.Diagnostics.AddAttributeError(path.Root("publish"), "A function cannot be published",
+			"The replicas are behind a NAT, which nothing from outside passes: publish a boxer_vm_node that passes requests on to this service "+
+				"(nginx, haproxy), or reach a replica from this machine with \"boxer forward\".")
+	}
 	if resp.Diagnostics.HasError() || model.Name.IsUnknown() || model.DesiredCount.IsUnknown() {
 		return
 	}
@@ -136,23 +140,40 @@ func (r *functionNodeResource) ModifyPlan(ctx context.Context, req resource.Modi
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	if !req.State.Raw.IsNull() {
-		var state functionNodeModel
+	plan.planTags(ctx, r.platform, &resp.Diagnostics)
+	var state functionNodeModel
+	again := false
+	if exists := !req.State.Raw.IsNull(); exists {
 		resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-		if state.RunningCount.Equal(plan.DesiredCount) && state.DesiredCount.Equal(plan.DesiredCount) {
-			return
-		}
+		again = isUnfinished(ctx, req.Private, &resp.Diagnostics)
 	}
-	plan.RunningCount = plan.DesiredCount
-	plan.Slots = types.ListUnknown(types.StringType)
-	plan.NodeIDs = types.ListUnknown(types.Int64Type)
-	plan.OverlayAddresses = types.ListUnknown(types.StringType)
-	if !plan.DesiredCount.IsUnknown() && !plan.Name.IsUnknown() {
-		slots, diags := types.ListValueFrom(ctx, types.StringType, plan.slotNames())
-		resp.Diagnostics.Append(diags...)
-		plan.Slots = slots
+	count := !state.RunningCount.Equal(plan.DesiredCount) || !state.DesiredCount.Equal(plan.DesiredCount)
+	if count || again || plan.replicasChange(ctx, &state) {
+		plan.NodeIDs = unknownIDs
+	}
+	if count {
+		plan.planReplicas(ctx, &resp.Diagnostics)
 	}
 	resp.Diagnostics.Append(resp.Plan.Set(ctx, &plan)...)
+}
+
+func (m *functionNodeModel) planReplicas(ctx context.Context, diags *diag.Diagnostics) {
+	m.RunningCount = m.DesiredCount
+	m.Slots = types.ListUnknown(types.StringType)
+	m.OverlayAddresses = types.ListUnknown(types.StringType)
+	if !m.DesiredCount.IsUnknown() && !m.Name.IsUnknown() {
+		slots, d := types.ListValueFrom(ctx, types.StringType, m.slotNames())
+		diags.Append(d...)
+		m.Slots = slots
+	}
+}
+
+// replicasChange says whether an update of old replaces the replicas that run.
+func (m *functionNodeModel) replicasChange(ctx context.Context, old *functionNodeModel) bool {
+	if !known(m.MemorySize, m.EphemeralStorage, m.Timeout) || m.guestChanges(ctx, &old.nodeModel, config.KindFunction) {
+		return true
+	}
+	return !m.MemorySize.Equal(old.MemorySize) || !m.EphemeralStorage.Equal(old.EphemeralStorage) || !m.Timeout.Equal(old.Timeout)
 }
 
 func (m *functionNodeModel) slotNames() []string {
@@ -173,6 +194,8 @@ func (r *functionNodeResource) Create(ctx context.Context, req resource.CreateRe
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	ctx, cancel := within(ctx, model.Timeouts, opCreate)
+	defer cancel()
 	model.checkSource(&resp.Diagnostics)
 	spec := model.spec(ctx, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
@@ -227,21 +250,48 @@ func (r *functionNodeResource) Read(ctx context.Context, req resource.ReadReques
 	if diags.HasError() {
 		return
 	}
-	running, err := r.platform.RunningReplicas(ctx, model.NetworkID.ValueString(), name)
+	found, err := r.platform.Function(ctx, model.NetworkID.ValueString(), name)
 	switch {
 	case errors.Is(err, errGone):
 		tflog.Info(ctx, "the function is gone", map[string]any{"name": name})
 		resp.State.RemoveResource(ctx)
 	case err != nil:
-		addProblem(&resp.Diagnostics, "reading", functionKind, name, err)
+		addLookProblem(&resp.Diagnostics, functionKind, name, err)
 	default:
-		model.RunningCount = types.Int64Value(int64(len(running)))
+		model.read(ctx, found, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
+		model.settle(ctx, r.platform, model.slotNames(), &resp.Diagnostics)
 		resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
 	}
 }
 
+func (m *functionNodeModel) read(ctx context.Context, found functionStatus, defaults map[string]string, diags *diag.Diagnostics) {
+	m.nodeModel.read(ctx, found.Spec, defaults, diags)
+	m.RunningCount = types.Int64Value(int64(len(found.Running)))
+	if m.DesiredCount.IsNull() { // imported
+		m.DesiredCount = m.RunningCount
+	}
+	if found.Spec.MemoryMB == 0 {
+		return
+	}
+	m.MemorySize = types.Int64Value(int64(found.Spec.MemoryMB))
+	m.EphemeralStorage = types.Int64Value(int64(found.Spec.EphemeralMB))
+	m.Timeout = types.Int64Value(int64(found.Spec.TimeoutS))
+}
+
+func (r *functionNodeResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
+	network, name, ok := importNode(ctx, functionKind, req, resp)
+	if !ok {
+		return
+	}
+	if _, err := r.platform.Function(ctx, network, name); err != nil {
+		addImportProblem(&resp.Diagnostics, functionKind, network, name, err)
+		return
+	}
+	resp.Diagnostics.Append(remember(ctx, r.platform, resp.Private, "")...)
+}
+
 // Update makes the running replicas those that are desired, slot by slot, and
-// leaves the others alone.
+// leaves alone what is as it should be.
 func (r *functionNodeResource) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
 	var state, plan functionNodeModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
@@ -249,17 +299,29 @@ func (r *functionNodeResource) Update(ctx context.Context, req resource.UpdateRe
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	ctx, cancel := context.WithCancel(ctx) // each replica has its own time
+	defer cancel()
+	again := isUnfinished(ctx, req.Private, &resp.Diagnostics)
+	keep := plan.CodeSHA256.Equal(state.CodeSHA256) && !again
+	if !keep {
+		plan.checkSource(&resp.Diagnostics)
+	}
 	spec := plan.spec(ctx, &resp.Diagnostics)
 	replicas := replicasOf(ctx, &state, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	if err := r.scale(ctx, spec, plan.slotNames(), replicas); err != nil {
+	spec.KeepSource = keep
+	changes := again || plan.replicasChange(ctx, &state)
+	resp.Diagnostics.Append(setUnfinished(ctx, resp.Private, changes)...)
+	err := r.change(ctx, spec, &plan, changes || !plan.TagsAll.Equal(state.TagsAll), replicas)
+	if err != nil {
 		addProblem(&resp.Diagnostics, "updating", functionKind, spec.Name, err)
 		r.recount(ctx, spec, &state)
 		resp.Diagnostics.Append(resp.State.Set(ctx, &state)...)
 		return
 	}
+	resp.Diagnostics.Append(setUnfinished(ctx, resp.Private, false)...)
 	plan.RunningCount = plan.DesiredCount
 	plan.place(ctx, plan.slotNames(), replicas.members(plan.slotNames()), &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &plan)...)
@@ -270,18 +332,25 @@ func (r *functionNodeResource) Update(ctx context.Context, req resource.UpdateRe
 func (r *functionNodeResource) recount(ctx context.Context, spec nodeSpec, state *functionNodeModel) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	if running, err := r.platform.RunningReplicas(ctx, spec.Network, spec.Name); err == nil {
-		state.RunningCount = types.Int64Value(int64(len(running)))
+	if found, err := r.platform.Function(ctx, spec.Network, spec.Name); err == nil {
+		state.RunningCount = types.Int64Value(int64(len(found.Running)))
 	}
 }
 
-// scale stops the replicas that are not wanted and starts those that do not run.
-func (r *functionNodeResource) scale(ctx context.Context, spec nodeSpec, wanted []string, replicas replicas) error {
-	running, err := r.platform.RunningReplicas(ctx, spec.Network, spec.Name)
+// change makes the function what spec says, if it is not, and then its replicas.
+func (r *functionNodeResource) change(ctx context.Context, spec nodeSpec, plan *functionNodeModel, differs bool, replicas replicas) error {
+	if differs {
+		if err := r.platform.UpdateFunction(ctx, spec); err != nil {
+			return err
+		}
+	}
+	found, err := r.platform.Function(ctx, spec.Network, spec.Name)
 	if err != nil {
 		return err
 	}
-	for _, slot := range running {
+	wanted := plan.slotNames()
+	timely := func() (context.Context, context.CancelFunc) { return within(ctx, plan.Timeouts, opUpdate) }
+	for _, slot := range found.Running {
 		if slices.Contains(wanted, slot) {
 			continue
 		}
@@ -289,20 +358,45 @@ func (r *functionNodeResource) scale(ctx context.Context, spec nodeSpec, wanted 
 			return err
 		}
 	}
+	// One after another: the others go on meanwhile.
+	for _, slot := range found.Stale {
+		if !slices.Contains(wanted, slot) {
+			continue
+		}
+		if err := r.renew(timely, spec, slot, replicas); err != nil {
+			return err
+		}
+	}
 	var missing []string
 	for _, slot := range wanted {
-		if !slices.Contains(running, slot) {
+		if !slices.Contains(found.Running, slot) {
 			missing = append(missing, slot)
 		}
 	}
+	ctx, cancel := timely()
+	defer cancel()
 	started, err := r.startReplicas(ctx, spec, missing)
 	if err != nil {
 		r.stopReplicas(ctx, spec, missing)
 		return err
 	}
-	for _, member := range started {
-		replicas[member.Slot] = member
+	replicas.add(started)
+	return nil
+}
+
+// renew replaces one replica by one of the function's present configuration.
+func (r *functionNodeResource) renew(timely func() (context.Context, context.CancelFunc), spec nodeSpec, slot string, replicas replicas) error {
+	ctx, cancel := timely()
+	defer cancel()
+	if err := r.platform.StopReplica(ctx, spec.Network, spec.Name, slot); err != nil {
+		return err
 	}
+	started, err := r.startReplicas(ctx, spec, []string{slot})
+	if err != nil {
+		r.stopReplicas(ctx, spec, []string{slot})
+		return err
+	}
+	replicas.add(started)
 	return nil
 }
 
@@ -318,6 +412,8 @@ func (r *functionNodeResource) Delete(ctx context.Context, req resource.DeleteRe
 	if diags.HasError() {
 		return
 	}
+	ctx, cancel := within(ctx, model.Timeouts, opDelete)
+	defer cancel()
 	if err := r.platform.DeleteFunction(ctx, model.NetworkID.ValueString(), name); err != nil {
 		addProblem(&resp.Diagnostics, "destroying", functionKind, name, err)
 	}

@@ -67,7 +67,7 @@ func TestFunctionReplicaGoneIsHealed(t *testing.T) {
 	w.configure(logic(2))
 	w.apply()
 	f.called()
-	f.change(func() { delete(f.functions["logic"], "logic-1") })
+	f.change(func() { delete(f.functions["logic"].running, "logic-1") })
 	if got := w.planned()[logicAddress]; got != "update" {
 		t.Errorf("planned %q, want update", got)
 	}

@@ -225,7 +225,7 @@ func TestAccLifecycle(t *testing.T) {
 			// nginx resolved logic once; it must reach the successors.
 			replace(logicAddress, "store", "front"),
 			replace(frontVM, "store", "logic-0", "logic-1"),
-			{ // a changed file replaces the node whose file it is
+			{ // a changed file starts the guests again that have it
 				PreConfig: func() {
 					remember()
 					path := filepath.Join(q.dir, "app", "app.py")
@@ -238,7 +238,7 @@ func TestAccLifecycle(t *testing.T) {
 					}
 				},
 				Config: q.config(2), Check: resource.ComposeTestCheckFunc(serves(2), same("store", "front")),
-				ConfigPlanChecks: onlyChange(logicAddress, plancheck.ResourceActionDestroyBeforeCreate),
+				ConfigPlanChecks: onlyChange(logicAddress, plancheck.ResourceActionUpdate),
 			},
 			{ // a killed host is drift, and apply repairs it
 				PreConfig: func() { remember(); q.killHost("shop", "store") },

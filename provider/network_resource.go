@@ -5,13 +5,15 @@ package provider
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64default"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/listplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringdefault"
@@ -27,7 +29,13 @@ const networkKind = "Boxer Network"
 
 type networkResource struct{ platform platform }
 
-var _ resource.ResourceWithConfigure = (*networkResource)(nil)
+var (
+	_ resource.ResourceWithConfigure      = (*networkResource)(nil)
+	_ resource.ResourceWithModifyPlan     = (*networkResource)(nil)
+	_ resource.ResourceWithValidateConfig = (*networkResource)(nil)
+	_ resource.ResourceWithImportState    = (*networkResource)(nil)
+	_ resource.ResourceWithUpgradeState   = (*networkResource)(nil)
+)
 
 func newNetworkResource() resource.Resource { return &networkResource{} }
 
@@ -40,19 +48,27 @@ func (r *networkResource) Configure(_ context.Context, req resource.ConfigureReq
 }
 
 type networkModel struct {
-	ID            types.String `tfsdk:"id"`
-	Name          types.String `tfsdk:"name"`
-	CIDR          types.String `tfsdk:"cidr"`
-	Port          types.Int64  `tfsdk:"port"`
-	SeedEndpoints types.List   `tfsdk:"seed_endpoints"`
-	SecretRef     types.String `tfsdk:"secret_ref"`
+	ID              types.String `tfsdk:"id"`
+	Name            types.String `tfsdk:"name"`
+	CIDR            types.String `tfsdk:"cidr"`
+	Port            types.Int64  `tfsdk:"port"`
+	SecretWO        types.String `tfsdk:"secret_wo"`
+	SecretWOVersion types.Int64  `tfsdk:"secret_wo_version"`
+	RuntimeVersion  types.String `tfsdk:"runtime_version"`
+	SeedEndpoints   types.List   `tfsdk:"seed_endpoints"`
+	SecretRef       types.String `tfsdk:"secret_ref"`
+	LayerARNs       types.List   `tfsdk:"layer_arns"`
+	Tags            types.Map    `tfsdk:"tags"`
+	TagsAll         types.Map    `tfsdk:"tags_all"`
+	Timeouts        types.Object `tfsdk:"timeouts"`
 }
 
 func (r *networkResource) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
 	resp.Schema = schema.Schema{
+		Version: schemaVersion,
 		MarkdownDescription: "An overlay network: an address range, a secret and the nodes that know it. The network runs its own " +
-			"seed, which admits nodes and hands out ids and addresses. Any change replaces the network.",
-		Attributes: map[string]schema.Attribute{
+			"seed, which admits nodes and hands out ids and addresses.",
+		Attributes: withTags(map[string]schema.Attribute{
 			"id": schema.StringAttribute{
 				Computed:            true,
 				MarkdownDescription: "The network's name; what nodes take as `network_id`.",
@@ -63,7 +79,7 @@ func (r *networkResource) Schema(_ context.Context, _ resource.SchemaRequest, re
 				MarkdownDescription: "Name of the network, unique on its platform: 1 to 63 lower-case letters, digits and dashes. " +
 					"Networks made by Terraform and by `boxer network create` share one set of names.",
 				Validators:    []validator.String{validName()},
-				PlanModifiers: []planmodifier.String{stringplanmodifier.RequiresReplace()},
+				PlanModifiers: []planmodifier.String{replaceBecause{"the network's certificates and its nodes carry the name"}},
 			},
 			"cidr": schema.StringAttribute{
 				Optional: true, Computed: true,
@@ -71,14 +87,38 @@ func (r *networkResource) Schema(_ context.Context, _ resource.SchemaRequest, re
 				MarkdownDescription: "IPv4 range that nodes get their overlay addresses from, between /8 and /28. " +
 					"Default `" + config.DefaultCIDR + "`.",
 				Validators:    []validator.String{validCIDR()},
-				PlanModifiers: []planmodifier.String{stringplanmodifier.RequiresReplace()},
+				PlanModifiers: []planmodifier.String{replaceBecause{"every node would get another address"}},
 			},
 			"port": schema.Int64Attribute{
 				Optional: true, Computed: true,
 				Default:             int64default.StaticInt64(config.DefaultPort),
 				MarkdownDescription: "TCP port that supervisors listen on, 1 to 65535. Default `7717`. Guests cannot use it.",
 				Validators:          []validator.Int64{int64validator.Between(1, 65535)},
-				PlanModifiers:       []planmodifier.Int64{int64planmodifier.RequiresReplace()},
+				PlanModifiers:       []planmodifier.Int64{replaceBecause{"every node listens on the port and expects the others there"}},
+			},
+			"secret_wo": schema.StringAttribute{
+				Optional: true, Sensitive: true, WriteOnly: true,
+				MarkdownDescription: "Secret of the network, 16 characters or more; whoever knows it is a member. It is in neither plan nor state " +
+					"(Terraform 1.11 or newer). Default: a generated one.",
+				Validators: []validator.String{validSecret()},
+			},
+			"secret_wo_version": schema.Int64Attribute{
+				Optional:            true,
+				MarkdownDescription: "Says that `secret_wo` has changed, which Terraform cannot see: count it up. A change replaces the network.",
+				Validators:          []validator.Int64{int64validator.AtLeast(1)},
+				PlanModifiers:       []planmodifier.Int64{replaceBecause{"all nodes know each other by the secret"}},
+			},
+			"runtime_version": schema.StringAttribute{
+				Optional: true, Computed: true,
+				MarkdownDescription: "Version of Boxer that the nodes run. Default: the provider's own when the network is made; it stays so when the " +
+					"provider is upgraded.",
+				PlanModifiers: []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
+			},
+			"timeouts": timeoutsAttribute(opCreate, opUpdate, opDelete),
+			"layer_arns": schema.ListAttribute{
+				ElementType: types.StringType, Computed: true,
+				MarkdownDescription: "The Lambda layers that the network's functions use; empty on the local platform, which unpacks the layer itself.",
+				PlanModifiers:       []planmodifier.List{listplanmodifier.UseStateForUnknown()},
 			},
 			"seed_endpoints": schema.ListAttribute{
 				ElementType: types.StringType, Computed: true,
@@ -90,7 +130,73 @@ func (r *networkResource) Schema(_ context.Context, _ resource.SchemaRequest, re
 				MarkdownDescription: "Where the network's secret is kept: `file:` and the path of a file only its owner can read.",
 				PlanModifiers:       []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
 			},
-		},
+		}),
+	}
+}
+
+func withTags(attributes map[string]schema.Attribute) map[string]schema.Attribute {
+	maps.Copy(attributes, tagAttributes())
+	return attributes
+}
+
+func (r *networkResource) UpgradeState(context.Context) map[int64]resource.StateUpgrader {
+	return upgradeFrom0(map[string]any{"layer_arns": []string{}})
+}
+
+// ValidateConfig checks that a secret and its version come together.
+func (r *networkResource) ValidateConfig(ctx context.Context, req resource.ValidateConfigRequest, resp *resource.ValidateConfigResponse) {
+	var model networkModel
+	resp.Diagnostics.Append(req.Config.Get(ctx, &model)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	switch {
+	case model.SecretWO.IsNull() && !model.SecretWOVersion.IsNull():
+		resp.Diagnostics.AddAttributeError(path.Root("secret_wo_version"), "A version without a secret",
+			"secret_wo_version counts changes of secret_wo, which is not given: add secret_wo, or leave both out for a generated secret.")
+	case !model.SecretWO.IsNull() && model.SecretWOVersion.IsNull():
+		resp.Diagnostics.AddAttributeError(path.Root("secret_wo"), "A secret without a version",
+			"Terraform does not keep secret_wo and cannot see it change: add secret_wo_version = 1, and count it up with each new secret.")
+	}
+}
+
+// ModifyPlan plans the tags, and refuses a runtime that this provider lacks.
+func (r *networkResource) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse) {
+	if req.Plan.Raw.IsNull() {
+		return // destroyed
+	}
+	var plan, state networkModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
+	if !req.State.Raw.IsNull() {
+		resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
+	}
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	own := settingsOf(r.platform)
+	plan.TagsAll = allTags(ctx, plan.Tags, own.defaultTags, &resp.Diagnostics)
+	if plan.RuntimeVersion.IsUnknown() && req.State.Raw.IsNull() && own.version != "" {
+		plan.RuntimeVersion = types.StringValue(own.version)
+	}
+	r.checkRuntime(plan.RuntimeVersion, state.RuntimeVersion, own.version, &resp.Diagnostics)
+	resp.Diagnostics.Append(resp.Plan.Set(ctx, &plan)...)
+}
+
+// checkRuntime: nodes stay with the runtime they have, or get this provider's.
+func (r *networkResource) checkRuntime(planned, has types.String, own string, diags *diag.Diagnostics) {
+	if planned.IsUnknown() || planned.Equal(has) || own == "" {
+		return
+	}
+	at := path.Root("runtime_version")
+	switch {
+	case planned.ValueString() != own:
+		diags.AddAttributeError(at, "Runtime version not available",
+			fmt.Sprintf("runtime_version is %q, but this provider carries %q and no other: write that one, use the provider of version %s, or leave it out.",
+				planned.ValueString(), own, planned.ValueString()))
+	case !has.IsNull():
+		diags.AddAttributeError(at, "Runtime version cannot be changed yet",
+			fmt.Sprintf("The network runs %q; nodes cannot be upgraded in place in this version. Leave runtime_version out, or replace the network "+
+				"(terraform apply -replace) to get %q.", has.ValueString(), own))
 	}
 }
 
@@ -100,28 +206,65 @@ func (r *networkResource) Create(ctx context.Context, req resource.CreateRequest
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	name := model.Name.ValueString()
-	status, err := r.platform.CreateNetwork(ctx, networkSpec{
-		Name: name, CIDR: model.CIDR.ValueString(), Port: int(model.Port.ValueInt64()),
-	})
+	resp.Diagnostics.Append(req.Config.GetAttribute(ctx, path.Root("secret_wo"), &model.SecretWO)...)
+	spec := model.spec()
+	model.SecretWO = types.StringNull()
+	ctx, cancel := within(ctx, model.Timeouts, opCreate)
+	defer cancel()
+	status, err := r.platform.CreateNetwork(ctx, spec)
 	if err != nil {
-		addProblem(&resp.Diagnostics, "creating", networkKind, name, err)
+		addProblem(&resp.Diagnostics, "creating", networkKind, spec.Name, err)
 		return
 	}
 	model.ID = model.Name
-	resp.Diagnostics.Append(model.fill(ctx, status)...)
+	model.fill(ctx, status, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
 	resp.Diagnostics.Append(remember(ctx, r.platform, resp.Private, "")...)
 }
 
+func (m *networkModel) spec() networkSpec {
+	return networkSpec{
+		Name: m.Name.ValueString(), CIDR: m.CIDR.ValueString(), Port: int(m.Port.ValueInt64()),
+		Secret: m.SecretWO.ValueString(), SecretVersion: m.SecretWOVersion.ValueInt64(),
+		RuntimeVersion: m.RuntimeVersion.ValueString(), Tags: given(m.TagsAll),
+	}
+}
+
 // fill takes over what the platform knows better than the configuration.
-func (m *networkModel) fill(ctx context.Context, status networkStatus) diag.Diagnostics {
-	var diags diag.Diagnostics
+func (m *networkModel) fill(ctx context.Context, status networkStatus, defaults map[string]string, diags *diag.Diagnostics) {
 	m.CIDR = types.StringValue(status.CIDR)
 	m.Port = types.Int64Value(int64(status.Port))
 	m.SecretRef = types.StringValue(status.SecretRef)
-	m.SeedEndpoints, diags = types.ListValueFrom(ctx, types.StringType, status.SeedEndpoints)
-	return diags
+	m.RuntimeVersion = types.StringValue(status.RuntimeVersion)
+	m.SecretWOVersion = types.Int64Null()
+	if status.SecretVersion != 0 {
+		m.SecretWOVersion = types.Int64Value(status.SecretVersion)
+	}
+	var d diag.Diagnostics
+	m.SeedEndpoints, d = types.ListValueFrom(ctx, types.StringType, status.SeedEndpoints)
+	diags.Append(d...)
+	m.LayerARNs, d = types.ListValueFrom(ctx, types.StringType, []string{})
+	diags.Append(d...)
+	readTags(ctx, &m.Tags, &m.TagsAll, status.Tags, defaults, diags)
+}
+
+func (r *networkResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
+	if err := config.CheckName(req.ID); err != nil {
+		resp.Diagnostics.AddError("importing "+networkKind, sentence(err.Error())+" Import a network by its name.")
+		return
+	}
+	if _, err := r.platform.Network(ctx, req.ID); err != nil {
+		if errors.Is(err, errGone) {
+			err = &explained{errors.New("there is no network of that name"),
+				"\"boxer network list\" shows those there are; the state directory (BOXER_STATE_DIR) may be another one. What is not there needs no import: apply makes it."}
+		}
+		addProblem(&resp.Diagnostics, "importing", networkKind, req.ID, err)
+		return
+	}
+	for _, attribute := range []string{"id", "name"} {
+		resp.Diagnostics.Append(resp.State.SetAttribute(ctx, path.Root(attribute), req.ID)...)
+	}
+	resp.Diagnostics.Append(remember(ctx, r.platform, resp.Private, "")...)
 }
 
 func (r *networkResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
@@ -143,16 +286,35 @@ func (r *networkResource) Read(ctx context.Context, req resource.ReadRequest, re
 		return
 	}
 	if err != nil {
-		addProblem(&resp.Diagnostics, "reading", networkKind, name, err)
+		addLookProblem(&resp.Diagnostics, networkKind, name, err)
 		return
 	}
-	resp.Diagnostics.Append(model.fill(ctx, status)...)
+	model.fill(ctx, status, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
 }
 
-// Update is never planned: every attribute a user can change replaces the network.
-func (r *networkResource) Update(_ context.Context, _ resource.UpdateRequest, resp *resource.UpdateResponse) {
-	resp.Diagnostics.AddError("updating "+networkKind, "A network cannot be changed in place. This is a bug of the provider.")
+// Update changes what needs no other network.
+func (r *networkResource) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
+	var model networkModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &model)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	name := model.Name.ValueString()
+	_, diags := recall(ctx, r.platform, req.Private, networkKind, name)
+	resp.Diagnostics.Append(diags...)
+	if diags.HasError() {
+		return
+	}
+	ctx, cancel := within(ctx, model.Timeouts, opUpdate)
+	defer cancel()
+	status, err := r.platform.UpdateNetwork(ctx, model.spec())
+	if err != nil {
+		addProblem(&resp.Diagnostics, "updating", networkKind, name, err)
+		return
+	}
+	model.fill(ctx, status, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
+	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
 }
 
 func (r *networkResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
@@ -167,6 +329,8 @@ func (r *networkResource) Delete(ctx context.Context, req resource.DeleteRequest
 	if diags.HasError() {
 		return
 	}
+	ctx, cancel := within(ctx, model.Timeouts, opDelete)
+	defer cancel()
 	if err := r.platform.DeleteNetwork(ctx, name); err != nil {
 		addProblem(&resp.Diagnostics, "destroying", networkKind, name, err)
 	}

@@ -5,6 +5,7 @@ package provider
 import (
 	"context"
 	"errors"
+	"reflect"
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
@@ -16,6 +17,9 @@ import (
 // more). Only this drops a resource from Terraform's state.
 var errGone = errors.New("gone")
 
+// errUnreachable: what exists cannot be told now. State stays as it is.
+var errUnreachable = errors.New("not reachable")
+
 // platform is where networks and nodes live. Delete methods succeed when there
 // is nothing to delete; methods that look something up fail with errGone.
 type platform interface {
@@ -24,6 +28,8 @@ type platform interface {
 
 	CreateNetwork(ctx context.Context, spec networkSpec) (networkStatus, error)
 	Network(ctx context.Context, name string) (networkStatus, error)
+	// UpdateNetwork changes what can be changed in place: tags and runtime version.
+	UpdateNetwork(ctx context.Context, spec networkSpec) (networkStatus, error)
 	DeleteNetwork(ctx context.Context, name string) error
 	// Members are all live members, by id; none while the network does not run.
 	Members(ctx context.Context, network string) ([]cluster.Member, error)
@@ -32,13 +38,18 @@ type platform interface {
 	JoinToken(ctx context.Context, network, slot, service string, expires time.Time) (cluster.Token, error)
 
 	StartVM(ctx context.Context, spec nodeSpec) (launch.Want, error)
-	VM(ctx context.Context, network, name string) (launchID string, err error)
+	// UpdateVM changes what a VM node runs, by the same launch. Its guest is
+	// started again if that is needed, or if again says so.
+	UpdateVM(ctx context.Context, spec nodeSpec, again bool) error
+	VM(ctx context.Context, network, name string) (vmStatus, error)
 	DeleteVM(ctx context.Context, network, name string) error
 
 	CreateFunction(ctx context.Context, spec nodeSpec) error
 	StartReplica(ctx context.Context, spec nodeSpec, slot string) (launch.Want, error)
 	StopReplica(ctx context.Context, network, name, slot string) error
-	RunningReplicas(ctx context.Context, network, name string) (slots []string, err error)
+	// UpdateFunction changes what the next replicas run; those that run go on.
+	UpdateFunction(ctx context.Context, spec nodeSpec) error
+	Function(ctx context.Context, network, name string) (functionStatus, error)
 	DeleteFunction(ctx context.Context, network, name string) error
 
 	// Await returns the members of all launches, in their order, once every
@@ -47,13 +58,21 @@ type platform interface {
 }
 
 type networkSpec struct {
-	Name, CIDR string
-	Port       int
+	Name, CIDR     string
+	Port           int
+	Secret         string // "": generated
+	SecretVersion  int64
+	RuntimeVersion string
+	Tags           map[string]string
 }
 
 type networkStatus struct {
-	CIDR          string
-	Port          int
+	CIDR           string
+	Port           int
+	SecretVersion  int64 // 0: the secret was generated
+	RuntimeVersion string
+	Tags           map[string]string
+
 	SeedEndpoints []string
 	SecretRef     string
 }
@@ -62,12 +81,39 @@ type networkStatus struct {
 type nodeSpec struct {
 	Network, Name, Service, Kind string
 	Command                      []string
-	SourceDir                    string // "": none; else absolute
+	Environment, Files, Remap    map[string]string
+	WorkingDir, User, Restart    string
+	SourceDir, Package           string // at most one is given, absolute
+	CodeSHA256                   string // of its contents
+	KeepSource                   bool   // updates: the contents stay
 	WaitFor                      map[string]int
 	Transports                   []string // none: all
 	Publish                      []config.Publish
-	MemoryMB, EphemeralMB        int // functions only
-	TimeoutS                     int // functions only
+	Tags                         map[string]string
+	MemoryMB, EphemeralMB        int  // functions only
+	TimeoutS                     int  // functions only
+	JoinOnly                     bool // do not wait for the guest
+}
+
+// sameGuest: a guest of one is as good as one of the other.
+func (s nodeSpec) sameGuest(other nodeSpec) bool {
+	for _, spec := range []*nodeSpec{&s, &other} {
+		spec.SourceDir, spec.Package, spec.KeepSource, spec.JoinOnly, spec.Tags = "", "", false, false, nil
+	}
+	return reflect.DeepEqual(s, other)
+}
+
+// vmStatus is what a platform knows of a VM node.
+type vmStatus struct {
+	LaunchID string
+	Spec     nodeSpec
+}
+
+// functionStatus is what a platform knows of a function node.
+type functionStatus struct {
+	Running []string // slots of the replicas that run
+	Stale   []string // those of them that run an earlier configuration
+	Spec    nodeSpec
 }
 
 // explained is an error with what to do about it.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -19,8 +20,6 @@ import (
 )
 
 const (
-	// defaultReadyTimeout is how long a node may take from its launch to a running guest.
-	defaultReadyTimeout = 2 * time.Minute
 	// stepTimeout is enough to start a dead daemon and its seed again.
 	stepTimeout = time.Minute
 )
@@ -30,14 +29,13 @@ const (
 type localPlatform struct {
 	dir    string // "": the default
 	layers LayerSource
-	ready  time.Duration
 
 	mu     sync.Mutex
 	opened *localcloud.Store
 }
 
 func newLocalPlatform(dir string, source LayerSource) *localPlatform {
-	return &localPlatform{dir: dir, layers: source, ready: defaultReadyTimeout}
+	return &localPlatform{dir: dir, layers: source}
 }
 
 // store is the state directory, for everything but making a network: what a
@@ -99,6 +97,9 @@ func step(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
 }
 
+// lookTimeout bounds a look at what there is.
+const lookTimeout = 10 * time.Second
+
 // look returns a client that only looks, nil if the network's daemon does not
 // run: looking must not start one. Without a network it fails with errGone.
 func (p *localPlatform) look(ctx context.Context, network string) (*localcloud.Client, error) {
@@ -106,14 +107,19 @@ func (p *localPlatform) look(ctx context.Context, network string) (*localcloud.C
 	if err != nil {
 		return nil, err
 	}
-	info, err := store.Network(network)
-	switch {
-	case errors.Is(err, localcloud.ErrNotFound):
+	client, err := store.Reach(ctx, network)
+	if errors.Is(err, localcloud.ErrNotFound) {
 		return nil, errGone
-	case err != nil || !info.Alive:
-		return nil, err
 	}
-	return connectTo(ctx, store, network)
+	return client, lookProblem(err)
+}
+
+// lookProblem tells errors that say nothing about what there is from others.
+func lookProblem(err error) error {
+	if errors.Is(err, localcloud.ErrUnreachable) {
+		return fmt.Errorf("%w: %w", errUnreachable, err)
+	}
+	return err
 }
 
 func (p *localPlatform) MachineID() (string, error) {
@@ -131,7 +137,14 @@ func (p *localPlatform) CreateNetwork(ctx context.Context, spec networkSpec) (ne
 		if err != nil {
 			return err
 		}
-		info, err = store.CreateNetwork(ctx, localcloud.NetworkSpec{Name: spec.Name, CIDR: spec.CIDR, Port: spec.Port})
+		made := localcloud.NetworkSpec{
+			Name: spec.Name, CIDR: spec.CIDR, Port: spec.Port,
+			Version: spec.RuntimeVersion, SecretVersion: spec.SecretVersion, Tags: spec.Tags,
+		}
+		if spec.Secret != "" {
+			made.Secret = []byte(spec.Secret)
+		}
+		info, err = store.CreateNetwork(ctx, made)
 		if errors.Is(err, localcloud.ErrExists) {
 			return networkExists(spec.Name, store.Dir())
 		}
@@ -153,11 +166,25 @@ func (p *localPlatform) Network(_ context.Context, name string) (networkStatus, 
 }
 
 func statusOf(info localcloud.NetworkInfo) networkStatus {
+	if info.Version == "" && len(info.Runtime) > 12 { // made by the command line, or an earlier version
+		info.Version = "sha256-" + info.Runtime[:12]
+	}
 	return networkStatus{
-		CIDR: info.CIDR, Port: info.Port,
+		CIDR: info.CIDR, Port: info.Port, Tags: info.Tags, SecretVersion: info.SecretVersion, RuntimeVersion: info.Version,
 		SeedEndpoints: info.SeedEndpoints,
 		SecretRef:     "file:" + info.SecretFile,
 	}
+}
+
+func (p *localPlatform) UpdateNetwork(ctx context.Context, spec networkSpec) (networkStatus, error) {
+	store, err := p.store()
+	if err != nil {
+		return networkStatus{}, err
+	}
+	ctx, cancel := step(ctx)
+	defer cancel()
+	info, err := store.UpdateNetwork(ctx, spec.Name, func(info *localcloud.NetworkInfo) { info.Tags = spec.Tags })
+	return statusOf(info), goneMeanwhile(err)
 }
 
 func (p *localPlatform) DeleteNetwork(ctx context.Context, name string) error {
@@ -177,7 +204,7 @@ func (p *localPlatform) StartVM(ctx context.Context, spec nodeSpec) (launch.Want
 		return launch.Want{}, err
 	}
 	defer client.Close()
-	want := launch.Want{Slot: spec.Name, Token: launch.Token()}
+	want := launch.Want{Slot: spec.Name, Token: launch.Token(), JoinOnly: spec.JoinOnly}
 	node, err := spec.node(want)
 	if err != nil {
 		return want, err
@@ -200,29 +227,89 @@ func (p *localPlatform) StartVM(ctx context.Context, spec nodeSpec) (launch.Want
 	}
 	ctx, cancel := step(ctx)
 	defer cancel()
-	_, err = launcher(ctx, client).VM(ctx, node, spec.SourceDir)
+	err = withSource(spec, func(dir string) error {
+		_, err := client.CreateHost(ctx, localcloud.HostSpec{Config: node, SourceDir: dir, CodeSHA256: spec.CodeSHA256, Tags: spec.Tags})
+		return err
+	})
 	if errors.Is(err, localcloud.ErrExists) {
 		return want, nameTaken(spec, "another host")
 	}
 	return want, err
 }
 
+// withSource shows the directory that goes to /var/task to use, "" if there is
+// none or it stays as it is.
+func withSource(spec nodeSpec, use func(dir string) error) error {
+	switch {
+	case spec.KeepSource:
+		return use("")
+	case spec.Package == "":
+		return use(spec.SourceDir)
+	}
+	dir, err := unpack(spec.Package)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	return use(dir)
+}
+
+func (p *localPlatform) UpdateVM(ctx context.Context, spec nodeSpec, again bool) error {
+	client, err := p.connect(ctx, spec.Network)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	node, err := spec.node(launch.Want{Slot: spec.Name})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := step(ctx)
+	defer cancel()
+	err = withSource(spec, func(dir string) error {
+		_, err := client.UpdateHost(ctx, localcloud.HostSpec{
+			Config: node, SourceDir: dir, KeepSource: spec.KeepSource, CodeSHA256: spec.CodeSHA256, Tags: spec.Tags, Restart: again,
+		})
+		return err
+	})
+	return goneMeanwhile(err)
+}
+
+// goneMeanwhile: what the plan found is not there any more.
+func goneMeanwhile(err error) error {
+	if errors.Is(err, localcloud.ErrNotFound) {
+		return &explained{err, "It ended after the plan: run terraform apply again, which makes it anew."}
+	}
+	return err
+}
+
 // VM fails with errGone when the host is not there or dead. A host dies with
 // the daemon.
-func (p *localPlatform) VM(ctx context.Context, network, name string) (string, error) {
+func (p *localPlatform) VM(ctx context.Context, network, name string) (vmStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
 	client, err := p.look(ctx, network)
 	if err == nil && client == nil {
 		err = errGone
 	}
 	if err != nil {
-		return "", err
+		return vmStatus{}, err
 	}
 	defer client.Close()
 	host, err := client.Host(ctx, name)
-	if errors.Is(err, localcloud.ErrNotFound) || err == nil && host.State == localcloud.HostExited {
-		return "", errGone
+	if errors.Is(err, localcloud.ErrNotFound) || err == nil && (host.State == localcloud.HostExited || host.Kind != config.KindVM) {
+		return vmStatus{}, errGone
 	}
-	return host.LaunchID, err
+	return vmStatus{LaunchID: host.LaunchID, Spec: specOf(host.Config, host.CodeSHA256, host.Tags)}, lookProblem(err)
+}
+
+// specOf is what a recorded configuration was made of.
+func specOf(n config.Node, code string, tags map[string]string) nodeSpec {
+	return nodeSpec{
+		Network: n.Network, Name: n.Name, Service: n.Service, Kind: n.Kind, Command: n.Argv,
+		Environment: n.Env, Files: n.Files, Remap: n.Remap, WorkingDir: n.WorkingDir, User: n.User, Restart: n.Restart,
+		CodeSHA256: code, WaitFor: n.WaitFor, Transports: n.Transports, Publish: n.Publish, Tags: tags,
+	}
 }
 
 func (p *localPlatform) DeleteVM(ctx context.Context, network, name string) error {
@@ -257,8 +344,9 @@ func (p *localPlatform) CreateFunction(ctx context.Context, spec nodeSpec) error
 	defer client.Close()
 	ctx, cancel := step(ctx)
 	defer cancel()
-	_, err = client.CreateFunction(ctx, localcloud.FunctionSpec{
-		Name: spec.Name, SourceDir: spec.SourceDir, MemoryMB: spec.MemoryMB, EphemeralMB: spec.EphemeralMB, TimeoutS: spec.TimeoutS,
+	err = withFunction(spec, func(f localcloud.FunctionSpec) error {
+		_, err := client.CreateFunction(ctx, f)
+		return err
 	})
 	if errors.Is(err, localcloud.ErrExists) {
 		return nameTaken(spec, "another function")
@@ -266,8 +354,37 @@ func (p *localPlatform) CreateFunction(ctx context.Context, spec nodeSpec) error
 	return err
 }
 
+// withFunction shows the function of a spec to use.
+func withFunction(spec nodeSpec, use func(localcloud.FunctionSpec) error) error {
+	node, err := spec.node(launch.Want{Slot: spec.Name})
+	if err != nil {
+		return err
+	}
+	return withSource(spec, func(dir string) error {
+		return use(localcloud.FunctionSpec{
+			Name: spec.Name, SourceDir: dir, KeepSource: spec.KeepSource, CodeSHA256: spec.CodeSHA256, Tags: spec.Tags, Config: &node,
+			MemoryMB: spec.MemoryMB, EphemeralMB: spec.EphemeralMB, TimeoutS: spec.TimeoutS,
+		})
+	})
+}
+
+func (p *localPlatform) UpdateFunction(ctx context.Context, spec nodeSpec) error {
+	client, err := p.connect(ctx, spec.Network)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := step(ctx)
+	defer cancel()
+	err = withFunction(spec, func(f localcloud.FunctionSpec) error {
+		_, err := client.UpdateFunction(ctx, f)
+		return err
+	})
+	return goneMeanwhile(err)
+}
+
 func (p *localPlatform) StartReplica(ctx context.Context, spec nodeSpec, slot string) (launch.Want, error) {
-	want := launch.Want{Slot: slot, Token: launch.Token(), Function: spec.Name}
+	want := launch.Want{Slot: slot, Token: launch.Token(), Function: spec.Name, JoinOnly: spec.JoinOnly}
 	client, err := p.connect(ctx, spec.Network)
 	if err != nil {
 		return want, err
@@ -289,31 +406,45 @@ func (p *localPlatform) StopReplica(ctx context.Context, network, name, slot str
 	return p.remove(ctx, network, func(c *localcloud.Client) error { return c.StopInvocation(ctx, name, slot) })
 }
 
-// RunningReplicas fails with errGone when the function is not there. A function
-// survives the daemon; its replicas do not.
-func (p *localPlatform) RunningReplicas(ctx context.Context, network, name string) ([]string, error) {
+// Function fails with errGone when the function is not there. A function
+// survives the daemon; its replicas do not, and then nothing is known of it.
+func (p *localPlatform) Function(ctx context.Context, network, name string) (functionStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
 	client, err := p.look(ctx, network)
 	if err != nil || client == nil {
-		return nil, err
+		return functionStatus{}, err
 	}
 	defer client.Close()
-	if _, err := client.Function(ctx, name); err != nil {
-		if errors.Is(err, localcloud.ErrNotFound) {
-			err = errGone
-		}
-		return nil, err
+	f, err := client.Function(ctx, name)
+	if errors.Is(err, localcloud.ErrNotFound) {
+		return functionStatus{}, errGone
+	}
+	if err != nil {
+		return functionStatus{}, lookProblem(err)
 	}
 	invocations, err := client.Invocations(ctx, name)
 	if err != nil {
-		return nil, err
+		return functionStatus{}, lookProblem(err)
 	}
-	var slots []string
+	var status functionStatus
+	if f.Config != nil {
+		status.Spec = specOf(*f.Config, f.CodeSHA256, f.Tags)
+		if status.Spec.MemoryMB = f.MemoryMB; len(f.CodeSHA256) == 64 { // the platform's own, of a function that was made without
+			status.Spec.CodeSHA256 = ""
+		}
+		status.Spec.EphemeralMB, status.Spec.TimeoutS = f.EphemeralMB, f.TimeoutS
+	}
 	for _, invocation := range invocations {
-		if invocation.State == localcloud.InvocationRunning {
-			slots = append(slots, invocation.Slot)
+		if invocation.State != localcloud.InvocationRunning {
+			continue
+		}
+		status.Running = append(status.Running, invocation.Slot)
+		if invocation.Revision != f.Revision {
+			status.Stale = append(status.Stale, invocation.Slot)
 		}
 	}
-	return slots, nil
+	return status, nil
 }
 
 func (p *localPlatform) DeleteFunction(ctx context.Context, network, name string) error {
@@ -321,8 +452,6 @@ func (p *localPlatform) DeleteFunction(ctx context.Context, network, name string
 }
 
 func (p *localPlatform) Await(ctx context.Context, network string, launches []launch.Want) ([]cluster.Member, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.ready)
-	defer cancel()
 	client, err := p.connect(ctx, network)
 	if err == nil {
 		defer client.Close()
@@ -337,7 +466,7 @@ func (p *localPlatform) Await(ctx context.Context, network string, launches []la
 		return nil, fmt.Errorf("interrupted before the guest ran: %w", ctx.Err())
 	case errors.As(err, &failure):
 		if ctx.Err() != nil { // the log that launch points to goes with the node
-			failure.Remedy = fmt.Sprintf("A node has %s to run: check its command and what it waits for, then apply again", p.ready)
+			failure.Remedy = fmt.Sprintf("A node has %s to run: check its command and what it waits for, or give it more with timeouts, then apply again", limitOf(ctx))
 		}
 		return nil, err
 	}
@@ -361,7 +490,7 @@ func (s nodeSpec) node(want launch.Want) (config.Node, error) {
 	return config.Node{
 		Version: config.Version, Network: s.Network, Kind: s.Kind,
 		Name: s.Name, Service: s.Service, Slot: want.Slot, LaunchToken: want.Token,
-		Argv: s.Command, WaitFor: s.WaitFor, Publish: s.Publish,
-		Transports: s.Transports,
+		Argv: s.Command, Env: s.Environment, WorkingDir: s.WorkingDir, User: s.User, Files: s.Files, Remap: s.Remap,
+		WaitFor: s.WaitFor, Restart: s.Restart, Publish: s.Publish, Transports: s.Transports,
 	}, nil
 }

@@ -67,8 +67,9 @@ func (p *boxerProvider) Metadata(_ context.Context, _ fwprovider.MetadataRequest
 }
 
 type providerModel struct {
-	Platform types.String `tfsdk:"platform"`
-	Local    types.Object `tfsdk:"local"`
+	Platform    types.String `tfsdk:"platform"`
+	Local       types.Object `tfsdk:"local"`
+	DefaultTags types.Map    `tfsdk:"default_tags"`
 }
 
 type localModel struct {
@@ -87,6 +88,11 @@ func (p *boxerProvider) Schema(_ context.Context, _ fwprovider.SchemaRequest, re
 				MarkdownDescription: "Where nodes run. This version has `local` (the default): hosts and function sandboxes are Linux " +
 					"namespaces of this machine. May also be set by the environment variable `BOXER_PLATFORM`.",
 				Validators: []validator.String{stringvalidator.OneOf("local", "aws")},
+			},
+			"default_tags": schema.MapAttribute{
+				ElementType: types.StringType, Optional: true,
+				MarkdownDescription: "Tags that all resources get, unless they have one of the same key themselves.",
+				Validators:          []validator.Map{validTags{}},
 			},
 			"local": schema.SingleNestedAttribute{
 				Optional:            true,
@@ -125,7 +131,21 @@ func (p *boxerProvider) Configure(ctx context.Context, req fwprovider.ConfigureR
 	if chosen == nil {
 		chosen = newLocalPlatform(dir, p.layers)
 	}
+	chosen = settings{platform: chosen, defaultTags: defaultTags(data.DefaultTags, &resp.Diagnostics), version: p.version}
 	resp.ResourceData, resp.DataSourceData, resp.EphemeralResourceData = chosen, chosen, chosen
+}
+
+func defaultTags(tags types.Map, diags *diag.Diagnostics) map[string]string {
+	for _, element := range tags.Elements() {
+		if element.IsUnknown() {
+			tags = types.MapUnknown(types.StringType)
+		}
+	}
+	if tags.IsUnknown() {
+		diags.AddAttributeError(path.Root("default_tags"), "Tags not known while planning",
+			"The tags of all resources depend on a value that is known only after apply. Write it out, or set it as tags of each resource.")
+	}
+	return given(tags)
 }
 
 // checkPlatform refuses what this version does not run on.

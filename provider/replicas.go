@@ -38,6 +38,12 @@ func replicasOf(ctx context.Context, state *functionNodeModel, diags *diag.Diagn
 	return known
 }
 
+func (r replicas) add(started []cluster.Member) {
+	for _, member := range started {
+		r[member.Slot] = member
+	}
+}
+
 func (r replicas) members(slots []string) []cluster.Member {
 	members := make([]cluster.Member, 0, len(slots))
 	for _, slot := range slots {

@@ -97,12 +97,13 @@ func hashFile(sum hash.Hash, name, relative string) error {
 
 // hashFields writes each field with its length before it, so that no two
 // different lists of fields look the same.
-func hashFields(sum hash.Hash, fields ...string) error {
+func hashFields(sum io.Writer, fields ...string) error {
 	for _, field := range fields {
 		var length [8]byte
 		binary.BigEndian.PutUint64(length[:], uint64(len(field)))
-		sum.Write(length[:])
-		sum.Write([]byte(field))
+		if _, err := sum.Write(append(length[:], field...)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -280,6 +280,7 @@ var variable = []struct {
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "SHA256"},
 	{regexp.MustCompile(`\.(new|probe)-\d+`), ".$1-N"},
 	{regexp.MustCompile(`\bpid \d+`), "pid N"},
+	{regexp.MustCompile(`not running after \d+s`), "not running after TIME"},
 	{regexp.MustCompile(`(amd64|arm64)`), "ARCH"},
 	{regexp.MustCompile(`registry\.(terraform\.io|opentofu\.org)`), "REGISTRY"},
 }

@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 
+	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 
@@ -127,5 +129,81 @@ func (distinctHostPorts) ValidateList(ctx context.Context, req validator.ListReq
 				fmt.Sprintf("%s is already published by element %d of this list: choose another host_port.", key, first))
 		}
 		seen[key] = i
+	}
+}
+
+// keyCheck holds the keys of a map to a rule, each at its own place.
+type keyCheck struct {
+	summary string
+	check   func(string) error
+}
+
+func validKeys(summary string, check func(string) error) validator.Map {
+	return keyCheck{summary, check}
+}
+
+func (keyCheck) Description(context.Context) string { return "keys that are valid" }
+
+func (v keyCheck) MarkdownDescription(ctx context.Context) string { return v.Description(ctx) }
+
+func (v keyCheck) ValidateMap(_ context.Context, req validator.MapRequest, resp *validator.MapResponse) {
+	for key := range req.ConfigValue.Elements() {
+		if err := v.check(key); err != nil {
+			resp.Diagnostics.AddAttributeError(req.Path.AtMapKey(key), v.summary, sentence(err.Error()))
+		}
+	}
+}
+
+// maxFilesSize leaves room for the rest of a launch event (1 MB on Lambda).
+const maxFilesSize = 256 << 10
+
+// validFiles looks at all files together.
+type validFiles struct{}
+
+func (validFiles) Description(context.Context) string {
+	return fmt.Sprintf("at most %d KB in all, and no file below another", maxFilesSize>>10)
+}
+
+func (v validFiles) MarkdownDescription(ctx context.Context) string { return v.Description(ctx) }
+
+func (validFiles) ValidateMap(_ context.Context, req validator.MapRequest, resp *validator.MapResponse) {
+	files, size := stringsOf(req.ConfigValue), 0
+	for name, content := range files {
+		size += len(name) + len(content)
+	}
+	if size > maxFilesSize {
+		resp.Diagnostics.AddAttributeError(req.Path, "Files too large",
+			fmt.Sprintf("The files have %d bytes in all, the limit is %d: put large ones into source_dir or package.", size, maxFilesSize))
+	}
+	if err := config.CheckFiles(files); err != nil {
+		resp.Diagnostics.AddAttributeError(req.Path, "Invalid files", sentence(err.Error()))
+	}
+}
+
+// minSecret is what supervisors take for a secret.
+const minSecret = 16
+
+func validSecret() validator.String {
+	return stringCheck{"Invalid secret", "16 characters or more", func(secret string) error {
+		if n := len(strings.TrimSpace(secret)); n < minSecret {
+			return fmt.Errorf("the secret has %d characters without the white space around it: use %d or more, at random", n, minSecret)
+		}
+		return nil
+	}}
+}
+
+// notWithPackage: one attribute says what is in /var/task.
+type notWithPackage struct{}
+
+func (notWithPackage) Description(context.Context) string { return "not together with package" }
+
+func (v notWithPackage) MarkdownDescription(ctx context.Context) string { return v.Description(ctx) }
+
+func (notWithPackage) ValidateString(ctx context.Context, req validator.StringRequest, resp *validator.StringResponse) {
+	var other types.String
+	resp.Diagnostics.Append(req.Config.GetAttribute(ctx, path.Root("package"), &other)...)
+	if !req.ConfigValue.IsNull() && !other.IsNull() {
+		resp.Diagnostics.AddAttributeError(req.Path, "Two sources",
+			"source_dir and package both say what the guest finds in /var/task: keep one of them.")
 	}
 }

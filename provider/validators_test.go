@@ -21,24 +21,48 @@ func TestInvalidInput(t *testing.T) {
   name = "shop"
   port = 70000
 }`,
-		"reserved name":     "resource \"boxer_vm_node\" \"store\" {\n  network_id = \"shop\"\n  name = \"node-7\"\n  command = [\"x\"]\n}",
-		"command empty":     vmStart + "  command = []\n}",
-		"command nameless":  vmStart + "  command = [\"\", \"x\"]\n}",
-		"source missing":    vmStart + "  command = [\"x\"]\n  source_dir = \"./nowhere\"\n}",
-		"source is file":    vmStart + "  command = [\"x\"]\n  source_dir = \"./main.tf\"\n}",
-		"wait for zero":     vmStart + "  command = [\"x\"]\n  wait_for = { logic = 0 }\n}",
-		"wait for name":     vmStart + "  command = [\"x\"]\n  wait_for = { Logic = 1 }\n}",
-		"transport":         vmStart + "  command = [\"x\"]\n  transports = [\"direct\", \"tor\"]\n}",
-		"transport punch":   functionWith("transports = [\"punch\"]"),
-		"publish twice":     vmStart + "  command = [\"x\"]\n  publish = [\n    { port = 80, host_port = 8080 },\n    { port = 81, host_port = 8080, host_address = \"127.0.0.1\" },\n  ]\n}",
-		"publish port":      vmStart + "  command = [\"x\"]\n  publish = [{ port = 0, host_port = 8080 }]\n}",
-		"publish address":   vmStart + "  command = [\"x\"]\n  publish = [{ port = 80, host_port = 8080, host_address = \"localhost\" }]\n}",
-		"desired count":     functionWith("desired_count = -1"),
-		"memory size":       functionWith("memory_size = 64"),
-		"ephemeral storage": functionWith("ephemeral_storage = 511"),
-		"timeout":           functionWith("timeout = 901"),
-		"slot name":         functionWith(`service = "logic"`, "a123456789b123456789c123456789d123456789e123456789f123456789g12"),
-		"slot is canonical": functionWith("", "node"),
+		"reserved name":        "resource \"boxer_vm_node\" \"store\" {\n  network_id = \"shop\"\n  name = \"node-7\"\n  command = [\"x\"]\n}",
+		"command empty":        vmStart + "  command = []\n}",
+		"command nameless":     vmStart + "  command = [\"\", \"x\"]\n}",
+		"source missing":       vmStart + "  command = [\"x\"]\n  source_dir = \"./nowhere\"\n}",
+		"source is file":       vmStart + "  command = [\"x\"]\n  source_dir = \"./main.tf\"\n}",
+		"wait for zero":        vmStart + "  command = [\"x\"]\n  wait_for = { logic = 0 }\n}",
+		"wait for name":        vmStart + "  command = [\"x\"]\n  wait_for = { Logic = 1 }\n}",
+		"transport":            vmStart + "  command = [\"x\"]\n  transports = [\"direct\", \"tor\"]\n}",
+		"transport punch":      functionWith("transports = [\"punch\"]"),
+		"publish twice":        vmStart + "  command = [\"x\"]\n  publish = [\n    { port = 80, host_port = 8080 },\n    { port = 81, host_port = 8080, host_address = \"127.0.0.1\" },\n  ]\n}",
+		"publish port":         vmStart + "  command = [\"x\"]\n  publish = [{ port = 0, host_port = 8080 }]\n}",
+		"publish address":      vmStart + "  command = [\"x\"]\n  publish = [{ port = 80, host_port = 8080, host_address = \"localhost\" }]\n}",
+		"desired count":        functionWith("desired_count = -1"),
+		"memory size":          functionWith("memory_size = 64"),
+		"ephemeral storage":    functionWith("ephemeral_storage = 511"),
+		"timeout":              functionWith("timeout = 901"),
+		"environment name":     vmStart + "  command = [\"x\"]\n  environment = { \"A=B\" = \"c\" }\n}",
+		"environment reserved": vmStart + "  command = [\"x\"]\n  environment = { BOXER_DIR = \"/\" }\n}",
+		"working dir":          vmStart + "  command = [\"x\"]\n  working_dir = \"srv\"\n}",
+		"user":                 vmStart + "  command = [\"x\"]\n  user = \"www data\"\n}",
+		"user of a function":   functionWith("user = \"www-data\""),
+		"source and package":   vmStart + "  command = [\"x\"]\n  source_dir = \"./.\"\n  package = \"./app.zip\"\n}",
+		"package missing":      vmStart + "  command = [\"x\"]\n  package = \"./nowhere.zip\"\n}",
+		"package is no zip":    vmStart + "  command = [\"x\"]\n  package = \"./main.tf\"\n}",
+		"files relative":       vmStart + "  command = [\"x\"]\n  files = { \"etc/a\" = \"\" }\n}",
+		"files own":            vmStart + "  command = [\"x\"]\n  files = { \"/proc/a\" = \"\" }\n}",
+		"files below":          vmStart + "  command = [\"x\"]\n  files = { \"/srv/a\" = \"\", \"/srv/a/b\" = \"\" }\n}",
+		"files large":          vmStart + "  command = [\"x\"]\n  files = { \"/srv/a\" = join(\"\", [for i in range(1024) : format(\"%0300d\", i)]) }\n}",
+		"remap":                vmStart + "  command = [\"x\"]\n  remap = { \"/a\" = \"b\" }\n}",
+		"restart":              vmStart + "  command = [\"x\"]\n  restart = \"sometimes\"\n}",
+		"publish cidr":         vmStart + "  command = [\"x\"]\n  publish = [{ port = 80, host_port = 8080, cidrs = [\"10.0.0.1/8\"] }]\n}",
+		"publish a function":   functionWith("publish = [{ port = 80, host_port = 8080 }]"),
+		"tag":                  vmStart + "  command = [\"x\"]\n  tags = { \"aws:x\" = \"y\" }\n}",
+		"timeouts":             vmStart + "  command = [\"x\"]\n  timeouts = { create = \"soon\" }\n}",
+		"timeouts negative":    functionWith("timeouts = { update = \"-1s\" }"),
+		"default tags":         "provider \"boxer\" {\n  default_tags = { \"\" = \"y\" }\n}\nresource \"boxer_network\" \"shop\" { name = \"shop\" }",
+		"secret short":         "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  secret_wo = \"short\"\n  secret_wo_version = 1\n}",
+		"secret no version":    "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  secret_wo = \"0123456789abcdef\"\n}",
+		"version no secret":    "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  secret_wo_version = 1\n}",
+		"runtime version":      "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  runtime_version = \"9.9\"\n}",
+		"slot name":            functionWith(`service = "logic"`, "a123456789b123456789c123456789d123456789e123456789f123456789g12"),
+		"slot is canonical":    functionWith("", "node"),
 	}
 	w := newWorkspace(t)
 	for name, config := range cases {
@@ -78,6 +102,14 @@ resource "boxer_vm_node" "store" {
   command    = [terraform_data.later.output]
   source_dir = terraform_data.later.output
   wait_for   = { nodes = 1, logic = 3 }
+  environment = { A = terraform_data.later.output, "b.c" = "" }
+  files       = { "/etc/a" = terraform_data.later.output }
+  remap       = { "/a" = "/b" }
+  working_dir = "/"
+  user        = "33"
+  restart     = "always"
+  tags        = { later = terraform_data.later.output }
+  timeouts    = { create = "90s", update = "1h", delete = "5m" }
   transports = ["native", "direct", "relay"]
   publish = [
     { port = 1, host_port = var.port },
@@ -90,6 +122,7 @@ resource "boxer_function_node" "logic" {
   name          = "logic"
   source_dir    = "` + w.dir + `/app"
   command       = ["x"]
+  wait_for_ready = false
   desired_count = 0
   transports    = []
   memory_size   = 10240

@@ -7,17 +7,11 @@ import (
 	"errors"
 	"time"
 
-	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
-	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/listplanmodifier"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringdefault"
-	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
-	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/hashicorp/terraform-plugin-log/tflog"
 
+	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 	"github.com/boxer-overlay/boxer/runtime/launch"
 )
@@ -33,7 +27,12 @@ const (
 
 type vmNodeResource struct{ platform platform }
 
-var _ resource.ResourceWithConfigure = (*vmNodeResource)(nil)
+var (
+	_ resource.ResourceWithConfigure    = (*vmNodeResource)(nil)
+	_ resource.ResourceWithModifyPlan   = (*vmNodeResource)(nil)
+	_ resource.ResourceWithImportState  = (*vmNodeResource)(nil)
+	_ resource.ResourceWithUpgradeState = (*vmNodeResource)(nil)
+)
 
 func newVMNodeResource() resource.Resource { return &vmNodeResource{} }
 
@@ -45,64 +44,38 @@ func (r *vmNodeResource) Configure(_ context.Context, req resource.ConfigureRequ
 	r.platform = platformOf(req.ProviderData, &resp.Diagnostics)
 }
 
-type vmNodeModel struct {
-	nodeModel
-	Publish types.List `tfsdk:"publish"`
-}
-
-type publishModel struct {
-	Port        types.Int64  `tfsdk:"port"`
-	HostPort    types.Int64  `tfsdk:"host_port"`
-	HostAddress types.String `tfsdk:"host_address"`
-}
+type vmNodeModel struct{ nodeModel }
 
 func (r *vmNodeResource) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
-	portRange := []validator.Int64{int64validator.Between(1, 65535)}
 	resp.Schema = schema.Schema{
+		Version: schemaVersion,
 		MarkdownDescription: "A node on a virtual machine: it can be reached by all others and runs until it is destroyed. " +
 			"On the local platform the machine is a set of Linux namespaces with its own network. " +
-			"Any change but a move of `source_dir` replaces the node; its successor takes over the name and the overlay address.",
-		Attributes: nodeAttributes(map[string]schema.Attribute{
-			"publish": schema.ListNestedAttribute{
-				Optional:            true,
-				MarkdownDescription: "Ports of the guest that can be reached from outside the overlay. Apply ends when the guest listens on them.",
-				Validators:          []validator.List{distinctHostPorts{}},
-				PlanModifiers:       []planmodifier.List{listplanmodifier.RequiresReplace()},
-				NestedObject: schema.NestedAttributeObject{Attributes: map[string]schema.Attribute{
-					"port": schema.Int64Attribute{
-						Required:            true,
-						MarkdownDescription: "TCP port that the guest listens on, 1 to 65535.",
-						Validators:          portRange,
-					},
-					"host_port": schema.Int64Attribute{
-						Required:            true,
-						MarkdownDescription: "TCP port of this machine, 1 to 65535, that leads there.",
-						Validators:          portRange,
-					},
-					"host_address": schema.StringAttribute{
-						Optional: true, Computed: true,
-						Default:             stringdefault.StaticString(defaultHostAddress),
-						MarkdownDescription: "IP address of this machine to listen on. Default `" + defaultHostAddress + "`.",
-						Validators:          []validator.String{validAddress()},
-					},
-				}},
-			},
-		}),
+			"A change is made in place: the guest is started again where it was, its id, its overlay address and what it has written stay. " +
+			"Only another `name` or `network_id` replaces the node; a successor takes over the name and the overlay address.",
+		Attributes: nodeAttributes(nil),
 	}
 }
 
-func (m *vmNodeModel) spec(ctx context.Context, diags *diag.Diagnostics) nodeSpec {
-	spec := m.nodeModel.spec(ctx, config.KindVM, diags)
-	var published []publishModel
-	if !m.Publish.IsNull() {
-		diags.Append(m.Publish.ElementsAs(ctx, &published, false)...)
+func (r *vmNodeResource) UpgradeState(context.Context) map[int64]resource.StateUpgrader {
+	return upgradeFrom0(nil)
+}
+
+// ModifyPlan plans the tags, and again an update that failed.
+func (r *vmNodeResource) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse) {
+	if req.Plan.Raw.IsNull() {
+		return // destroyed
 	}
-	for _, p := range published {
-		spec.Publish = append(spec.Publish, config.Publish{
-			Port: int(p.Port.ValueInt64()), HostPort: int(p.HostPort.ValueInt64()), HostAddress: p.HostAddress.ValueString(),
-		})
+	var plan vmNodeModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
+	if resp.Diagnostics.HasError() {
+		return
 	}
-	return spec
+	plan.planTags(ctx, r.platform, &resp.Diagnostics)
+	if !req.State.Raw.IsNull() && isUnfinished(ctx, req.Private, &resp.Diagnostics) {
+		plan.NodeIDs = unknownIDs
+	}
+	resp.Diagnostics.Append(resp.Plan.Set(ctx, &plan)...)
 }
 
 func (r *vmNodeResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
@@ -111,8 +84,10 @@ func (r *vmNodeResource) Create(ctx context.Context, req resource.CreateRequest,
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	ctx, cancel := within(ctx, model.Timeouts, opCreate)
+	defer cancel()
 	model.checkSource(&resp.Diagnostics)
-	spec := model.spec(ctx, &resp.Diagnostics)
+	spec := model.spec(ctx, config.KindVM, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
 	}
@@ -131,7 +106,7 @@ func (r *vmNodeResource) Create(ctx context.Context, req resource.CreateRequest,
 	members, err := r.platform.Await(ctx, spec.Network, []launch.Want{want})
 	if err != nil {
 		addProblem(&resp.Diagnostics, "creating", vmKind, spec.Name, err)
-		if r.undo(ctx, spec, &resp.Diagnostics) {
+		if r.undo(ctx, spec, resp) {
 			resp.State.RemoveResource(ctx)
 		}
 		return
@@ -142,14 +117,27 @@ func (r *vmNodeResource) Create(ctx context.Context, req resource.CreateRequest,
 
 // undo removes a host whose guest does not run. If that fails too, the state
 // keeps the node, so that destroy can try again.
-func (r *vmNodeResource) undo(ctx context.Context, spec nodeSpec, diags *diag.Diagnostics) bool {
+func (r *vmNodeResource) undo(ctx context.Context, spec nodeSpec, resp *resource.CreateResponse) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	if err := r.platform.DeleteVM(ctx, spec.Network, spec.Name); err != nil {
-		addProblem(diags, "cleaning up", vmKind, spec.Name, err)
+		addProblem(&resp.Diagnostics, "cleaning up", vmKind, spec.Name, err)
 		return false
 	}
 	return true
+}
+
+func (r *vmNodeResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
+	network, name, ok := importNode(ctx, vmKind, req, resp)
+	if !ok {
+		return
+	}
+	status, err := r.platform.VM(ctx, network, name)
+	if err != nil {
+		addImportProblem(&resp.Diagnostics, vmKind, network, name, err)
+		return
+	}
+	resp.Diagnostics.Append(remember(ctx, r.platform, resp.Private, status.LaunchID)...)
 }
 
 func (r *vmNodeResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
@@ -159,29 +147,68 @@ func (r *vmNodeResource) Read(ctx context.Context, req resource.ReadRequest, res
 		return
 	}
 	name := model.Name.ValueString()
-	known, diags := recall(ctx, r.platform, req.Private, vmKind, name)
+	ours, diags := recall(ctx, r.platform, req.Private, vmKind, name)
 	resp.Diagnostics.Append(diags...)
 	if diags.HasError() {
 		return
 	}
 	found, err := r.platform.VM(ctx, model.NetworkID.ValueString(), name)
 	switch {
-	case errors.Is(err, errGone), err == nil && known.Launch != "" && found != known.Launch:
+	case errors.Is(err, errGone), err == nil && ours.Launch != "" && found.LaunchID != ours.Launch:
 		tflog.Info(ctx, "the node's host is gone", map[string]any{"name": name})
 		resp.State.RemoveResource(ctx)
 	case err != nil:
-		addProblem(&resp.Diagnostics, "reading", vmKind, name, err)
+		addLookProblem(&resp.Diagnostics, vmKind, name, err)
+	default:
+		model.read(ctx, found.Spec, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
+		model.settle(ctx, r.platform, []string{name}, &resp.Diagnostics)
+		resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
 	}
 }
 
-// Update only follows a move of the source directory: all else replaces the node.
+// Update changes the node in place. The launch stays, and with it id and address.
 func (r *vmNodeResource) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
-	var model vmNodeModel
-	resp.Diagnostics.Append(req.Plan.Get(ctx, &model)...)
+	var state, plan vmNodeModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
+	name := plan.Name.ValueString()
+	ours, diags := recall(ctx, r.platform, req.Private, vmKind, name)
+	resp.Diagnostics.Append(diags...)
+	ctx, cancel := within(ctx, plan.Timeouts, opUpdate)
+	defer cancel()
+	again := isUnfinished(ctx, req.Private, &resp.Diagnostics)
+	keep := plan.CodeSHA256.Equal(state.CodeSHA256) && !again
+	if !keep {
+		plan.checkSource(&resp.Diagnostics)
+	}
+	spec := plan.spec(ctx, config.KindVM, &resp.Diagnostics)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	spec.KeepSource = keep
+	restarts := again || plan.guestChanges(ctx, &state.nodeModel, config.KindVM)
+	resp.Diagnostics.Append(setUnfinished(ctx, resp.Private, restarts)...)
+	members, err := r.update(ctx, spec, again, restarts, ours.Launch)
+	if err != nil {
+		addProblem(&resp.Diagnostics, "updating", vmKind, name, err)
+		return
+	}
+	resp.Diagnostics.Append(setUnfinished(ctx, resp.Private, false)...)
+	plan.NodeIDs, plan.OverlayAddresses, plan.Slots = state.NodeIDs, state.OverlayAddresses, state.Slots
+	if members != nil {
+		plan.place(ctx, []string{name}, members, &resp.Diagnostics)
+	}
+	resp.Diagnostics.Append(resp.State.Set(ctx, &plan)...)
+}
+
+func (r *vmNodeResource) update(ctx context.Context, spec nodeSpec, again, restarts bool, launched string) (members []cluster.Member, err error) {
+	if err := r.platform.UpdateVM(ctx, spec, again); err != nil || !restarts {
+		return nil, err
+	}
+	return r.platform.Await(ctx, spec.Network, []launch.Want{{Slot: spec.Name, ID: launched, JoinOnly: spec.JoinOnly}})
 }
 
 func (r *vmNodeResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
@@ -196,6 +223,8 @@ func (r *vmNodeResource) Delete(ctx context.Context, req resource.DeleteRequest,
 	if diags.HasError() {
 		return
 	}
+	ctx, cancel := within(ctx, model.Timeouts, opDelete)
+	defer cancel()
 	if err := r.platform.DeleteVM(ctx, model.NetworkID.ValueString(), name); err != nil {
 		addProblem(&resp.Diagnostics, "destroying", vmKind, name, err)
 	}

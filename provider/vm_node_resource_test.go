@@ -84,13 +84,13 @@ func TestVMNodeGoneIsDrift(t *testing.T) {
 	w.emptyPlan()
 
 	// Another host of the same name is not the one this state describes.
-	f.change(func() { f.vms["store"] = "someone else's" })
+	f.change(func() { f.vms["store"] = vmStatus{LaunchID: "someone else's"} })
 	if got := w.planned()["boxer_vm_node.store"]; got != "create" {
 		t.Errorf("planned %q, want create", got)
 	}
 }
 
-func TestSourceChangesReplace(t *testing.T) {
+func TestSourceChanges(t *testing.T) {
 	f := newFakePlatform()
 	w := newWorkspace(t, withPlatform(f))
 	config := func(dir string) {
@@ -109,8 +109,8 @@ func TestSourceChangesReplace(t *testing.T) {
 	w.emptyPlan()
 
 	w.write("app/a.conf", "two")
-	if got := w.planned()["boxer_vm_node.store"]; got != "delete,create" {
-		t.Errorf("changed file: planned %q, want a replacement", got)
+	if got := w.planned()["boxer_vm_node.store"]; got != "update" {
+		t.Errorf("changed file: planned %q, want an update", got)
 	}
 	w.write("app/a.conf", "three")
 	w.golden("source changed after plan", w.errors("apply", "-input=false", "plan.bin"), nil)
@@ -124,7 +124,7 @@ func TestSourceChangesReplace(t *testing.T) {
 	}
 	w.apply()
 	w.emptyPlan()
-	wantCalls(t, f) // nothing was touched
+	wantCalls(t, f, "update vm store") // of the same, which touches nothing
 
 	config("nowhere")
 	w.golden("source moved to nowhere", w.errors("plan", "-input=false"), nil)

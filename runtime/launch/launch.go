@@ -99,7 +99,17 @@ func Slots(name string, count int) []string {
 type Want struct {
 	Slot     string
 	Token    string
+	ID       string // of the launch, of which the token is not known
 	Function string // empty: a VM node
+	JoinOnly bool   // enough that it is in the network, whatever its guest does
+}
+
+// launch is the launch id of a want.
+func (w Want) launch() string {
+	if w.ID != "" {
+		return w.ID
+	}
+	return cluster.LaunchID(w.Token)
 }
 
 // Observe watches the network with its own secret.
@@ -169,7 +179,7 @@ func (w *wait) note(ev cluster.Event) {
 	for _, want := range w.wants {
 		switch {
 		case m.Slot != want.Slot:
-		case m.LaunchID == cluster.LaunchID(want.Token):
+		case m.LaunchID == want.launch():
 			w.seen[m.LaunchID] = m
 		default:
 			if w.holders[m.Slot] == nil {
@@ -189,7 +199,7 @@ func (w *wait) check() ([]cluster.Member, []string, error) {
 		switch {
 		case !ok:
 			missing = append(missing, want.Slot)
-		case m.State == cluster.StateRunning:
+		case m.State == cluster.StateRunning, want.JoinOnly && m.State != cluster.StateLost:
 			found = append(found, m)
 		case m.Guest.State == cluster.GuestFailed || m.Guest.State == cluster.GuestExited:
 			return nil, nil, w.l.guestFailure(want, m)
@@ -215,7 +225,7 @@ func Waits(m cluster.Member) string {
 }
 
 func (w *wait) find(want Want) (cluster.Member, bool) {
-	m, ok := w.seen[cluster.LaunchID(want.Token)]
+	m, ok := w.seen[want.launch()]
 	return m, ok
 }
 
@@ -255,7 +265,7 @@ func (l *Launcher) OutOfMemory(ctx context.Context, w Want, exit *int) string {
 			return ""
 		}
 		for _, inv := range invocations {
-			if inv.LaunchID != cluster.LaunchID(w.Token) || inv.State == localcloud.InvocationRunning {
+			if inv.LaunchID != w.launch() || inv.State == localcloud.InvocationRunning {
 				continue
 			}
 			why, rest, _ := strings.Cut(inv.Error, ": ")
@@ -320,7 +330,7 @@ func (l *Launcher) checkInvocation(ctx context.Context, w Want) error {
 		return nil
 	}
 	for _, inv := range invocations {
-		if inv.LaunchID != cluster.LaunchID(w.Token) || inv.State == localcloud.InvocationRunning {
+		if inv.LaunchID != w.launch() || inv.State == localcloud.InvocationRunning {
 			continue
 		}
 		cause := inv.Error

@@ -88,7 +88,7 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte, hea
 		if errors.As(err, &urlErr) {
 			err = urlErr.Err
 		}
-		return nil, nil, fmt.Errorf("network %q: its daemon does not answer: %w: see %s", c.info.Name, err, c.dir.join("cloud.log"))
+		return nil, nil, fmt.Errorf("network %q: %w: %w: see %s", c.info.Name, ErrUnreachable, err, c.dir.join("cloud.log"))
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)

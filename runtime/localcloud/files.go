@@ -66,7 +66,7 @@ func (r *hostRoot) placeFile(aside, name string, extended map[string]map[string]
 		return err
 	}
 	err = r.writeFile(name, content)
-	if errors.Is(err, syscall.EROFS) {
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EACCES) { // the machine's
 		dir, err := existingDir(filepath.Dir(name))
 		if err != nil {
 			return err

@@ -173,7 +173,7 @@ func (spec *FunctionSpec) record(r Function, hash string) Function {
 		n := shown(*spec.Config)
 		r.Config = &n
 	}
-	if hash != "" {
+	if !spec.KeepSource {
 		r.CodeSHA256 = hash
 	}
 	if spec.CodeSHA256 != "" {

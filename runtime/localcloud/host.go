@@ -197,8 +197,12 @@ func (h *hostInit) start(path string, argv, env []string, caps []uintptr) error 
 	for _, fd := range h.handed {
 		files = append(files, uintptr(fd))
 	}
+	dir := "/"
+	if !h.spec.isVM() {
+		dir = "/var/task" // as on Lambda
+	}
 	pid, _, err := syscall.StartProcess(path, argv, &syscall.ProcAttr{
-		Dir: "/", Env: env, Files: files,
+		Dir: dir, Env: env, Files: files,
 		Sys: &syscall.SysProcAttr{
 			Setsid:      true,
 			Cloneflags:  unix.CLONE_NEWUSER,

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -59,10 +60,28 @@ func waitLock(ctx context.Context, dir string) (*dirLock, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s is in use by another Boxer process: %w", dir, ctx.Err())
+			return nil, fmt.Errorf("%s is locked by another Boxer process%s: wait for it to end, or end it, and try again: %w",
+				dir, holderOf(dir), ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// holderOf names the process that holds the lock of dir, as far as it can be told.
+func holderOf(dir string) string {
+	var stat unix.Stat_t
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil || unix.Stat(dir, &stat) != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(locks)) {
+		// 1: FLOCK ADVISORY WRITE 4711 00:2a:1234 0 EOF
+		fields := strings.Fields(line)
+		if len(fields) > 5 && fields[1] == "FLOCK" && strings.HasSuffix(fields[5], fmt.Sprintf(":%d", stat.Ino)) {
+			return " (pid " + fields[4] + ")"
+		}
+	}
+	return ""
 }
 
 // claim makes the directory of a new network and locks it. Debris of a creator

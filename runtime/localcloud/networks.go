@@ -129,6 +129,7 @@ func (s *Store) prepare(ctx context.Context, d netDir, spec NetworkSpec) (Networ
 	}
 	info := NetworkInfo{
 		Name: spec.Name, CIDR: spec.CIDR, Port: spec.Port, MachineID: machine, Created: time.Now().UTC().Truncate(time.Second),
+		Version: spec.Version, SecretVersion: spec.SecretVersion, Tags: spec.Tags,
 		SeedEndpoint: endpoints[0], SeedEndpoints: endpoints, SecretFile: d.join("secret"), Directory: string(d),
 	}
 	err = s.underLock(ctx, func() error {
@@ -249,6 +250,52 @@ func (s *Store) Connect(ctx context.Context, name string) (*Client, error) {
 		return nil, fmt.Errorf("network %q: %w", name, err)
 	}
 	return newClient(info), nil
+}
+
+// reachTime bounds looking for a daemon that runs.
+const reachTime = 5 * time.Second
+
+// Reach returns a client of the network's daemon without starting anything; nil
+// if none runs. One that runs and does not answer is left alone: ErrUnreachable.
+func (s *Store) Reach(ctx context.Context, name string) (*Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, reachTime)
+	defer cancel()
+	for {
+		info, err := s.Network(name)
+		if err != nil || !info.Alive {
+			return nil, err
+		}
+		if answers(ctx, info) {
+			return newClient(info), nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("network %q: %w: see %s", name, ErrUnreachable, netDir(info.Directory).join("cloud.log"))
+		case <-time.After(50 * time.Millisecond): // it is starting, or ending
+		}
+	}
+}
+
+// UpdateNetwork changes what the state directory notes about a network.
+func (s *Store) UpdateNetwork(ctx context.Context, name string, change func(*NetworkInfo)) (NetworkInfo, error) {
+	d := s.netDir(name)
+	lock, err := waitLock(ctx, string(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return NetworkInfo{}, fmt.Errorf("network %q: %w: it was deleted", name, ErrNotFound)
+	}
+	if err != nil {
+		return NetworkInfo{}, fmt.Errorf("update network %q: %w", name, s.wrap(err))
+	}
+	defer lock.unlock()
+	info, err := d.info()
+	if err != nil {
+		return NetworkInfo{}, err
+	}
+	change(&info)
+	if err := writeJSON(d.join("network.json"), info); err != nil {
+		return NetworkInfo{}, fmt.Errorf("update network %q: %w", name, s.wrap(err))
+	}
+	return d.info()
 }
 
 // ensure starts the daemon of a network if it does not answer. It waits for

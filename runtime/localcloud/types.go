@@ -19,6 +19,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrOtherMachine: the state was made on another machine.
 	ErrOtherMachine = errors.New("made on another machine")
+	// ErrUnreachable: the network runs, but nobody can tell what is in it.
+	ErrUnreachable = errors.New("its daemon does not answer")
 )
 
 // Runtime says what the local platform runs.

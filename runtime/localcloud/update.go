@@ -163,7 +163,9 @@ func (d *daemon) updateFunction(spec FunctionSpec, incoming, hash string) (Funct
 		return Function{}, err
 	}
 	next := spec.record(f.record, hash)
-	next.Revision++
+	if !spec.KeepSource || !sameFunction(next, f.record) {
+		next.Revision++
+	}
 	if !spec.KeepSource {
 		next.SourceRevision = next.Revision
 		if err := d.storeSource(next, incoming); err != nil {
@@ -176,6 +178,14 @@ func (d *daemon) updateFunction(spec FunctionSpec, incoming, hash string) (Funct
 	f.record = next
 	d.pruneSources(f, nil)
 	return f.snapshot(), nil
+}
+
+// sameFunction: an invocation of one is as good as one of the other.
+func sameFunction(a, b Function) bool {
+	a.Tags, b.Tags = nil, nil
+	one, err1 := json.Marshal(a)
+	other, err2 := json.Marshal(b)
+	return err1 == nil && err2 == nil && string(one) == string(other)
 }
 
 // pruneSources removes the sources that no invocation uses any more, ended being

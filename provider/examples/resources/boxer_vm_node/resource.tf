@@ -11,4 +11,11 @@ resource "boxer_vm_node" "front" {
   command    = ["nginx", "-c", "/var/task/nginx.conf"]
   wait_for   = { store = 1 }
   publish    = [{ port = 80, host_port = 8080 }]
+  restart    = "on-failure"
+
+  environment = { GREETING = "hello" }
+  files       = { "/etc/shop/banner.txt" = "Welcome.\n" } # found there, though /etc is read-only
+
+  tags     = { team = "web" }
+  timeouts = { create = "5m" }
 }

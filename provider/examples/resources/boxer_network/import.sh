@@ -1,0 +1,2 @@
+# By its name.
+terraform import boxer_network.shop shop

@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provider
+
+import (
+	"archive/zip"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+)
+
+// look is a guest that prints what a node was configured to have, and stays.
+const look = `["sh", "-c", "echo \"word=$WORD dir=$(pwd) user=$(id -un) conf=$(cat /etc/shop.conf) usr=$(cat /usr/share/shop/x) task=$(cat /var/task/say) kept=$(cat /var/tmp/kept)\"; ` +
+	`(echo kept > /var/tmp/kept) 2>/dev/null; exec sleep 1000"]`
+
+// says waits until the log of a slot ends with a line.
+func (c *cloud) says(slot, want string) {
+	c.t.Helper()
+	client := c.client("shop")
+	var last string
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		lines, _ := client.Tail(slot, 1)
+		if last = strings.Join(lines, "\n"); last == want {
+			return
+		}
+	}
+	c.t.Errorf("%s says\n%s\nwant\n%s", slot, last, want)
+}
+
+// pack makes a zip of one file.
+func pack(t *testing.T, path, name, content string) {
+	t.Helper()
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	z := zip.NewWriter(file)
+	entry, err := z.Create(name)
+	if err == nil {
+		_, err = entry.Write([]byte(content))
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// change is one of several, each on top of those before it.
+type change struct {
+	name, more string
+	says       string // what its guest prints then; "": it is not started again
+}
+
+// TestAccUpdates changes everything that can be changed of a VM node and of a
+// function node, in place.
+func TestAccUpdates(t *testing.T) {
+	c := newCloud(t)
+	w := c.workspace()
+	w.write("app/say", "hello")
+	pack(t, filepath.Join(w.dir, "app.zip"), "say", "hello")
+	source := "source_dir = \"" + w.dir + "/app\"\n"
+	vmOf := func(more string) string { return c.block() + shop + vm("store", look, more) }
+	w.configure(vmOf(source))
+	w.apply()
+	w.emptyPlan()
+	c.says("store", "word= dir=/ user=boxer conf= usr= task=hello kept=")
+	first := c.members("shop")["store"]
+	host := c.host("shop", "store")
+
+	environment := "environment = { WORD = \"one\" }\n"
+	files := "files = { \"/etc/shop.conf\" = \"c\", \"/usr/share/shop/x\" = \"u\" }\n"
+	dir, user := "working_dir = \"/tmp\"\n", "user = \"www-data\"\n"
+	zipped := "package = \"" + w.dir + "/app.zip\"\n"
+	says := func(word, dir, user, conf, task string) string {
+		usr := ""
+		if conf != "" {
+			usr = "u"
+		}
+		return fmt.Sprintf("word=%s dir=%s user=%s conf=%s usr=%s task=%s kept=kept", word, dir, user, conf, usr, task)
+	}
+	all := environment + files + dir + user
+	restarted := says("one", "/tmp", "www-data", "c", "hello")
+	for _, step := range []change{
+		{"environment", source + environment, says("one", "/", "boxer", "", "hello")},
+		{"files", source + environment + files, says("one", "/", "boxer", "c", "hello")},
+		{"working_dir and user", source + all, restarted},
+		{"package of the same", zipped + all, ""},
+		{"restart", zipped + all + "restart = \"on-failure\"\n", restarted},
+		{"wait_for", zipped + all + "wait_for = { nodes = 1 }\n", restarted},
+		{"remap", zipped + all + "remap = { \"/a\" = \"/b\" }\n", restarted},
+		{"transports", zipped + all + "transports = [\"relay\", \"direct\"]\n", restarted},
+		{"service", zipped + all + "service = \"shop\"\n", restarted},
+		{"publish", zipped + all + fmt.Sprintf("wait_for_ready = false\npublish = [{ port = 80, host_port = %d, cidrs = [\"127.0.0.0/8\"] }]\n", freePort(t)), restarted},
+		{"tags and timeouts", zipped + all + "tags = { team = \"shop\" }\ntimeouts = { update = \"90s\" }\n", restarted},
+		{"only tags", zipped + all + "tags = { team = \"store\" }\n", ""},
+		{"nothing", source, says("", "/", "boxer", "", "hello")},
+	} {
+		t.Run("vm "+step.name, func(t *testing.T) {
+			w.t, c.t = t, t
+			before := c.members("shop")["store"]
+			w.configure(vmOf(step.more))
+			if planned := w.planned(); planned[storeVM] != "update" || planned[network] != "no-op" {
+				t.Fatalf("planned %v", planned)
+			}
+			w.must("apply", "-input=false", "-no-color", "plan.bin")
+			w.emptyPlan()
+			now := c.members("shop")["store"]
+			if now.ID != first.ID || now.OverlayAddress != first.OverlayAddress || c.host("shop", "store").PID != host.PID {
+				t.Errorf("another node: %+v, was %+v", now, first)
+			}
+			if (now.Guest.PID == before.Guest.PID) != (step.says == "") {
+				t.Errorf("guest %d, was %d", now.Guest.PID, before.Guest.PID)
+			}
+			if step.says != "" {
+				c.says("store", step.says)
+			}
+		})
+	}
+	w.t, c.t = t, t
+
+	w.write("app/say", "changed")
+	if planned := w.planned(); planned[storeVM] != "update" {
+		t.Errorf("a changed file: planned %v", planned)
+	}
+	w.apply()
+	c.says("store", says("", "/", "boxer", "", "changed"))
+	updateFunction(t, c, w, files)
+
+	noted := c.processes()
+	w.configure(c.block())
+	w.apply()
+	if err := c.nothingLeft(noted); err != nil {
+		t.Error(err)
+	}
+}
+
+func updateFunction(t *testing.T, c *cloud, w *workspace, files string) {
+	functionOf := func(more string) {
+		w.configure(c.block() + shop + function("logic", look, "desired_count = 2\n"+more))
+	}
+	source := "source_dir = \"" + w.dir + "/app\"\n"
+	functionOf(source)
+	w.apply()
+	w.emptyPlan()
+	says := "word=%s dir=/var/task user=sbx_user1051 conf=%s usr=%s task=%s kept="
+	c.says("logic-1", fmt.Sprintf(says, "", "", "", "changed"))
+	for _, step := range []change{
+		{"environment and files", source + "environment = { WORD = \"two\" }\n" + files, fmt.Sprintf(says, "two", "c", "u", "changed")},
+		{"memory, storage and timeout", source + "memory_size = 256\nephemeral_storage = 600\ntimeout = 800\n", fmt.Sprintf(says, "", "", "", "changed")},
+		{"only tags", source + "memory_size = 256\nephemeral_storage = 600\ntimeout = 800\ntags = { team = \"logic\" }\n", ""},
+		{"no source", "", fmt.Sprintf(says, "", "", "", "")},
+	} {
+		t.Run("function "+step.name, func(t *testing.T) {
+			w.t, c.t = t, t
+			before := c.members("shop")
+			functionOf(step.more)
+			if planned := w.planned(); planned[logicAddress] != "update" || planned[network] != "no-op" {
+				t.Fatalf("planned %v", planned)
+			}
+			w.must("apply", "-input=false", "-no-color", "plan.bin")
+			w.emptyPlan()
+			now := c.members("shop")
+			for _, slot := range []string{"logic-0", "logic-1"} {
+				if now[slot].OverlayAddress != before[slot].OverlayAddress {
+					t.Errorf("%s had address %s, now %s", slot, before[slot].OverlayAddress, now[slot].OverlayAddress)
+				}
+				if (now[slot].ID == before[slot].ID) != (step.says == "") {
+					t.Errorf("%s was node %d, now %d", slot, before[slot].ID, now[slot].ID)
+				}
+				if step.says != "" {
+					c.says(slot, step.says)
+				}
+			}
+		})
+	}
+	w.t, c.t = t, t
+}
+
+// A change that cannot be made in place says why, and a successor has the
+// address of its predecessor's name.
+func TestAccReplacements(t *testing.T) {
+	c := newCloud(t)
+	w := c.workspace()
+	config := func(network, node string) {
+		w.configure(c.block() + "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  " + network + "\n}\n" +
+			strings.Replace(vm("store", `["sleep", "1000"]`, ""), `name       = "store"`, `name       = "`+node+`"`, 1))
+	}
+	config("", "store")
+	w.apply()
+	for name, change := range map[string][2]string{
+		"cidr": {`cidr = "100.90.0.0/16"`, "store"}, "port": {`port = 7718`, "store"},
+		"secret": {"secret_wo = \"0123456789abcdef\"\n  secret_wo_version = 1", "store"}, "node name": {"", "depot"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.t = t
+			config(change[0], change[1])
+			planned := w.planned()
+			if change[0] != "" && (planned[network] != "delete,create" || planned[storeVM] != "delete,create") || change[0] == "" && planned[storeVM] != "delete,create" {
+				t.Errorf("planned %v", planned)
+			}
+			w.golden("replace/"+name, diagnosticsIn(w.must("plan", "-input=false", "-json")), nil)
+		})
+	}
+	w.t = t
+	config("secret_wo = \"0123456789abcdef\"\n  secret_wo_version = 1", "depot")
+	w.apply()
+	w.emptyPlan()
+	info, err := c.store().Network("shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if secret, err := os.ReadFile(info.SecretFile); err != nil || string(secret) != "0123456789abcdef\n" {
+		t.Errorf("the secret is %q, %v", secret, err)
+	}
+	for _, name := range []string{"terraform.tfstate", "plan.bin"} {
+		if data, err := os.ReadFile(filepath.Join(w.dir, name)); err != nil || strings.Contains(string(data), "0123456789abcdef") {
+			t.Errorf("%s: %v, or the secret is in it", name, err)
+		}
+	}
+	w.destroy()
+}
+
+// A failed update is proposed again, even if the configuration goes back to what
+// the state has.
+func TestAccFailedUpdate(t *testing.T) {
+	c := newCloud(t)
+	w := c.workspace()
+	works := c.block() + sleepingStore + function("logic", `["sleep", "1000"]`, "desired_count = 2")
+	w.configure(works)
+	w.apply()
+	before := c.members("shop")
+	w.configure(strings.ReplaceAll(works, `["sleep", "1000"]`, `["no-such-program"]`))
+	found := w.errors(applying...)
+	slices.SortFunc(found, func(a, b diagnostic) int { return strings.Compare(a.Address, b.Address) })
+	w.golden("node/update failed", found, map[string]string{c.dir: "STATE", "logic-1": "logic-0"})
+	w.configure(works)
+	if planned := w.planned(); planned[storeVM] != "update" || planned[logicAddress] != "update" {
+		t.Errorf("planned %v", planned)
+	}
+	w.apply()
+	w.emptyPlan()
+	for slot, member := range c.members("shop") {
+		if member.OverlayAddress != before[slot].OverlayAddress || member.State != cluster.StateRunning {
+			t.Errorf("%s: %+v, was %+v", slot, member, before[slot])
+		}
+	}
+	// Half-way and then destroyed.
+	w.configure(strings.ReplaceAll(works, `["sleep", "1000"]`, `["no-such-program"]`))
+	w.errors(applying...)
+	noted := c.processes()
+	w.destroy()
+	if err := c.nothingLeft(noted); err != nil {
+		t.Error(err)
+	}
+}
+
+// A published port takes connections from where cidrs say.
+func TestAccPublishCIDRs(t *testing.T) {
+	c := newCloud(t)
+	w := c.workspace()
+	open, closed := freePort(t), freePort(t)
+	const serve = `["python3", "-c", "import socket,threading\ndef run(p):\n s=socket.create_server(('',p))\n while 1: s.accept()[0].sendall(b'hi')\nthreading.Thread(target=run,args=(80,)).start()\nrun(81)"]`
+	w.configure(c.block() + shop + vm("store", serve, fmt.Sprintf("publish = [\n{ port = 80, host_port = %d, cidrs = [\"10.0.0.0/8\", \"127.0.0.1/32\"] },\n{ port = 81, host_port = %d, cidrs = [\"10.0.0.0/8\"] }]", open, closed)))
+	w.apply()
+	for port, want := range map[int]string{open: "hi", closed: ""} {
+		conn, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		answer := make([]byte, 8)
+		n, err := conn.Read(answer)
+		if string(answer[:n]) != want || (err == nil) != (want != "") {
+			t.Errorf("port %d: %q, %v", port, answer[:n], err)
+		}
+		conn.Close()
+	}
+	w.destroy()
+}
+
+func TestPackageHash(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a/b/c", "a.b", "a/b.c", "z"} {
+		path := filepath.Join(dir, "tree", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file, err := os.Create(dir + "/a.zip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := zip.NewWriter(file)
+	if err := z.AddFS(os.DirFS(filepath.Join(dir, "tree"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	packed, err := packageHash(dir + "/a.zip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := sourceHash(filepath.Join(dir, "tree"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	unpacked, err := unpack(dir + "/a.zip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(unpacked)
+	again, err := sourceHash(unpacked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{plain, plain}, []string{packed, again}); diff != "" {
+		t.Error(diff)
+	}
+}
