@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -75,7 +76,7 @@ Exit status: the program's own; 125 Boxer failed, or the command line is wrong;
 	flags.IntVar(&f.count, "count", 1, "how many nodes, 1 to 1000; needs --detach")
 	flags.BoolVar(&f.detach, "detach", false, "leave the node running and return when it runs")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "environment of the program, KEY=VALUE (repeatable)")
-	flags.StringArrayVar(&f.publish, "publish", nil, "HOST_PORT:PORT: make a port of a vm node reachable at 127.0.0.1 (repeatable)")
+	flags.StringArrayVar(&f.publish, "publish", nil, "[ADDRESS:]HOST_PORT:PORT: make a port of a vm node reachable at 127.0.0.1, or at the address (repeatable)")
 	flags.StringArrayVar(&f.wait, "wait-for", nil, "SERVICE=COUNT or nodes=COUNT: start the program when these run (repeatable)")
 	flags.StringSliceVar(&f.transports, "transports", nil, `what the program's own connections may use, comma-separated (default: all):
 native: the kernel connects to a node of the same site, or to this one;
@@ -190,13 +191,13 @@ func keyValues(list []string) (map[string]string, error) {
 func publishes(list []string) ([]config.Publish, error) {
 	var all []config.Publish
 	for _, s := range list {
-		host, port, ok := strings.Cut(s, ":")
-		h, err1 := strconv.Atoi(host)
-		p, err2 := strconv.Atoi(port)
-		if !ok || err1 != nil || err2 != nil || h < 1 || h > 65535 || p < 1 || p > 65535 {
-			return nil, fmt.Errorf("run: --publish %q: want HOST_PORT:PORT, as in 8080:80", s)
+		local, port, err := parseForward(s)
+		address, here, _ := net.SplitHostPort(local)
+		if err != nil || here == "0" {
+			return nil, fmt.Errorf("run: --publish %q: want [ADDRESS:]HOST_PORT:PORT, as in 8080:80", s)
 		}
-		all = append(all, config.Publish{Port: p, HostPort: h})
+		hostPort, _ := strconv.Atoi(here) // a number, as parseForward says
+		all = append(all, config.Publish{Port: int(port), HostPort: hostPort, HostAddress: address})
 	}
 	return all, nil
 }
