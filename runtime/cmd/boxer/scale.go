@@ -190,7 +190,7 @@ func (s *scaling) start(ctx context.Context, f localcloud.Function) error {
 func (s *scaling) node(n config.Node, slot string) (config.Node, error) {
 	n.Slot, n.LaunchToken = slot, launch.Token()
 	n.SecretRef = "file:" + s.Network.SecretFile // to be checked; the platform fills in its own
-	n.SeedEndpoints = []string{s.Network.SeedEndpoint}
+	n.SeedEndpoints = s.Network.SeedEndpoints
 	return config.New(n)
 }
 
