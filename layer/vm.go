@@ -34,6 +34,7 @@ type VM struct {
 	Prefix     string // where it goes, default DefaultPrefix
 	ConfigFile string // where Node goes, default DefaultConfigFile
 	Node       string // the node document, JSON
+	Alone      bool   // the script is the service manager, whatever else the machine has
 }
 
 var hexSHA256 = regexp.MustCompile(`^[0-9a-f]{64}$`)

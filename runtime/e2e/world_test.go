@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,6 +31,8 @@ type world struct {
 	state string // BOXER_STATE_DIR
 	net   string // its network
 	cred  *syscall.Credential
+
+	prefix []string // a command that runs another
 }
 
 // binaries is the directory of what `make build` makes.
@@ -127,7 +130,8 @@ func clip(s string) string {
 
 // command prepares the boxer binary with an environment of its own.
 func (w *world) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(w.bin, "boxer"), args...)
+	line := append(append(slices.Clone(w.prefix), filepath.Join(w.bin, "boxer")), args...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Dir = "/tmp"
 	cmd.Env = []string{
 		"PATH=" + guestPath, "HOME=" + filepath.Dir(w.state), "LC_ALL=C.UTF-8", "BOXER_STATE_DIR=" + w.state,

@@ -191,14 +191,21 @@ func (c *Client) withMachinePIDs(list []Host) []Host {
 	pids := c.machinePIDs()
 	for i := range list {
 		if list[i].PID != 0 {
-			list[i].MachinePID = pids[list[i].PID]
+			list[i].MachinePID = c.onMachine(pids, list[i].PID)
 		}
 	}
 	return list
 }
 
+func (c *Client) onMachine(pids map[int]int, pid int) int {
+	if c.info.plain() && c.Locate {
+		return pid
+	}
+	return pids[pid]
+}
+
 func (c *Client) machinePIDs() map[int]int {
-	if !c.Locate {
+	if !c.Locate || c.info.plain() {
 		return nil
 	}
 	p, err := c.dir.daemon()
@@ -314,7 +321,7 @@ func (c *Client) Invocations(ctx context.Context, function string) ([]Invocation
 	pids := c.machinePIDs()
 	for i := range list {
 		if list[i].PID != 0 {
-			list[i].MachinePID = pids[list[i].PID]
+			list[i].MachinePID = c.onMachine(pids, list[i].PID)
 		}
 	}
 	return list, nil

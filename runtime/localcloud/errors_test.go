@@ -144,25 +144,6 @@ func TestFullStateDir(t *testing.T) {
 	}
 }
 
-// TestNoNamespaces runs where user namespaces are used up.
-func TestNoNamespaces(t *testing.T) {
-	t.Parallel()
-	if !inNewMounts(t) {
-		return
-	}
-	if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
-		t.Fatal(err)
-	}
-	s := testStore(t)
-	_, err := s.CreateNetwork(testContext(t), NetworkSpec{Name: "shop"})
-	if err == nil || !strings.Contains(err.Error(), "user namespaces") || !strings.Contains(err.Error(), "run as root, or allow it: sudo sysctl -w user.max_user_namespaces=") {
-		t.Error(err)
-	}
-	if entries, _ := os.ReadDir(s.Dir()); len(entries) != 0 {
-		t.Errorf("left: %v", entries)
-	}
-}
-
 func TestCIDR(t *testing.T) {
 	t.Parallel()
 	if !inNewMounts(t) { // with addresses of our own choice

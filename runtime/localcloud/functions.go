@@ -79,15 +79,15 @@ func (f *function) snapshot() Function {
 // loadFunctions takes up the functions of an earlier daemon, and removes those
 // that were never complete.
 func (d *daemon) loadFunctions() error {
-	entries, err := os.ReadDir(d.dir.join("functions"))
+	entries, err := os.ReadDir(d.files.join("functions"))
 	if err != nil {
 		return stateError(d.dir.stateDir(), err)
 	}
 	for _, e := range entries {
 		var record Function
-		err := readJSON(d.dir.join("functions", e.Name(), "function.json"), &record)
+		err := readJSON(d.files.join("functions", e.Name(), "function.json"), &record)
 		if errors.Is(err, os.ErrNotExist) {
-			err = removeAll(d.dir.join("functions", e.Name()))
+			err = removeAll(d.files.join("functions", e.Name()))
 			if err == nil {
 				continue
 			}
@@ -159,7 +159,7 @@ func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Funct
 	defer d.mu.Unlock()
 	if f.making = false; err != nil {
 		delete(d.functions, spec.Name)
-		_ = removeAll(d.dir.join("functions", spec.Name))
+		_ = removeAll(d.files.join("functions", spec.Name))
 		return Function{}, fmt.Errorf("function %q: %w", spec.Name, stateError(d.dir.stateDir(), err))
 	}
 	return f.snapshot(), nil
@@ -191,8 +191,11 @@ func (r *Function) source() string {
 }
 
 func (d *daemon) storeFunction(record Function, incoming string) error {
-	own := d.dir.join("functions", record.Name)
+	own := d.files.join("functions", record.Name)
 	if err := os.MkdirAll(own, 0o700); err != nil {
+		return err
+	}
+	if err := d.letThrough(own); err != nil {
 		return err
 	}
 	if err := d.storeSource(record, incoming); err != nil {
@@ -202,12 +205,12 @@ func (d *daemon) storeFunction(record Function, incoming string) error {
 }
 
 func (d *daemon) storeSource(record Function, incoming string) error {
-	source := d.dir.join("functions", record.Name, record.source())
+	source := d.files.join("functions", record.Name, record.source())
 	if incoming == "" {
 		if err := os.Mkdir(source, 0o755); err != nil {
 			return err
 		}
-	} else if err := os.Rename(incoming, source); err != nil {
+	} else if err := moveTree(incoming, source); err != nil {
 		return err
 	}
 	if !d.rooted {
@@ -339,11 +342,11 @@ func (d *daemon) startInvocation(f Function, i *invocation, payload []byte, file
 	if _, err := os.Stat(d.rt.layer() + "/" + layer.BootstrapPath); err != nil {
 		return nil, "", fmt.Errorf("layer: %w: delete the network and create it again", err)
 	}
-	at, err := d.router.addSandbox(f.Relaxed)
+	at, err := d.underlay.addSandbox(f.Relaxed)
 	if err != nil {
 		return nil, "", err
 	}
-	staging, err := os.MkdirTemp(d.dir.join("functions", f.Name), "sandbox-")
+	staging, err := os.MkdirTemp(d.files.join("functions", f.Name), "sandbox-")
 	if err != nil {
 		at.release()
 		return nil, "", stateError(d.dir.stateDir(), err)
@@ -353,16 +356,25 @@ func (d *daemon) startInvocation(f Function, i *invocation, payload []byte, file
 	spec := initSpec{
 		Kind: config.KindFunction, Slot: i.record.Slot, Address: sandboxInside.Addr().String(),
 		StateDir: d.dir.stateDir(), Staging: staging, Secret: d.secret,
-		Source: d.dir.join("functions", f.Name, i.source), LayerDir: d.rt.layer(), Files: files,
+		Source: d.files.join("functions", f.Name, i.source), LayerDir: d.rt.layer(), Files: files,
 		User: functionUser, Group: functionUser, UID: functionUID, GID: functionGID, MapUID: uid, MapGID: gid,
 		TmpMB: max(f.EphemeralMB, defaultEphemeralMB), Relaxed: f.Relaxed,
 		Event: &event{
 			RequestID: i.record.RequestID, Function: f.Name, ARN: f.ARN, Slot: i.record.Slot, MemoryMB: f.MemoryMB,
-			Timeout: timeout, Deadline: time.Now().Add(timeout), Payload: payload, Environment: f.Environment,
+			Timeout: timeout, Deadline: time.Now().Add(timeout), Payload: payload, Environment: f.Environment, API: runtimeAPIAddress,
 		},
 	}
+	if d.plain() {
+		spec.Plain, spec.Network, spec.Address = true, string(d.dir), at.address.String()
+		spec.Event.API = plainRuntimeAPI(spec.Address)
+		if spec.Event.Payload, err = d.plainEvent(payload, &spec); err != nil {
+			at.release()
+			_ = removeAll(staging)
+			return nil, "", err
+		}
+	}
 	group, entries := &cgroup{}, []*os.File(nil)
-	if !f.Relaxed {
+	if !f.Relaxed && !d.plain() {
 		group, entries = d.limit(&spec)
 	}
 	box, err := d.startSandbox(spec, at, entries, func(b *sandbox) {
@@ -455,7 +467,7 @@ func (d *daemon) deleteFunction(name string, logs bool) error {
 		}
 		_ = d.removeLogs(i.record.Slot)
 	}
-	if err := removeAll(d.dir.join("functions", name)); err != nil {
+	if err := removeAll(d.files.join("functions", name)); err != nil {
 		return stateError(d.dir.stateDir(), err)
 	}
 	delete(d.functions, name)

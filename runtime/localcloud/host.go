@@ -60,6 +60,9 @@ type initSpec struct {
 
 	Files map[string]string `json:"files,omitempty"` // path -> content
 
+	Plain   bool   `json:"plain,omitempty"`   // no namespaces: the host is the directory Staging
+	Network string `json:"network,omitempty"` // then: the network's directory
+
 	// Functions only.
 	Event     *event `json:"event,omitempty"` // what to run
 	TmpMB     int    `json:"tmp_mb,omitempty"`
@@ -85,6 +88,9 @@ func HostMain(args []string) int {
 	if len(args) > 0 && args[0] == confineWord {
 		return confineMain(args[1:])
 	}
+	if len(args) == 2 && args[0] == plainWord {
+		return plainMain()
+	}
 	if os.Getpid() != 1 || len(args) != 1 {
 		fmt.Fprintln(os.Stderr, "boxer local-host is started by Boxer itself")
 		return 125
@@ -107,6 +113,7 @@ func errorText(err error) string {
 type hostInit struct {
 	spec    initSpec
 	root    *hostRoot
+	plain   *plainRoot
 	reports *json.Encoder
 	orders  chan order
 	signals chan os.Signal
@@ -140,17 +147,36 @@ func newHostInit() (*hostInit, error) {
 func (h *hostInit) report(r initReport) { _ = h.reports.Encode(r) }
 
 func (h *hostInit) run() error {
-	var err error
+	if err := h.assemble(); err != nil {
+		return err
+	}
+	if h.spec.isVM() {
+		return h.runVM()
+	}
+	return h.runFunction()
+}
+
+// assemble makes the host's file system, and its name.
+func (h *hostInit) assemble() (err error) {
+	if h.spec.Plain {
+		h.plain = &plainRoot{}
+		return h.plain.assemble(&h.spec)
+	}
 	if h.root, err = assembleRoot(&h.spec); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte(h.spec.Slot)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
-	if h.spec.isVM() {
-		return h.runVM()
+	return nil
+}
+
+// change makes it that of another specification of the same host.
+func (h *hostInit) change() error {
+	if h.spec.Plain {
+		return h.plain.assemble(&h.spec)
 	}
-	return h.runFunction()
+	return h.root.change(&h.spec)
 }
 
 // runVM runs the bootstrap script, which is the service manager of a host
@@ -176,14 +202,22 @@ func (h *hostInit) runVM() error {
 }
 
 func (h *hostInit) runScript() error {
-	if err := os.WriteFile(hostScript, []byte(h.spec.Script), 0o755); err != nil {
+	script := hostScript
+	env := []string{"PATH=" + hostPath, "LANG=C.UTF-8", "USER=" + h.spec.User}
+	if h.spec.Plain {
+		script = h.plain.at(script)
+		env = append(env, "HOME="+h.plain.at("/tmp"))
+		env = append(env, h.spec.plainEnvironment()...)
+	} else {
+		env = append(env, "HOME=/tmp")
+	}
+	if err := os.WriteFile(script, []byte(h.spec.Script), 0o755); err != nil {
 		return err
 	}
-	env := []string{"PATH=" + hostPath, "HOME=/tmp", "LANG=C.UTF-8", "USER=" + h.spec.User}
 	if h.spec.Listen > 0 {
 		env = append(env, "LISTEN_FDS="+strconv.Itoa(h.spec.Listen))
 	}
-	if err := h.start("/bin/sh", []string{"/bin/sh", hostScript}, env, nil); err != nil {
+	if err := h.start("/bin/sh", []string{"/bin/sh", script}, env, nil); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	return nil
@@ -197,6 +231,23 @@ func (h *hostInit) start(path string, argv, env []string, caps []uintptr) error 
 	for _, fd := range h.handed {
 		files = append(files, uintptr(fd))
 	}
+	start := h.startConfinedUser
+	if h.spec.Plain {
+		start = h.startPlain
+	}
+	pid, err := start(path, argv, env, files, caps)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", path, err)
+	}
+	for _, fd := range h.handed {
+		unix.Close(fd) // a listener lives exactly as long as the guest's side
+	}
+	h.child, h.reaped = pid, make(chan struct{})
+	go h.reap(pid, h.reaped)
+	return nil
+}
+
+func (h *hostInit) startConfinedUser(path string, argv, env []string, files, caps []uintptr) (int, error) {
 	dir := "/"
 	if !h.spec.isVM() {
 		dir = "/var/task" // as on Lambda
@@ -212,15 +263,7 @@ func (h *hostInit) start(path string, argv, env []string, caps []uintptr) error 
 			AmbientCaps: caps,
 		},
 	})
-	if err != nil {
-		return fmt.Errorf("start %s: %w", path, err)
-	}
-	for _, fd := range h.handed {
-		unix.Close(fd) // a listener lives exactly as long as the guest's side
-	}
-	h.child, h.reaped = pid, make(chan struct{})
-	go h.reap(pid, h.reaped)
-	return nil
+	return pid, err
 }
 
 // reap collects every process that ends, as init must, until none is left.
@@ -270,7 +313,7 @@ func (h *hostInit) wait(over <-chan struct{}) (status *syscall.WaitStatus, stopp
 			halted = true
 			stop(drainTime)
 		case <-deadline:
-			_ = syscall.Kill(-1, unix.SIGKILL)
+			h.killAll()
 		}
 	}
 }
@@ -285,7 +328,7 @@ func describe(status syscall.WaitStatus) string {
 // runFunction serves the Runtime API for one event and runs the bootstrap of
 // the layer, as Lambda does.
 func (h *hostInit) runFunction() error {
-	bootstrap, err := findBootstrap()
+	bootstrap, err := h.findBootstrap()
 	if err != nil {
 		return err
 	}
@@ -294,9 +337,12 @@ func (h *hostInit) runFunction() error {
 		return err
 	}
 	defer api.close()
-	if h.spec.Relaxed {
+	switch {
+	case h.spec.Plain:
+		err = h.startFunctionPlain(bootstrap)
+	case h.spec.Relaxed:
 		err = h.start(bootstrap, []string{bootstrap}, h.spec.Event.environment(), nil)
-	} else {
+	default:
 		err = h.startConfined(bootstrap)
 	}
 	if err != nil {
@@ -333,9 +379,12 @@ func (h *hostInit) startConfined(bootstrap string) error {
 }
 
 // findBootstrap looks where Lambda looks.
-func findBootstrap() (string, error) {
+func (h *hostInit) findBootstrap() (string, error) {
 	for _, dir := range []string{"/var/runtime", "/var/task", "/opt"} {
 		path := filepath.Join(dir, "bootstrap")
+		if h.spec.Plain {
+			path = h.plain.at(path)
+		}
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 			return path, nil
 		}

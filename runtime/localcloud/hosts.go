@@ -60,7 +60,7 @@ func (d *daemon) createHost(ctx context.Context, spec HostSpec, incoming string)
 	if err != nil {
 		delete(d.hosts, node.Slot)
 		if d.info.seedNumber(node.Slot) < 0 { // a seed's state stays
-			_ = removeAll(d.dir.join("hosts", node.Slot))
+			_ = removeAll(d.files.join("hosts", node.Slot))
 		}
 		return Host{}, fmt.Errorf("host %q: %w", node.Slot, err)
 	}
@@ -147,9 +147,9 @@ func (d *daemon) buildHost(ctx context.Context, n config.Node, incoming string) 
 
 // prepareHost makes all that a host needs but its processes.
 func (d *daemon) prepareHost(n *config.Node, incoming string) (*place, initSpec, error) {
-	add := d.router.addHost
+	add := d.underlay.addHost
 	if number := d.info.seedNumber(n.Slot); number >= 0 {
-		add = func() (*place, error) { return d.router.addSeed(number) }
+		add = func() (*place, error) { return d.underlay.addSeed(number) }
 	}
 	at, err := add()
 	if err != nil {
@@ -219,7 +219,7 @@ func outside(p config.Publish) string {
 
 // vmSpec tells the init of a host what the node needs, and makes nothing yet.
 func (d *daemon) vmSpec(n config.Node) (initSpec, error) {
-	own := d.dir.join("hosts", n.Slot)
+	own := d.files.join("hosts", n.Slot)
 	uid, gid := d.mapIDs()
 	spec := initSpec{
 		Kind: n.Kind, Slot: n.Slot, Address: n.UnderlayAddress, StateDir: d.dir.stateDir(), Staging: own + "/root",
@@ -236,8 +236,20 @@ func (d *daemon) vmSpec(n config.Node) (initSpec, error) {
 			return initSpec{}, badRequest{err}
 		}
 	}
+	where := layer.VM{LayerURL: "file://" + hostLayerZip}
+	if d.plain() {
+		root := spec.Staging
+		spec.Plain, spec.Network = true, string(d.dir)
+		n = d.plainNode(n, root)
+		if n.StateDir = root + hostStateDir; spec.State != "" {
+			n.StateDir = spec.State
+		}
+		where = layer.VM{
+			LayerURL: "file://" + root + hostLayerZip, Prefix: root + layer.DefaultPrefix, ConfigFile: root + layer.DefaultConfigFile, Alone: true,
+		}
+	}
 	var err error
-	if spec.Script, err = d.vmScript(n); err != nil {
+	if spec.Script, err = d.vmScript(n, where); err != nil {
 		return initSpec{}, badRequest{err}
 	}
 	return spec, nil
@@ -245,13 +257,16 @@ func (d *daemon) vmSpec(n config.Node) (initSpec, error) {
 
 // vmDirs makes the host's own directories.
 func (d *daemon) vmDirs(spec initSpec, incoming string) error {
-	own := d.dir.join("hosts", spec.Slot)
+	own := d.files.join("hosts", spec.Slot)
 	if spec.State == "" {
 		if err := removeAll(own); err != nil {
 			return stateError(d.dir.stateDir(), err)
 		}
 	}
 	err := os.MkdirAll(spec.Staging, 0o700)
+	if err == nil {
+		err = d.letThrough(own)
+	}
 	if err == nil && spec.State != "" {
 		if err = os.MkdirAll(spec.State, 0o700); err == nil {
 			err = giveTo(spec.State, spec.MapUID, spec.MapGID)
@@ -259,7 +274,7 @@ func (d *daemon) vmDirs(spec initSpec, incoming string) error {
 	}
 	if err == nil && spec.Source != "" {
 		if incoming != "" {
-			err = os.Rename(incoming, spec.Source)
+			err = moveTree(incoming, spec.Source)
 		} else {
 			err = os.Mkdir(spec.Source, 0o755)
 		}
@@ -271,7 +286,7 @@ func (d *daemon) vmDirs(spec initSpec, incoming string) error {
 }
 
 // vmScript is the same bootstrap script an EC2 VM gets as user data.
-func (d *daemon) vmScript(n config.Node) (string, error) {
+func (d *daemon) vmScript(n config.Node, where layer.VM) (string, error) {
 	n.Files = nil // they are in place already
 	doc, err := json.Marshal(n)
 	if err != nil {
@@ -281,7 +296,8 @@ func (d *daemon) vmScript(n config.Node) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return layer.VMScript(layer.VM{LayerURL: "file://" + hostLayerZip, SHA256: sum, Node: string(doc)})
+	where.SHA256, where.Node = sum, string(doc)
+	return layer.VMScript(where)
 }
 
 // layerSum is what the layer's checksum was when the network was made.
@@ -334,7 +350,7 @@ func (d *daemon) deleteHost(slot string, logs bool) error {
 	if d.hosts[slot] != h { // somebody else deleted it, and it was made again
 		return nil
 	}
-	if err := removeAll(d.dir.join("hosts", slot)); err != nil {
+	if err := removeAll(d.files.join("hosts", slot)); err != nil {
 		return stateError(d.dir.stateDir(), err)
 	}
 	if logs {

@@ -28,14 +28,15 @@ const (
 // daemon is the inner half of the daemon: process 1 of the local cloud, router
 // of its star, parent of every host's init. When it ends, everything does.
 type daemon struct {
-	dir     netDir
-	log     zerolog.Logger
-	info    NetworkInfo
-	secret  string
-	rooted  bool
-	rt      runtimeDir
-	router  *router
-	control *controlConn
+	dir      netDir
+	files    netDir // below which hosts/ and functions/ are
+	log      zerolog.Logger
+	info     NetworkInfo
+	secret   string
+	rooted   bool
+	rt       runtimeDir
+	underlay underlay
+	control  *controlConn
 
 	asking  sync.Mutex         // one request to outer at a time
 	answers chan controlAnswer // to the request under way
@@ -44,9 +45,19 @@ type daemon struct {
 
 	limiting sync.Mutex // one control group is made at a time
 
+	spawning sync.Mutex   // held while an init is started
+	inits    map[int]bool // by pid
+
 	mu        sync.Mutex
 	hosts     map[string]*host
 	functions map[string]*function
+}
+
+// underlay is where hosts and functions get their place in the network.
+type underlay interface {
+	addHost() (*place, error)
+	addSeed(number int) (*place, error)
+	addSandbox(relaxed bool) (*place, error)
 }
 
 type controlAnswer struct {
@@ -55,9 +66,6 @@ type controlAnswer struct {
 }
 
 func innerMain(dir netDir) error {
-	if os.Getpid() != 1 {
-		return errors.New("local cloud: started by hand")
-	}
 	control, err := newControlConn(os.NewFile(3, "control"))
 	if err != nil {
 		return err
@@ -66,14 +74,18 @@ func innerMain(dir netDir) error {
 	if err != nil || first.Op != opStart || first.Info == nil {
 		return fmt.Errorf("local cloud: no start: %w", err)
 	}
+	if !first.Info.plain() && os.Getpid() != 1 {
+		return errors.New("local cloud: started by hand")
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	d := &daemon{
 		dir: dir, info: *first.Info, rooted: first.Rooted, control: control,
 		log:     daemonLogger().With().Str("part", "inner").Str("network", first.Info.Name).Logger(),
 		answers: make(chan controlAnswer), stop: cancel, stopped: ctx.Done(),
-		hosts: map[string]*host{}, functions: map[string]*function{},
+		hosts: map[string]*host{}, functions: map[string]*function{}, inits: map[int]bool{},
 	}
+	d.chooseFiles()
 	d.rt = runtimeDir(dir.stateDir() + "/runtime/" + d.info.Runtime)
 	server, setup, err := d.setUp()
 	if err != nil {
@@ -88,7 +100,7 @@ func innerMain(dir netDir) error {
 	}
 	_ = control.send(controlPacket{Op: opReady, Error: errorText(err)}, nil)
 	if err == nil {
-		d.log.Info().Bool("rooted", d.rooted).Msg("up")
+		d.log.Info().Bool("rooted", d.rooted).Str("isolation", d.info.Isolation).Msg("up")
 		go d.keepLogs(ctx)
 		var keeping sync.WaitGroup
 		for number := range d.info.SeedEndpoints {
@@ -101,17 +113,43 @@ func innerMain(dir netDir) error {
 	return err
 }
 
-// setUp makes the namespaces a router and opens the API. setup says that the
-// machine denied something that namespaces need.
-func (d *daemon) setUp() (server *apiServer, setup bool, err error) {
+// enterNamespaces makes the namespaces of this process a router.
+func (d *daemon) enterNamespaces() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return nil, true, fmt.Errorf("make mounts private: %w", err)
+		return fmt.Errorf("make mounts private: %w", err)
 	}
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return nil, true, fmt.Errorf("mount /proc: %w", err)
+		return fmt.Errorf("mount /proc: %w", err)
 	}
-	if d.router, err = newRouter(len(d.info.SeedEndpoints)); err != nil {
-		return nil, true, err
+	r, err := newRouter(len(d.info.SeedEndpoints))
+	d.underlay = r
+	return err
+}
+
+// goWithout takes the network's addresses and makes orphans come to this process,
+// as they would to a process 1.
+func (d *daemon) goWithout() error {
+	l, err := newLoopback(d.info.Loopback, len(d.info.SeedEndpoints))
+	if err != nil {
+		return err
+	}
+	d.underlay = l
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become the reaper of the network's processes: %w", err)
+	}
+	return nil
+}
+
+// setUp makes the underlay and opens the API. setup says that the machine denied
+// something that namespaces need.
+func (d *daemon) setUp() (server *apiServer, setup bool, err error) {
+	if d.plain() {
+		err = d.goWithout()
+	} else {
+		err = d.enterNamespaces()
+	}
+	if err != nil {
+		return nil, !d.plain(), err
 	}
 	secret, err := os.ReadFile(d.dir.join("secret"))
 	if err != nil {
@@ -138,10 +176,14 @@ func (d *daemon) cleanUp() error {
 }
 
 func (d *daemon) emptyDir(name string, keep func(string) bool) error {
-	entries, err := os.ReadDir(d.dir.join(name))
+	base := d.dir
+	if name == "hosts" {
+		base = d.files
+	}
+	entries, err := os.ReadDir(base.join(name))
 	for _, e := range entries {
 		if !keep(e.Name()) {
-			err = errors.Join(err, removeAll(d.dir.join(name, e.Name())))
+			err = errors.Join(err, removeAll(base.join(name, e.Name())))
 		}
 	}
 	return err
@@ -154,6 +196,9 @@ func (d *daemon) listenToOuter() {
 		p, file, err := d.control.receive()
 		if err != nil {
 			d.log.Error().Err(err).Msg("the outer half is gone")
+			if d.plain() {
+				clearAllChildren()
+			}
 			os.Exit(1) //nolint:gocritic // no draining: nobody is there to see it
 		}
 		switch p.Op {
@@ -265,8 +310,13 @@ func (d *daemon) shutDown() {
 
 // mapIDs are the ids of a guest as the daemon sees them.
 func (d *daemon) mapIDs() (uid, gid int) {
-	if d.rooted {
+	switch {
+	case d.rooted && d.plain(): // nothing but the number keeps them from other networks' guests
+		return guestHostUID + d.info.Loopback, guestHostUID + d.info.Loopback
+	case d.rooted:
 		return guestHostUID, guestHostUID
+	case d.plain():
+		return os.Geteuid(), os.Getegid()
 	}
 	return 0, 0
 }
@@ -275,6 +325,10 @@ func (d *daemon) mapIDs() (uid, gid int) {
 func (n NetworkInfo) seedAddresses() []string {
 	all := make([]string, len(n.SeedEndpoints))
 	for i := range all {
+		if n.plain() {
+			all[i] = fmt.Sprintf("%s:%d", blockAddress(n.Loopback, seedIndex+i), n.Port)
+			continue
+		}
 		all[i] = fmt.Sprintf("%s:%d", addressAt(hostBase, seedIndex+i), n.Port)
 	}
 	return all

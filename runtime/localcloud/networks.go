@@ -83,6 +83,12 @@ func (spec *NetworkSpec) complete() error {
 	if spec.Port < 1 || spec.Port > 65535 {
 		return fmt.Errorf("port %d: want 1 to 65535", spec.Port)
 	}
+	if spec.Isolation == "" {
+		spec.Isolation = DefaultIsolation()
+	}
+	if err := CheckIsolation(spec.Isolation); err != nil {
+		return err
+	}
 	if spec.Secret == nil {
 		random := make([]byte, 32)
 		cryptorand.Read(random)
@@ -136,9 +142,12 @@ func (s *Store) prepare(ctx context.Context, d netDir, spec NetworkSpec) (Networ
 		if info.Runtime, err = s.installRuntime(); err != nil {
 			return err
 		}
-		return writeJSON(d.join("pending.json"), info)
+		return writeJSON(d.join("pending.json"), info) // its runtime is in use from now on
 	})
 	if err != nil {
+		return NetworkInfo{}, err
+	}
+	if err := s.isolate(ctx, d, spec, &info); err != nil {
 		return NetworkInfo{}, err
 	}
 	for _, dir := range []string{"logs", "hosts", "functions", "incoming"} {
@@ -163,6 +172,22 @@ func freeEndpoints(count int) ([]string, error) {
 		}
 	}
 	return all, nil
+}
+
+// isolate settles how the hosts of a new network are kept apart.
+func (s *Store) isolate(ctx context.Context, d netDir, spec NetworkSpec, info *NetworkInfo) (err error) {
+	if info.Isolation, info.Notice, err = s.decideIsolation(ctx, spec, s.runtimeDir(info.Runtime)); err != nil {
+		return err
+	}
+	if info.plain() {
+		if spec.Port < 1024 {
+			return fmt.Errorf("port %d: without namespaces nodes cannot listen below 1024: choose another", spec.Port)
+		}
+		if info.Loopback, err = freeBlock(d); err != nil {
+			return err
+		}
+	}
+	return writeJSON(d.join("pending.json"), info)
 }
 
 // freePort finds a port for a seed, which is kept for the network's life. It
@@ -211,7 +236,7 @@ func (s *Store) remove(ctx context.Context, d netDir) error {
 		return err
 	}
 	return s.underLock(ctx, func() error {
-		if err := removeAll(string(d)); err != nil {
+		if err := errors.Join(d.removeOutside(), removeAll(string(d))); err != nil {
 			return s.wrap(err)
 		}
 		return s.pruneRuntimes()

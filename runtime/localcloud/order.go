@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,7 +63,7 @@ func rightsIn(oob []byte) []int {
 // for what is to be next; not ok: the host is to end.
 func (h *hostInit) halt() (ok bool, err error) {
 	for cleared := false; !cleared; {
-		_ = syscall.Kill(-1, unix.SIGKILL)
+		h.killAll()
 		select {
 		case <-h.reaped:
 			cleared = true
@@ -88,7 +87,7 @@ func (h *hostInit) halt() (ok bool, err error) {
 		return false, fmt.Errorf("change host: %w", err)
 	}
 	h.spec, h.handed = spec, next.fds[1:]
-	return true, h.root.change(&h.spec)
+	return true, h.change()
 }
 
 // order sends one order, with files.

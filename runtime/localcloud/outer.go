@@ -28,6 +28,12 @@ func Main(args []string) int {
 		return report(outerMain(netDir(args[1])))
 	case len(args) == 2 && args[0] == "inner":
 		return report(innerMain(netDir(args[1])))
+	case len(args) == 2 && args[0] == "probe":
+		if err := probeMain(netDir(args[1])); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		return 0
 	}
 	fmt.Fprintln(os.Stderr, "boxer local-cloud is started by Boxer itself")
 	return 125
@@ -92,6 +98,11 @@ func outerMain(dir netDir) error {
 	}()
 	go o.serveInner()
 	defer dir.removeCgroups() // if inner was killed
+	if start.Info.plain() {
+		// Where inner was killed with some of its inits, all below them comes here.
+		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+		defer clearAllChildren()
+	}
 	return o.run(signals, committed)
 }
 
@@ -165,6 +176,9 @@ func (o *outer) startInner(info NetworkInfo) error {
 	o.inner.Stdout, o.inner.Stderr = os.Stdout, os.Stderr
 	o.inner.ExtraFiles = []*os.File{theirs}
 	o.inner.SysProcAttr = innerAttributes(o.rooted)
+	if info.plain() {
+		o.inner.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
+	}
 	if err := o.inner.Start(); err != nil {
 		return explainNamespaces(o.rooted, err)
 	}

@@ -49,12 +49,18 @@ func (s *initSpec) become(name string) error {
 }
 
 // guestHostUID is who guests are on the machine when the daemon is real root:
-// in the range systemd leaves to nobody, so that no file is theirs. Otherwise
-// they are the user who runs the daemon.
+// in the range systemd leaves to nobody, so that no file is theirs. Without
+// namespaces each network has a number of its own, after it. Otherwise they are
+// the user who runs the daemon.
 const guestHostUID = 1950000000
 
 // isRealRoot: this process needs no user namespace and may use any uid.
 func isRealRoot() bool {
+	return hasGuestUID() && hasCapabilities(1<<unix.CAP_SYS_ADMIN|1<<unix.CAP_NET_ADMIN|1<<unix.CAP_SETUID|1<<unix.CAP_CHOWN)
+}
+
+// hasGuestUID: this process is root where guestHostUID is a user.
+func hasGuestUID() bool {
 	if os.Geteuid() != 0 {
 		return false
 	}
@@ -63,23 +69,52 @@ func isRealRoot() bool {
 		return false
 	}
 	var inside, outside, size uint64
-	if _, err := fmt.Sscan(string(data), &inside, &outside, &size); err != nil || size < guestHostUID+1 {
-		return false
-	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var caps [2]unix.CapUserData
-	if err := unix.Capget(&header, &caps[0]); err != nil {
-		return false
-	}
-	const needed = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SETUID | 1<<unix.CAP_CHOWN
-	return caps[0].Effective&needed == needed
+	_, err = fmt.Sscan(string(data), &inside, &outside, &size)
+	return err == nil && size > guestHostUID+lastBlock
 }
 
-// limits are the switches by which systems deny namespaces to ordinary users.
-var limits = []struct{ path, denied, remedy string }{
-	{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (or an AppArmor profile with the userns permission for boxer)"},
-	{"/proc/sys/kernel/unprivileged_userns_clone", "0", "sudo sysctl -w kernel.unprivileged_userns_clone=1"},
-	{"/proc/sys/user/max_user_namespaces", "0", "sudo sysctl -w user.max_user_namespaces=15000"},
+func hasCapabilities(needed uint32) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	return unix.Capget(&header, &caps[0]) == nil && caps[0].Effective&needed == needed
+}
+
+// mayBecomeGuest: this process may give guests a user of their own, and end them.
+func mayBecomeGuest() bool {
+	const needed = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | 1<<unix.CAP_CHOWN | 1<<unix.CAP_KILL | 1<<unix.CAP_DAC_OVERRIDE
+	return hasGuestUID() && hasCapabilities(needed)
+}
+
+// limits are the switches by which systems deny namespaces; those that hold for
+// root come first.
+var limits = []struct {
+	path, denied, remedy string
+	root                 bool
+}{
+	{"/proc/sys/user/max_user_namespaces", "0", "sudo sysctl -w user.max_user_namespaces=15000", true},
+	{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (or an AppArmor profile with the userns permission for boxer)", false},
+	{"/proc/sys/kernel/unprivileged_userns_clone", "0", "sudo sysctl -w kernel.unprivileged_userns_clone=1", false},
+}
+
+// whyDenied says what this machine denies, and how to allow it.
+func whyDenied(rooted bool) (what, remedy string) {
+	for _, l := range limits {
+		value, err := os.ReadFile(l.path)
+		switch {
+		case err != nil || strings.TrimSpace(string(value)) != l.denied || rooted && !l.root:
+		case l.root:
+			return "this system lets nobody make user namespaces", "allow them: " + l.remedy
+		default:
+			return "this system denies user namespaces to ordinary users", "run as root, or allow it: " + l.remedy
+		}
+	}
+	if rooted {
+		return "this system lets not even root make its namespaces",
+			"run Boxer outside this container, or give the container CAP_SYS_ADMIN and CAP_NET_ADMIN without a seccomp filter"
+	}
+	return "this system denies user namespaces", "run as root, or allow them: " +
+		"sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns, " +
+		"or the seccomp profile of the container"
 }
 
 // explainNamespaces says what to do when the machine denies namespaces.
@@ -91,16 +126,6 @@ func explainNamespaces(rooted bool, err error) error {
 	if !denied {
 		return fmt.Errorf("local cloud: make its namespaces: %w", err)
 	}
-	if rooted {
-		return fmt.Errorf("local cloud: this system lets not even root make its namespaces: %w: "+
-			"run Boxer outside this container, or give the container CAP_SYS_ADMIN and CAP_NET_ADMIN without a seccomp filter", err)
-	}
-	for _, l := range limits {
-		if value, readErr := os.ReadFile(l.path); readErr == nil && strings.TrimSpace(string(value)) == l.denied {
-			return fmt.Errorf("local cloud: this system denies user namespaces to ordinary users: %w: run as root, or allow it: %s", err, l.remedy)
-		}
-	}
-	return fmt.Errorf("local cloud: this system denies user namespaces: %w: run as root, or allow them: "+
-		"sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns, "+
-		"or the seccomp profile of the container", err)
+	what, remedy := whyDenied(rooted)
+	return fmt.Errorf("local cloud: %s: %w: %s", what, err, remedy)
 }

@@ -34,13 +34,14 @@ type event struct {
 	Deadline    time.Time         `json:"deadline"`
 	Payload     []byte            `json:"payload"`
 	Environment map[string]string `json:"environment,omitempty"` // the function's own
+	API         string            `json:"api"`                   // where the Runtime API is
 }
 
 // environment is what Lambda sets for a runtime, with the machine's programs in
 // the path.
 func (e *event) environment() []string {
 	env := []string{
-		"AWS_LAMBDA_RUNTIME_API=" + runtimeAPIAddress,
+		"AWS_LAMBDA_RUNTIME_API=" + e.API,
 		"AWS_LAMBDA_FUNCTION_NAME=" + e.Function,
 		"AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
 		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=" + strconv.Itoa(e.MemoryMB),
@@ -73,7 +74,7 @@ type runtimeAPI struct {
 }
 
 func serveRuntimeAPI(e *event) (*runtimeAPI, error) {
-	l, err := net.Listen("tcp4", runtimeAPIAddress)
+	l, err := net.Listen("tcp4", e.API)
 	if err != nil {
 		return nil, fmt.Errorf("runtime API: %w", err)
 	}

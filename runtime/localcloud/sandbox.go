@@ -56,6 +56,10 @@ func (d *daemon) startSandbox(spec initSpec, at *place, handed []*os.File, clean
 	go func() {
 		b.follow()
 		_ = b.cmd.Wait()
+		if d.plain() {
+			d.forgetInit(b.cmd.Process.Pid)
+			d.clearStrays()
+		}
 		b.mu.Lock()
 		if b.result.Error != "" {
 			b.result.Error += d.lastWords(spec.Slot)
@@ -105,7 +109,7 @@ func (d *daemon) launchInit(b *sandbox, spec initSpec, at *place, handed []*os.F
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 		Setsid:     true,
 	}
-	if err := inNamespace(at.ns, b.cmd.Start); err != nil {
+	if err := d.startInit(b.cmd, at, spec); err != nil {
 		ours.Close()
 		return fmt.Errorf("start host: %w", err)
 	}
@@ -114,6 +118,7 @@ func (d *daemon) launchInit(b *sandbox, spec initSpec, at *place, handed []*os.F
 		ours.Close()
 		_ = b.cmd.Process.Kill()
 		_ = b.cmd.Wait()
+		d.forgetInit(b.cmd.Process.Pid)
 		return fmt.Errorf("start host: %w", err)
 	}
 	b.line = ours

@@ -5,6 +5,7 @@ package localcloud
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // copySource copies a source directory into the new directory to, with modes
@@ -124,6 +126,25 @@ func kindOf(mode os.FileMode) string {
 		return "device"
 	}
 	return "special file"
+}
+
+// moveTree renames, or copies where the two places are of different file systems.
+func moveTree(from, to string) error {
+	err := os.Rename(from, to)
+	if !errors.Is(err, syscall.EXDEV) {
+		return err
+	}
+	if info, err := os.Lstat(from); err != nil {
+		return err
+	} else if info.Mode().IsRegular() {
+		err = copyFile(from, to, info.Mode().Perm())
+		return errors.Join(err, os.Remove(from))
+	} else if info.Mode()&fs.ModeSymlink != 0 {
+		target, err := os.Readlink(from)
+		return errors.Join(err, os.Symlink(target, to), os.Remove(from))
+	}
+	_, err = copySource(from, to)
+	return errors.Join(err, removeAll(from))
 }
 
 // giveTo makes uid the owner of a tree, so that a guest can read what its user

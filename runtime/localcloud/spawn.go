@@ -136,6 +136,9 @@ func (d netDir) stopDaemon(ctx context.Context) error {
 		return err
 	}
 	defer d.removeCgroups() // of a daemon whose both halves were killed
+	if d.isPlain() {
+		defer d.clearPlain()
+	}
 	gone := func(wait time.Duration) bool {
 		for end := time.Now().Add(wait); ; {
 			if now, err := d.daemon(); err == nil {

@@ -37,6 +37,8 @@ type NetworkSpec struct {
 	Secret []byte // nil: generated
 	Seeds  int    // of its own, 1 (default) or 3
 
+	Isolation string // auto, namespaces or processes; default DefaultIsolation
+
 	Version       string            // of the runtime, as users name it
 	SecretVersion int64             // of a secret that was given; 0: it was not
 	Tags          map[string]string // words of the user about it
@@ -55,6 +57,9 @@ type NetworkInfo struct {
 	MachineID     string    `json:"machine_id"`
 	Runtime       string    `json:"runtime"` // SHA-256 of the layer zip it was made with
 	Created       time.Time `json:"created"`
+	Isolation     string    `json:"isolation"`          // namespaces or processes
+	Notice        string    `json:"notice,omitempty"`   // why it has no namespaces, if it should have had them
+	Loopback      int       `json:"loopback,omitempty"` // without them: the block of this machine's loopback it has
 
 	Version       string            `json:"version,omitempty"`
 	SecretVersion int64             `json:"secret_version,omitempty"`

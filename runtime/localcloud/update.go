@@ -140,7 +140,7 @@ func (d *daemon) replaceSource(spec initSpec, incoming string) error {
 		return stateError(d.dir.stateDir(), err)
 	}
 	for _, e := range entries {
-		if err := os.Rename(filepath.Join(incoming, e.Name()), filepath.Join(spec.Source, e.Name())); err != nil {
+		if err := moveTree(filepath.Join(incoming, e.Name()), filepath.Join(spec.Source, e.Name())); err != nil {
 			return stateError(d.dir.stateDir(), err)
 		}
 	}
@@ -172,7 +172,7 @@ func (d *daemon) updateFunction(spec FunctionSpec, incoming, hash string) (Funct
 			return Function{}, fmt.Errorf("function %q: %w", spec.Name, stateError(d.dir.stateDir(), err))
 		}
 	}
-	if err := writeJSON(d.dir.join("functions", spec.Name, "function.json"), next); err != nil {
+	if err := writeJSON(d.files.join("functions", spec.Name, "function.json"), next); err != nil {
 		return Function{}, fmt.Errorf("function %q: %w", spec.Name, stateError(d.dir.stateDir(), err))
 	}
 	f.record = next
@@ -197,7 +197,7 @@ func (d *daemon) pruneSources(f *function, ended *invocation) {
 			used[i.source] = true
 		}
 	}
-	own := d.dir.join("functions", f.record.Name)
+	own := d.files.join("functions", f.record.Name)
 	found, _ := filepath.Glob(own + "/source*")
 	for _, path := range found {
 		if !used[filepath.Base(path)] {

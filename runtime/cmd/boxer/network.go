@@ -45,7 +45,7 @@ func networkCommand(g *globals) *cobra.Command {
 }
 
 func networkCreate(g *globals) *cobra.Command {
-	var cidr string
+	var cidr, isolation string
 	var port, seeds int
 	cmd := &cobra.Command{
 		Use:   "create NAME",
@@ -67,11 +67,14 @@ runs already needs no seed.`,
 			}
 			w := waiting(fmt.Sprintf("network %q to be up", args[0]))
 			defer w.done()
-			info, err := s.CreateNetwork(c.Context(), localcloud.NetworkSpec{Name: args[0], CIDR: cidr, Port: port, Seeds: seeds})
+			info, err := s.CreateNetwork(c.Context(), localcloud.NetworkSpec{Name: args[0], CIDR: cidr, Port: port, Seeds: seeds, Isolation: isolation})
 			if err != nil {
 				return err
 			}
 			w.done()
+			if info.Notice != "" {
+				fmt.Fprintln(c.ErrOrStderr(), "boxer: "+info.Notice)
+			}
 			if g.json {
 				return printJSON(c.OutOrStdout(), viewNetwork(info))
 			}
@@ -85,6 +88,7 @@ runs already needs no seed.`,
 	}
 	cmd.Flags().StringVar(&cidr, "cidr", config.DefaultCIDR, "overlay network, IPv4, /8 to /28")
 	cmd.Flags().IntVar(&seeds, "seeds", 1, "how many seeds the network runs: 1, or 3 that keep one state")
+	cmd.Flags().StringVar(&isolation, "isolation", localcloud.DefaultIsolation(), "what keeps nodes apart: namespaces, processes (nothing does), or auto: namespaces where the system allows them; $"+localcloud.IsolationEnv)
 	cmd.Flags().IntVar(&port, "port", config.DefaultPort, "overlay port of every node, 1 to 65535")
 	return cmd
 }

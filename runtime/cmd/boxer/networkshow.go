@@ -22,6 +22,7 @@ import (
 // Functions are absent while it does not run.
 type networkDetails struct {
 	networkView
+	Isolation string                `json:"isolation"`
 	Created   time.Time             `json:"created"`
 	Directory string                `json:"directory"`
 	Log       string                `json:"log"` // of its daemon
@@ -56,7 +57,7 @@ func networkShow(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d := networkDetails{networkView: viewNetwork(info), Created: info.Created, Directory: info.Directory, Log: info.Directory + "/cloud.log"}
+			d := networkDetails{networkView: viewNetwork(info), Isolation: info.Isolation, Created: info.Created, Directory: info.Directory, Log: info.Directory + "/cloud.log"}
 			if info.Alive {
 				if err := d.ask(c.Context(), s, info); err != nil {
 					return err
@@ -142,6 +143,7 @@ func (d *networkDetails) table() table {
 	for _, seed := range d.Seeds {
 		row("SEED", seed.String())
 	}
+	row("ISOLATION", d.Isolation)
 	row("CREATED", d.Created.Local().Format(time.DateTime))
 	row("SECRET", d.SecretRef)
 	row("LOG", d.Log)

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package localcloud
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+// TestNoNamespaces runs where user namespaces are used up, as a root that may use
+// no other user.
+func TestNoNamespaces(t *testing.T) {
+	t.Parallel()
+	if !inNewMounts(t) {
+		return
+	}
+	if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	ns, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := openSide(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.close()
+	if err := here.loopbackUp(); err != nil {
+		t.Fatal(err)
+	}
+	s := testStore(t)
+	const remedy = "sudo sysctl -w user.max_user_namespaces="
+	for _, spec := range []NetworkSpec{{Isolation: IsolationNamespaces}, {Isolation: "none"}, {Isolation: IsolationProcesses, Port: 80}} {
+		spec.Name = "shop"
+		want := map[string]string{IsolationNamespaces: remedy, "none": `isolation "none": want auto, namespaces or processes`, IsolationProcesses: "port 80: "}[spec.Isolation]
+		if _, err := s.CreateNetwork(testContext(t), spec); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v", spec, err)
+		}
+		if entries, _ := os.ReadDir(s.Dir()); len(entries) != 0 {
+			t.Errorf("left: %v", entries)
+		}
+	}
+	c := testNetwork(t, s, "shop")
+	info, err := s.Network("shop")
+	if err != nil || info.Isolation != IsolationProcesses || strings.Contains(info.Notice, "\n") ||
+		!strings.Contains(info.Notice, remedy) || !strings.Contains(info.Notice, "not behind NAT") {
+		t.Errorf("%+v %v", info, err)
+	}
+	t.Run("processes", func(t *testing.T) { tryPlainProcesses(t, c) })
+	t.Run("function", func(t *testing.T) { tryPlainFunction(t, c) })
+	t.Run("daemon killed", func(t *testing.T) { tryPlainDaemonKilled(t, s, c) })
+	if err := s.DeleteNetwork(testContext(t), "shop"); err != nil {
+		t.Error(err)
+	}
+	if entries, _ := os.ReadDir(s.Dir()); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
+	}
+}
+
+// sleeping counts the processes that sleep for so long.
+func sleeping(seconds int) (count int) {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range lines {
+		if line, _ := os.ReadFile(path); string(line) == fmt.Sprintf("sleep\x00%d\x00", seconds) {
+			count++
+		}
+	}
+	return count
+}
+
+func nobodySleeps(t *testing.T, seconds int) {
+	t.Helper()
+	for range 500 {
+		if sleeping(seconds) == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("%d processes of a host that is gone", sleeping(seconds))
+}
+
+// daemonize is a guest with a child that leaves its session and its parent.
+func daemonize(seconds int) []string {
+	return []string{"sh", "-c", fmt.Sprintf("(setsid sleep %d &); echo started; exec sleep %d", seconds, seconds)}
+}
+
+func tryPlainProcesses(t *testing.T, c *Client) {
+	for i, end := range []func(Host) error{
+		func(h Host) error { return c.DeleteHost(testContext(t), h.Slot) },
+		func(h Host) error { return unix.Kill(h.MachinePID, unix.SIGKILL) },
+	} {
+		mark := os.Getpid()*100 + i
+		h := vm(t, c, "a", nil, daemonize(mark)...)
+		if output(t, c, "a", "started"); h.PID != h.MachinePID || !strings.HasPrefix(h.UnderlayAddress, "127.") {
+			t.Errorf("%+v", h)
+		}
+		if err := end(h); err != nil {
+			t.Fatal(err)
+		}
+		nobodySleeps(t, mark)
+	}
+	var h Host
+	var err error
+	for range 500 { // it is told with the last of its processes
+		if h, err = c.Host(testContext(t), "a"); err != nil || h.State == HostExited {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err != nil || h.State != HostExited || h.Error != "killed from outside" {
+		t.Errorf("%+v %v", h, err)
+	}
+}
+
+func tryPlainFunction(t *testing.T, c *Client) {
+	mark := os.Getpid()*100 + 10
+	testFunction(t, c, FunctionSpec{Name: "f"})
+	id := invoke(t, c, "f", "f-0", "sh", "-c", "ulimit -n; echo api $AWS_LAMBDA_RUNTIME_API")
+	if i := ended(t, c, "f", id); i.State != InvocationSucceeded {
+		t.Errorf("%+v", i)
+	}
+	api, _ := c.Tail("f-0", 2)
+	if len(api) != 2 || api[0] != "1024" || !strings.HasPrefix(api[1], "api 127.") || strings.Contains(api[1], "127.0.0.1") {
+		t.Errorf("%q", api)
+	}
+	id = invoke(t, c, "f", "f-1", daemonize(mark)...)
+	output(t, c, "f-1", "started")
+	if err := c.StopInvocation(testContext(t), "f", "f-1"); err != nil {
+		t.Error(err)
+	}
+	if n := sleeping(mark); n != 0 { // at once: the stop waits
+		t.Errorf("%d processes are left", n)
+	}
+	if i := findInvocation(t, c, "f", id); i.Error == "" {
+		t.Errorf("%+v", i)
+	}
+}
+
+// tryPlainDaemonKilled kills the daemon's halves, and then all that could tell whose the
+// rest is.
+func tryPlainDaemonKilled(t *testing.T, s *Store, c *Client) {
+	for i, halves := range []string{"outer", "inner", "outer inner", "outer inner inits"} {
+		mark := os.Getpid()*100 + 20 + i
+		slot := fmt.Sprintf("k%d", i)
+		again, err := s.Connect(testContext(t), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Locate = true
+		vm(t, again, slot, nil, daemonize(mark)...)
+		output(t, again, slot, "started")
+		hosts, err := again.Hosts(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := c.dir.daemon()
+		if err != nil {
+			t.Fatal(err)
+		}
+		doomed := map[string][]int{"outer": {p.Outer.PID}, "inner": {p.Inner.PID}}
+		for _, h := range hosts {
+			doomed["inits"] = append(doomed["inits"], h.MachinePID)
+		}
+		var pids []int
+		for _, which := range strings.Fields(halves) {
+			pids = append(pids, doomed[which]...)
+		}
+		for _, signal := range []unix.Signal{unix.SIGSTOP, unix.SIGKILL} { // none sees another's end
+			for _, pid := range pids {
+				if pid <= 1 {
+					t.Fatalf("no process to kill (%d) among %v", pid, pids)
+				}
+				if err := unix.Kill(pid, signal); err != nil && !errors.Is(err, unix.ESRCH) {
+					t.Fatal(err)
+				}
+			}
+		}
+		if !strings.Contains(halves, "inits") {
+			nobodySleeps(t, mark)
+		} else if sleeping(mark) == 0 {
+			t.Error("they ended by themselves, so this tells nothing")
+		}
+		next, err := s.Connect(testContext(t), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := sleeping(mark); n != 0 {
+			t.Errorf("%s: the next daemon began with %d processes of the last one", halves, n)
+		}
+		if list, err := next.Hosts(testContext(t)); err != nil || len(list) != 1 {
+			t.Errorf("%s: %+v %v", halves, list, err)
+		}
+		next.Close()
+		again.Close()
+	}
+}
+
+// TestBlocks: networks get loopback addresses that no other has.
+func TestBlocks(t *testing.T) {
+	t.Parallel()
+	if !inNewMounts(t) {
+		return
+	}
+	ns, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := openSide(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.close()
+	if err := here.loopbackUp(); err != nil {
+		t.Fatal(err)
+	}
+	taken := map[int]bool{}
+	for {
+		block, err := freeBlock("/some/network")
+		if err != nil {
+			if len(taken) != 56 || !strings.Contains(err.Error(), "delete some networks") {
+				t.Errorf("after %d: %v", len(taken), err)
+			}
+			break
+		}
+		l, err := newLoopback(block, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.claim.Close()
+		if taken[block] || block%2 != 0 || block < 128 || block > 238 {
+			t.Errorf("block %d", block)
+		}
+		if _, err := newLoopback(block, 1); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), "delete this network") {
+			t.Errorf("a second network in block %d: %v", block, err)
+		}
+		taken[block] = true
+		seed, _ := l.addSeed(0)
+		first, err := l.addHost()
+		if err != nil || seed.address != netip.AddrFrom4([4]byte{127, byte(block), 0, 1}) || first.address != seed.address.Next() {
+			t.Errorf("%v %v %v", seed, first, err)
+		}
+	}
+}
+
+// TestPlainEvent: what a function's sandbox is told is the platform's word, the
+// rest of an event goes through as it was.
+func TestPlainEvent(t *testing.T) {
+	d := &daemon{info: NetworkInfo{Isolation: IsolationProcesses, Loopback: 130, Port: 7717, SeedEndpoints: []string{"127.0.0.1:20000"}}}
+	spec := initSpec{Staging: "/state/f", Address: "127.130.0.9", Files: map[string]string{"/etc/app.conf": "x"}}
+	got, err := d.plainEvent([]byte(`{"version":1,"network":"shop","kind":"function","slot":"f-0","argv":["/opt/x"],"seed_endpoints":["100.64.1.1:7717"],"secret_ref":"file:/etc/boxer/secret","big":12345678901234567890}`), &spec)
+	if err != nil || !strings.Contains(string(got), `"big":12345678901234567890`) {
+		t.Fatalf("%s %v", got, err)
+	}
+	n, err := config.Parse(got)
+	if err != nil || n.Root != "/state/f" || n.SecretRef != "file:/state/f/etc/boxer/secret" || !n.Shared || n.UnderlayAddress != "127.130.0.9" ||
+		len(n.SeedEndpoints) != 1 || n.SeedEndpoints[0] != "127.130.0.1:7717" || strings.Join(n.Places, " ") != "/var/task /opt /etc/app.conf" || n.Argv[0] != "/opt/x" {
+		t.Errorf("%+v %v", n, err)
+	}
+}
