@@ -67,6 +67,7 @@ test-c:
 test-go:
 	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin go test -race -timeout 25m ./...
 	go vet ./...
+	go vet -tags man ./runtime/cmd/boxer
 
 scale: deps build ## plan 200 nodes in 5 s, apply and destroy 50 in 60 s each: needs the machine for itself
 	BOXER_SCALE=1 BOXER_BIN=$(CURDIR)/bin go test -count=1 -timeout 10m -run 'ManyNodes$$' -v ./provider

@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 	"runtime/table":     nil,
 	"runtime/raw":       nil,
 	"runtime/process":   nil,
-	"layer":           nil,
+	"layer":             nil,
 	// one idea each, over the leaves
 	"runtime/cluster":    {"runtime/consensus"},
 	"runtime/events":     {"runtime/raw"},
