@@ -90,6 +90,7 @@ runs already needs no seed.`,
 	cmd.Flags().IntVar(&seeds, "seeds", 1, "how many seeds the network runs: 1, or 3 that keep one state")
 	cmd.Flags().StringVar(&isolation, "isolation", localcloud.DefaultIsolation(), "what keeps nodes apart: namespaces, processes (nothing does), or auto: namespaces where the system allows them; $"+localcloud.IsolationEnv)
 	cmd.Flags().IntVar(&port, "port", config.DefaultPort, "overlay port of every node, 1 to 65535")
+	completeFlags(cmd, map[string]completer{"isolation": words("auto", "namespaces", "processes"), "seeds": words("1", "3")})
 	return cmd
 }
 
