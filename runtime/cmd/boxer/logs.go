@@ -57,6 +57,7 @@ part is dropped: 8 MiB stay.`,
 	cmd.Flags().BoolVarP(&f.follow, "follow", "f", false, "keep printing what is added, also by a successor, until interrupted")
 	cmd.Flags().BoolVar(&f.supervisor, "supervisor", false, "the node supervisor's own log instead of the guest's")
 	cmd.Flags().IntVarP(&f.tail, "tail", "n", -1, "begin with the last `lines` (default: all that is kept)")
+	cmd.Flags().Lookup("tail").DefValue = "0" // said in words
 	return cmd
 }
 
