@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build demo screenshot test test-c test-go bench bench-docs conformance fuzz fuzz-go fuzz-calls lint docs man clean
-.PHONY: test-opentofu scale docs-check
+.PHONY: test-opentofu scale docs-check release release-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,11 +46,15 @@ bin/libboxer.so: bin/stage-$(HOSTARCH)/libboxer.so
 bin/boxer-layer-%.zip: bin/stage-%/boxer bin/stage-%/libboxer.so
 	go run ./layer/cmd/layer -boxer bin/stage-$*/boxer -library bin/stage-$*/libboxer.so -out $@
 
-.PRECIOUS: bin/stage-%/boxer bin/stage-%/libboxer.so
+.PRECIOUS: bin/stage-%/boxer bin/stage-%/libboxer.so bin/stage-%/terraform-provider-boxer
 
-bin/terraform-provider-boxer: $(LAYERS) $(GO_SRC)
+bin/stage-%/terraform-provider-boxer: $(LAYERS) $(GO_SRC)
+	@mkdir -p $(@D)
 	cp $(LAYERS) provider/layers/
-	go build $(GOFLAGS_BUILD) -tags embed_layers -ldflags '$(LDFLAGS)' -o $@ ./provider/cmd/terraform-provider-boxer
+	GOOS=linux GOARCH=$* go build $(GOFLAGS_BUILD) -tags embed_layers -ldflags '$(LDFLAGS)' -o $@ ./provider/cmd/terraform-provider-boxer
+
+bin/terraform-provider-boxer: bin/stage-$(HOSTARCH)/terraform-provider-boxer
+	cp $< $@.new && mv $@.new $@
 
 demo: ## run the quickstart from nothing to nothing and show what happened
 	@tools/deps.sh build demo
@@ -128,5 +132,12 @@ man: ## write the command line's manual pages into bin/man (man -l bin/man/boxer
 	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)} \
 		go run -tags man -ldflags '$(LDFLAGS)' ./runtime/cmd/boxer man-pages bin/man
 
+release: build man $(ARCHES:%=bin/stage-%/terraform-provider-boxer) ## fill dist/ with what is published (docs/release.md)
+	go run ./release -version $(VERSION) -bin bin -out dist
+
+release-check: ## release the last commit twice, compare every byte, install and use it
+	@tools/deps.sh build demo
+	tools/release-check.sh
+
 clean: ## remove everything that was built
-	rm -rf bin bench lib/build tools/bin provider/layers/*.zip
+	rm -rf bin dist bench lib/build tools/bin provider/layers/*.zip

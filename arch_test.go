@@ -46,6 +46,7 @@ var allowed = map[string][]string{
 	"provider/layers":                       nil,
 	"provider/cmd/terraform-provider-boxer": {"provider"},
 	"layer/cmd/layer":                       {"layer"},
+	"release":                               nil,
 	"runtime/cmd/boxer":                     {"runtime/config", "runtime/cluster", "runtime/dashboard", "runtime/launch", "runtime/localcloud", "runtime/node", "runtime/lambda"},
 	// tests of the whole, and what drives them
 	"runtime/browser":        nil,

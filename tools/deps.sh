@@ -103,7 +103,7 @@ build_tofu() { # build_tofu WHY
     release=$(awk '$1 == "github.com/opentofu/opentofu" {print substr($2, 2)}' tools/tofu/go.mod)
     (cd tools/tofu && CGO_ENABLED=0 go build -trimpath -ldflags "-X github.com/opentofu/opentofu/version.dev=no" \
         -o ../bin/tofu github.com/opentofu/opentofu/cmd/tofu)
-    tools/bin/tofu version | head -n 1 | grep -qF "$release" || { say "tools/bin/tofu is not OpenTofu $release"; exit 1; }
+    TF_CLI_CONFIG_FILE=/dev/null tools/bin/tofu version | grep -qxF "OpenTofu v$release" || { say "tools/bin/tofu is not OpenTofu $release"; exit 1; }
 }
 
 for purpose in "$@"; do
