@@ -159,8 +159,12 @@ func guestWord(m cluster.Member) string {
 	switch {
 	case m.Guest.State == cluster.GuestExited && m.Guest.ExitCode != nil:
 		return "exit status " + strconv.Itoa(*m.Guest.ExitCode)
+	case m.Guest.State == cluster.GuestWaiting && m.Guest.Restarts > 0:
+		return "starts again soon"
+	case m.Guest.State == cluster.GuestWaiting && m.Guest.WaitsFor != "":
+		return "waits for " + clean(m.Guest.WaitsFor, maxWord)
 	case m.Guest.State == cluster.GuestWaiting:
-		return "waits for others"
+		return "waits"
 	}
 	return ""
 }
