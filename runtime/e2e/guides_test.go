@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,8 +45,8 @@ func runGuide(t *testing.T, path string) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-eux", "-c", shellBlocks(string(text)))
 	cmd.Dir = dir
-	cmd.Env = append(w.command(ctx).Env, "BOXER="+filepath.Dir(w.bin), "CHECKPOINT_DISABLE=1",
-		"PATH="+w.bin+":"+terraformDir(t, dir)+":"+os.Getenv("PATH"))
+	cmd.Env = slices.Concat(w.command(ctx).Env, []string{"BOXER="+filepath.Dir(w.bin), "CHECKPOINT_DISABLE=1",
+		"PATH="+w.bin+":"+terraformDir(t, dir)+":"+os.Getenv("PATH")})
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 10 * time.Second
