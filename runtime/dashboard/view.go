@@ -189,6 +189,7 @@ func services(members []cluster.Member) []serviceRow {
 	rows := make([]serviceRow, 0, len(byName))
 	for name, s := range byName {
 		slices.Sort(listeners[name])
+		slices.SortFunc(s.Holders, func(a, b holder) int { return cmp.Compare(a.Slot, b.Slot) })
 		s.Ports = ports(slices.Compact(listeners[name]))
 		rows = append(rows, *s)
 	}

@@ -45,8 +45,8 @@ func runGuide(t *testing.T, path string) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-eux", "-c", shellBlocks(string(text)))
 	cmd.Dir = dir
-	cmd.Env = slices.Concat(w.command(ctx).Env, []string{"BOXER="+filepath.Dir(w.bin), "CHECKPOINT_DISABLE=1",
-		"PATH="+w.bin+":"+terraformDir(t, dir)+":"+os.Getenv("PATH")})
+	cmd.Env = slices.Concat(w.command(ctx).Env, []string{"BOXER=" + filepath.Dir(w.bin), "CHECKPOINT_DISABLE=1",
+		"PATH=" + w.bin + ":" + terraformDir(t, dir) + ":" + os.Getenv("PATH")})
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 10 * time.Second
