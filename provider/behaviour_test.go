@@ -28,6 +28,22 @@ func TestUnreachableIsNoDrift(t *testing.T) {
 	w.golden("unreachable", diagnosticsIn(out), nil)
 }
 
+// What a network could not have is a warning when it is made, and no other time.
+func TestPlainProcessesAreAWarning(t *testing.T) {
+	f := newFakePlatform()
+	f.notice = "this system denies user namespaces"
+	w := newWorkspace(t, withPlatform(f))
+	w.configure(storeConfig)
+	out, status := w.run("apply", "-auto-approve", "-input=false", "-json")
+	if status != 0 {
+		t.Errorf("status %d: %s", status, out)
+	}
+	w.golden("plain-processes", diagnosticsIn(out), nil)
+	if out, status = w.run("plan", "-input=false", "-json"); status != 0 || len(diagnosticsIn(out)) != 0 {
+		t.Errorf("a plan afterwards, status %d: %s", status, out)
+	}
+}
+
 func TestTags(t *testing.T) {
 	f := newFakePlatform()
 	w := newWorkspace(t, withPlatform(f))

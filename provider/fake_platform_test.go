@@ -20,6 +20,7 @@ import (
 type fakePlatform struct {
 	mu        sync.Mutex
 	machine   string
+	notice    string // of networks that are made
 	secret    string // of the network made last
 	networks  map[string]networkStatus
 	vms       map[string]vmStatus
@@ -68,7 +69,7 @@ func (f *fakePlatform) CreateNetwork(_ context.Context, spec networkSpec) (netwo
 	f.secret = spec.Secret
 	f.networks[spec.Name] = networkStatus{
 		CIDR: spec.CIDR, Port: spec.Port, SeedEndpoints: []string{"127.0.0.1:7"}, SecretRef: "file:/secret",
-		SecretVersion: spec.SecretVersion, RuntimeVersion: spec.RuntimeVersion, Tags: spec.Tags,
+		SecretVersion: spec.SecretVersion, RuntimeVersion: spec.RuntimeVersion, Tags: spec.Tags, Notice: f.notice,
 	}
 	return f.networks[spec.Name], nil
 }

@@ -216,6 +216,9 @@ func (r *networkResource) Create(ctx context.Context, req resource.CreateRequest
 		addProblem(&resp.Diagnostics, "creating", networkKind, spec.Name, err)
 		return
 	}
+	if status.Notice != "" {
+		resp.Diagnostics.AddWarning("Nodes are plain processes", sentence(status.Notice))
+	}
 	model.ID = model.Name
 	model.fill(ctx, status, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)

@@ -75,6 +75,7 @@ type networkStatus struct {
 
 	SeedEndpoints []string
 	SecretRef     string
+	Notice        string // what users should know of how it was made
 }
 
 // nodeSpec is what one VM node or function node resource declares.

@@ -27,8 +27,9 @@ const (
 // localPlatform runs everything on this machine. It opens the state directory
 // on first use, so that planning new resources makes none.
 type localPlatform struct {
-	dir    string // "": the default
-	layers LayerSource
+	dir       string // "": the default
+	isolation string // of new networks; "": the default
+	layers    LayerSource
 
 	mu     sync.Mutex
 	opened *localcloud.Store
@@ -138,7 +139,7 @@ func (p *localPlatform) CreateNetwork(ctx context.Context, spec networkSpec) (ne
 			return err
 		}
 		made := localcloud.NetworkSpec{
-			Name: spec.Name, CIDR: spec.CIDR, Port: spec.Port,
+			Name: spec.Name, CIDR: spec.CIDR, Port: spec.Port, Isolation: p.isolation,
 			Version: spec.RuntimeVersion, SecretVersion: spec.SecretVersion, Tags: spec.Tags,
 		}
 		if spec.Secret != "" {
@@ -173,6 +174,7 @@ func statusOf(info localcloud.NetworkInfo) networkStatus {
 		CIDR: info.CIDR, Port: info.Port, Tags: info.Tags, SecretVersion: info.SecretVersion, RuntimeVersion: info.Version,
 		SeedEndpoints: info.SeedEndpoints,
 		SecretRef:     "file:" + info.SecretFile,
+		Notice:        info.Notice,
 	}
 }
 

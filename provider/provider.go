@@ -25,6 +25,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
 
 	"github.com/boxer-overlay/boxer/provider/layers"
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
 
 // Environment variables that stand in for the provider block.
@@ -106,9 +107,12 @@ func (p *boxerProvider) Schema(_ context.Context, _ fwprovider.SchemaRequest, re
 					},
 					"isolation": schema.StringAttribute{
 						Optional: true,
-						MarkdownDescription: "How nodes are kept apart: `auto` (the default) or `namespaces`. In this version both mean " +
-							"Linux namespaces; `auto` is free to choose another way where namespaces are denied, once there is one.",
-						Validators: []validator.String{stringvalidator.OneOf("auto", "namespaces")},
+						MarkdownDescription: "What keeps the nodes of a new network apart: `namespaces`, or an error where the system denies them; " +
+							"`processes`: nothing, nodes are plain processes of this machine and functions are not behind NAT; `auto` (the default): " +
+							"namespaces where the system allows them, else processes, with a warning that says how to allow them. " +
+							"May also be set by the environment variable `BOXER_ISOLATION`. Networks that exist stay as they were made.",
+						Validators: []validator.String{stringvalidator.OneOf(
+							localcloud.IsolationAuto, localcloud.IsolationNamespaces, localcloud.IsolationProcesses)},
 					},
 				},
 			},
@@ -124,12 +128,15 @@ func (p *boxerProvider) Configure(ctx context.Context, req fwprovider.ConfigureR
 	}
 	checkPlatform(data.Platform, &resp.Diagnostics)
 	dir := stateDir(ctx, data.Local, &resp.Diagnostics)
+	kept := isolation(ctx, data.Local, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
 	}
 	chosen := p.fixed
 	if chosen == nil {
-		chosen = newLocalPlatform(dir, p.layers)
+		local := newLocalPlatform(dir, p.layers)
+		local.isolation = kept
+		chosen = local
 	}
 	chosen = settings{platform: chosen, defaultTags: defaultTags(data.DefaultTags, &resp.Diagnostics), version: p.version}
 	resp.ResourceData, resp.DataSourceData, resp.EphemeralResourceData = chosen, chosen, chosen
@@ -187,6 +194,20 @@ func stateDir(ctx context.Context, local types.Object, diags *diag.Diagnostics) 
 		return dir
 	}
 	return os.Getenv(envStateDir)
+}
+
+// isolation returns what is configured, "" for the default.
+func isolation(ctx context.Context, local types.Object, diags *diag.Diagnostics) string {
+	if local.IsNull() || local.IsUnknown() { // stateDir says so
+		return ""
+	}
+	var data localModel
+	diags.Append(local.As(ctx, &data, basetypes.ObjectAsOptions{})...)
+	if data.Isolation.IsUnknown() {
+		diags.AddAttributeError(path.Root("local").AtName("isolation"), "Isolation not known while planning",
+			"The isolation depends on a value that is known only after apply. Write it out, or set "+localcloud.IsolationEnv+".")
+	}
+	return data.Isolation.ValueString()
 }
 
 func (p *boxerProvider) Resources(context.Context) []func() resource.Resource {

@@ -45,22 +45,24 @@ func runQuickstart(t *testing.T, isolation string) {
 	plugin := builtFile(t, "terraform-provider-boxer")
 	w := &workspace{t: t, dir: t.TempDir(), program: terraformPath(t)}
 	copyExample(t, w.dir)
-	if isolation == localcloud.IsolationProcesses {
-		privateTmp(t, filepath.Join(w.dir, "front", "nginx.conf"))
-	}
 	// Only the port differs from what is written: 8080 may be in use here.
 	port := freePort(t)
 	text, err := os.ReadFile(filepath.Join(w.dir, "main.tf"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.write("main.tf", strings.Replace(string(text), "host_port = 8080", fmt.Sprintf("host_port = %d", port), 1))
+	config := strings.Replace(string(text), "host_port = 8080", fmt.Sprintf("host_port = %d", port), 1)
+	if isolation == localcloud.IsolationProcesses {
+		privateTmp(t, filepath.Join(w.dir, "front", "nginx.conf"))
+		config = strings.Replace(config, `platform = "local" }`, `local = { isolation = "processes" } }`, 1)
+	}
+	w.write("main.tf", config)
 	w.write("cli.tfrc", fmt.Sprintf("provider_installation {\n  dev_overrides { \"boxer-overlay/boxer\" = %q }\n  direct {}\n}\n", filepath.Dir(plugin)))
 	if err := os.Mkdir(filepath.Join(w.dir, ".terraform"), 0o755); err != nil { // no init with an override
 		t.Fatal(err)
 	}
 	w.env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+filepath.Join(w.dir, "cli.tfrc"), "CHECKPOINT_DISABLE=1",
-		envPlatform+"=", envStateDir+"="+c.dir, localcloud.IsolationEnv+"="+isolation)
+		envPlatform+"=", envStateDir+"="+c.dir, localcloud.IsolationEnv+"=")
 
 	t.Cleanup(func() { w.run("destroy", "-auto-approve") }) // if the test fails half-way
 	w.apply()
