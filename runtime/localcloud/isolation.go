@@ -29,8 +29,8 @@ const (
 	IsolationProcesses  = "processes"  // nothing: plain processes, each node on an address of its own
 )
 
-// probeTime bounds the attempt to have namespaces.
-const probeTime = 10 * time.Second
+// probeTime bounds the attempt to have namespaces; a variable for the tests.
+var probeTime = 10 * time.Second
 
 // CheckIsolation reports why name is no isolation.
 func CheckIsolation(name string) error {

@@ -60,6 +60,7 @@ func TestNoNamespaces(t *testing.T) {
 	}
 	t.Run("processes", func(t *testing.T) { tryPlainProcesses(t, c) })
 	t.Run("function", func(t *testing.T) { tryPlainFunction(t, c) })
+	t.Run("update", func(t *testing.T) { tryPlainUpdate(t, c) })
 	t.Run("daemon killed", func(t *testing.T) { tryPlainDaemonKilled(t, s, c) })
 	if err := s.DeleteNetwork(testContext(t), "shop"); err != nil {
 		t.Error(err)
@@ -148,6 +149,49 @@ func tryPlainFunction(t *testing.T, c *Client) {
 	}
 }
 
+// tryPlainUpdate: files, source and command change, what the guest wrote stays, and
+// nothing of it goes on.
+func tryPlainUpdate(t *testing.T, c *Client) {
+	mark := os.Getpid()*100 + 30
+	source := t.TempDir()
+	if err := os.WriteFile(filepath.Join(source, "a"), []byte("one\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	const show = "cat $TMPDIR/../etc/app.conf; ls $TMPDIR/../var/task $TMPDIR; "
+	n := config.Node{Network: "shop", Slot: "updated", LaunchToken: "token", Files: map[string]string{"/etc/app.conf": "first\n", "/etc/old": ""},
+		Argv: []string{"sh", "-c", show + fmt.Sprintf("touch $TMPDIR/kept; (setsid sleep %d &); echo first-end; exec sleep %d", mark, mark)}}
+	before, err := c.CreateHost(testContext(t), HostSpec{Config: n, SourceDir: source})
+	if err != nil {
+		t.Fatal(err)
+	}
+	output(t, c, "updated", "first-end")
+	if err := os.Rename(filepath.Join(source, "a"), filepath.Join(source, "b")); err != nil {
+		t.Fatal(err)
+	}
+	n.Files = map[string]string{"/etc/app.conf": "second\n"}
+	n.Argv = []string{"sh", "-c", show + "ls $TMPDIR/../etc/old || echo no-old; echo second-end; exec sleep 1000"}
+	after, err := c.UpdateHost(testContext(t), HostSpec{Config: n, SourceDir: source})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := sleeping(mark); left != 0 {
+		t.Errorf("%d processes of the first guest go on", left)
+	}
+	text := output(t, c, "updated", "second-end")
+	root := c.dir.join("hosts", "updated", "root", "tmp")
+	want := strings.ReplaceAll("first\n@:\n\n@/../var/task:\na\nfirst-end\nsecond\n@:\nkept\n\n@/../var/task:\nb\nno-old\nsecond-end", "@", root)
+	text = strings.ReplaceAll(text, "ls: cannot access '"+root+"/../etc/old': No such file or directory\n", "")
+	if text != want {
+		t.Errorf("got\n%s\nwant\n%s", text, want)
+	}
+	if after.PID != before.PID || after.UnderlayAddress != before.UnderlayAddress {
+		t.Errorf("another host: %+v, was %+v", after, before)
+	}
+	if err := c.DeleteHost(testContext(t), "updated"); err != nil {
+		t.Error(err)
+	}
+}
+
 // tryPlainDaemonKilled kills the daemon's halves, and then all that could tell whose the
 // rest is.
 func tryPlainDaemonKilled(t *testing.T, s *Store, c *Client) {
@@ -204,6 +248,35 @@ func tryPlainDaemonKilled(t *testing.T, s *Store, c *Client) {
 		}
 		next.Close()
 		again.Close()
+	}
+}
+
+// TestProbe: what denies, and what does not answer, is told from what works. Not
+// parallel: the limit is everybody's.
+func TestProbe(t *testing.T) {
+	s := testStore(t)
+	defer func(before time.Duration) { probeTime = before }(probeTime)
+	for script, want := range map[string]string{
+		"exit 0":                           "<nil>",
+		"echo mount /proc: denied; exit 1": "mount /proc: denied",
+		"exit 3":                           "start a process in its own: exit status 3",
+		"sleep 60":                         "making them takes longer than 200ms",
+	} {
+		probeTime = 200 * time.Millisecond
+		if !strings.HasPrefix(script, "sleep") {
+			probeTime = 20 * time.Second
+		}
+		rt := runtimeDir(t.TempDir())
+		if err := os.WriteFile(rt.boxer(), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		denied, err := s.probe(testContext(t), rt)
+		if err != nil || fmt.Sprint(denied) != want {
+			t.Errorf("%s: %v, %v, want %s", script, denied, err, want)
+		}
+	}
+	if entries, _ := os.ReadDir(s.Dir()); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
 	}
 }
 
