@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -149,6 +150,35 @@ func TestSpliceKnowsAResetWithoutItsError(t *testing.T) {
 		t.Errorf("read %d, %v, want ECONNRESET", n, err)
 	}
 	wait(t, done)
+}
+
+// A reset that meets bytes on their way to it is one too: the direction that
+// carries them may take the error and close, while the other one looks.
+func TestSplicePassesOnAResetThatMeetsBytes(t *testing.T) {
+	newNetwork(t)
+	closed, _ := tcpPair(t)
+	closed.Close()
+	if !isGone(closed) {
+		t.Error("what the other direction has closed is taken for an end")
+	}
+	for n := range 1000 {
+		left, right, done := spliced(t, context.Background())
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := right.Write([]byte("ab"))
+			wrote <- err
+		}()
+		for end := time.Now().Add(time.Duration(n%50) * time.Microsecond); time.Now().Before(end); {
+			runtime.Gosched()
+		}
+		reset(left)
+		_, err := right.Read(make([]byte, 1))
+		if other := <-wrote; !errors.Is(err, syscall.ECONNRESET) && !errors.Is(other, syscall.ECONNRESET) {
+			t.Errorf("connection %d: read gives %v, write %v, want ECONNRESET", n, err, other)
+		}
+		right.Close()
+		wait(t, done)
+	}
 }
 
 // A peer that has closed answers what comes later with a reset, which the one

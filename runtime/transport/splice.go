@@ -59,17 +59,16 @@ func splice(ctx context.Context, a, b *net.TCPConn) {
 
 // isGone tells a reset from an end, which look the same to the one of the two
 // directions that did not take the socket's error: after an end alone the
-// connection is still half open.
+// connection is still half open. The other direction may have closed it already.
 func isGone(conn *net.TCPConn) (gone bool) {
 	raw, err := conn.SyscallConn()
-	if err != nil {
-		return false
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			gone = err == nil && info.State == stateClose
+		})
 	}
-	_ = raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		gone = err == nil && info.State == stateClose
-	})
-	return gone
+	return gone || err != nil
 }
 
 const stateClose = 7 // TCP_CLOSE (tcp_states.h)

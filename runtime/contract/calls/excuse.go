@@ -94,7 +94,7 @@ func (o outcome) stuck(st step) bool {
 func freePort(s sequence, d *difference) bool {
 	st := d.step()
 	n, b := d.ends()
-	if st.op != "bind" || n.result != "EADDRINUSE" || b.result != "0" {
+	if st.op != "bind" && st.op != "listen" || n.result != "EADDRINUSE" || b.result != "0" {
 		return false
 	}
 	for _, earlier := range s[:d.at] {
@@ -179,14 +179,15 @@ func otherDomain(_ sequence, d *difference) bool {
 		strings.HasSuffix(st.op, "etopt") && st.args[1] == "v6only"
 }
 
-// shutListener: shutdown said ENOTCONN, and took effect all the same.
+// shutListener: shutdown said ENOTCONN, and took effect all the same: on what is
+// connected, or, as it is the supervisor's socket, is accepted whole.
 func shutListener(s sequence, d *difference) bool {
 	shut, listened := false, false
 	for i, earlier := range s[:d.at] {
 		shut = shut || earlier.op == "shutdown" && d.native[i].result == "ENOTCONN"
 		listened = listened || shut && earlier.op == "listen" && d.native[i].result == "0"
 	}
-	return listened && d.step().op == "connect"
+	return listened && (d.step().op == "connect" || d.step().op == "accept")
 }
 
 func (o outcome) domain(process, slot int) string {
