@@ -530,6 +530,8 @@ func TestNativeConnectionsAreCountedOnce(t *testing.T) {
 	redis := netip.AddrPortFrom(ip.Addr(), 6379)
 	a.SampleNative([][2]netip.AddrPort{pair(1, redis), pair(2, redis), pair(3, ip)})
 	a.SampleNative([][2]netip.AddrPort{pair(2, redis), pair(4, redis), pair(5, netip.MustParseAddrPort("192.0.2.1:80"))})
+	// The other end of what a guest's held connect was released with.
+	a.SampleNative([][2]netip.AddrPort{{netip.MustParseAddrPort("127.67.0.9:4000"), netip.AddrPortFrom(a.Self().UnderlayAddress.Addr(), 4242)}})
 	want := []cluster.Path{{From: a.id, To: b.id, Transport: pathNative, Count: 3}}
 	if got := a.Paths(); !slices.Equal(got, want) {
 		t.Errorf("paths %v, want %v", got, want)

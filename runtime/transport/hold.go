@@ -25,6 +25,9 @@ const (
 	longPause   = 5 * time.Second
 )
 
+// holdNet are the addresses where guests are held.
+var holdNet = netip.MustParsePrefix("127.67.0.0/16")
+
 // hole is a loopback address whose listener's queue, of length 0, is full:
 // SYNs to it vanish, so a guest that connects there waits in SYN_SENT. Closing
 // it refuses.

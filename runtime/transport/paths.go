@@ -77,8 +77,8 @@ func (l *Layer) SampleNative(sample [][2]netip.AddrPort) (seen int) {
 	now := make(map[[2]netip.AddrPort]bool, len(sample))
 	for _, pair := range sample {
 		m, ok := peers[pair[1].Addr().Unmap()]
-		if !ok || pair[1].Port() == m.UnderlayAddress.Port() {
-			continue // the overlay port: control connections
+		if !ok || pair[1].Port() == m.UnderlayAddress.Port() || holdNet.Contains(pair[0].Addr().Unmap()) {
+			continue // the overlay port: control connections; a guest's end of a splice
 		}
 		now[pair] = true
 		if !p.seen[pair] {
