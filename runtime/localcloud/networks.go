@@ -180,6 +180,9 @@ func (s *Store) isolate(ctx context.Context, d netDir, spec NetworkSpec, info *N
 		return err
 	}
 	if info.plain() {
+		if err := checkPlainPath(d); err != nil {
+			return err
+		}
 		if spec.Port < 1024 {
 			return fmt.Errorf("port %d: without namespaces nodes cannot listen below 1024: choose another", spec.Port)
 		}

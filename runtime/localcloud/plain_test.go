@@ -52,6 +52,13 @@ func TestNoNamespaces(t *testing.T) {
 			t.Errorf("left: %v", entries)
 		}
 	}
+	blank, err := Open(filepath.Join(t.TempDir(), "a b"), testRuntime(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := blank.CreateNetwork(testContext(t), NetworkSpec{Name: "shop"}); err == nil || !strings.Contains(err.Error(), "without blanks") || !strings.Contains(err.Error(), StateDirEnv) {
+		t.Errorf("a path that LD_PRELOAD cannot hold: %v", err)
+	}
 	c := testNetwork(t, s, "shop")
 	info, err := s.Network("shop")
 	if err != nil || info.Isolation != IsolationProcesses || strings.Contains(info.Notice, "\n") ||

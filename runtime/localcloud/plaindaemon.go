@@ -41,6 +41,16 @@ func (d netDir) outside() netDir {
 	return netDir(filepath.Join(outsideBase, hex.EncodeToString(sum[:8])))
 }
 
+// checkPlainPath: guests load the process monitor from below the directory, by a
+// variable that is a list of paths, and scripts name what is there.
+func checkPlainPath(d netDir) error {
+	if mayBecomeGuest() || !strings.ContainsAny(string(d), " \t\n:;'\"\\%$`&|<>()*?") {
+		return nil
+	}
+	return fmt.Errorf("state directory %s: nodes that are plain processes (isolation = %q) need a path without blanks, colons and quotes: set %s",
+		d.stateDir(), IsolationProcesses, StateDirEnv)
+}
+
 // removeOutside removes it, and the empty directory around.
 func (d netDir) removeOutside() error {
 	if os.Geteuid() != 0 {
