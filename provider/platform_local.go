@@ -3,6 +3,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -305,10 +306,11 @@ func (p *localPlatform) VM(ctx context.Context, network, name string) (vmStatus,
 	return vmStatus{LaunchID: host.LaunchID, Spec: specOf(host.Config, host.CodeSHA256, host.Tags)}, lookProblem(err)
 }
 
-// specOf is what a recorded configuration was made of.
+// specOf is what a recorded configuration was made of. One that the command line
+// made may leave the service to its default.
 func specOf(n config.Node, code string, tags map[string]string) nodeSpec {
 	return nodeSpec{
-		Network: n.Network, Name: n.Name, Service: n.Service, Kind: n.Kind, Command: n.Argv,
+		Network: n.Network, Name: n.Name, Service: cmp.Or(n.Service, n.Name), Kind: n.Kind, Command: n.Argv,
 		Environment: n.Env, Files: n.Files, Remap: n.Remap, WorkingDir: n.WorkingDir, User: n.User, Restart: n.Restart,
 		CodeSHA256: code, WaitFor: n.WaitFor, Transports: n.Transports, Publish: n.Publish, Tags: tags,
 	}
