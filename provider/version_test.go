@@ -5,6 +5,7 @@ package provider
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -23,7 +24,9 @@ func isTofu(t *testing.T) bool {
 func needVersion(t *testing.T, want atLeast, feature string) {
 	t.Helper()
 	program := terraformPath(t)
-	out, err := exec.Command(program, "version", "-json").Output()
+	cmd := exec.Command(program, "version", "-json")
+	cmd.Env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+os.DevNull, "CHECKPOINT_DISABLE=1")
+	out, err := cmd.Output()
 	var version struct {
 		Text string `json:"terraform_version"` // OpenTofu's too
 	}
