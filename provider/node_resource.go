@@ -100,7 +100,7 @@ func (m *nodeModel) planTags(ctx context.Context, p platform, diags *diag.Diagno
 	m.TagsAll = allTags(ctx, m.Tags, settingsOf(p).defaultTags, diags)
 }
 
-// planned: nothing of this value is open any more.
+// known: nothing of these values is open any more.
 func known(values ...interface{ IsUnknown() bool }) bool {
 	for _, value := range values {
 		if value.IsUnknown() {

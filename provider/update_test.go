@@ -18,9 +18,10 @@ import (
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 )
 
-// look is a guest that prints what a node was configured to have, and stays.
+// look is a guest that prints what a node was configured to have, and stays. It
+// listens, so that nobody waits to see whether it will.
 const look = `["sh", "-c", "echo \"word=$WORD dir=$(pwd) user=$(id -un) conf=$(cat /etc/shop.conf) usr=$(cat /usr/share/shop/x) task=$(cat /var/task/say) kept=$(cat /var/tmp/kept)\"; ` +
-	`(echo kept > /var/tmp/kept) 2>/dev/null; exec sleep 1000"]`
+	`(echo kept > /var/tmp/kept) 2>/dev/null; exec python3 -c 'import socket,time; s=socket.create_server((\"\",8080)); time.sleep(1000)'"]`
 
 // says waits until the log of a slot ends with a line.
 func (c *cloud) says(slot, want string) {

@@ -33,7 +33,7 @@ func TestStateOfAnEarlierVersion(t *testing.T) {
 	w.write("terraform.tfstate", string(state))
 	w.must("init", "-input=false")
 	for address, action := range w.planned() {
-		if action != "no-op" && !(address == network && action == "update") {
+		if action != "no-op" && (address != network || action != "update") {
 			t.Errorf("%s: planned %q", address, action)
 		}
 	}

@@ -99,6 +99,10 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte, hea
 		failure := &apiError{}
 		if err := json.Unmarshal(answer, failure); err != nil || failure.Message == "" {
 			failure.Message = fmt.Sprintf("network %q: its daemon answers %s to %s %s", c.info.Name, resp.Status, method, path)
+			if resp.StatusCode == http.StatusMethodNotAllowed {
+				failure.Message = fmt.Sprintf("network %q was made by an earlier version of Boxer, whose daemon cannot do this (%s %s): "+
+					"delete the network and create it again", c.info.Name, method, path)
+			}
 		}
 		return nil, nil, failure
 	}
