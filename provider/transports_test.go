@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	answer = `["python3", "-c", "import socket\ns=socket.create_server(('',80))\nwhile 1: s.accept()[0].sendall(b'hi')"]`
+	answer = `["python3", "-c", "import socket\ns=socket.create_server(('',8080))\nwhile 1: s.accept()[0].sendall(b'hi')"]`
 	// ask prints for each peer how connecting to it went.
-	ask = `["python3", "-uc", "import socket,time\ndef ask(n):\n try:\n  with socket.create_connection((n,80),10) as s: return s.recv(2).decode()\n except OSError as e: return e.strerror\n` +
+	ask = `["python3", "-uc", "import socket,time\ndef ask(n):\n try:\n  with socket.create_connection((n,8080),10) as s: return s.recv(2).decode()\n except OSError as e: return e.strerror\n` +
 		`print('; '.join(n+': '+ask(n) for n in ('store','logic')))\ntime.sleep(1000)"]`
 )
 
