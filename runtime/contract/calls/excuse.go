@@ -74,8 +74,8 @@ func (s step) slot() int {
 func fullQueue(_ sequence, d *difference) bool {
 	st := d.step()
 	n, b := d.ends()
-	return n.stuck(st) && (b.result == "0" || b.result == n.result) &&
-		b.at(st.process, st.slot()).events&4 != 0
+	made := (b.at(0, st.slot()).events | b.at(1, st.slot()).events) & 4 // both may have it, and are looked at in turn
+	return n.stuck(st) && (b.result == "0" || b.result == n.result) && made != 0
 }
 
 // stuck tells whether a connect goes on trying while some queue is not empty.
