@@ -11,11 +11,22 @@
 
 enum { HIGH_FD = 512, MIDDLE_FD = 64, LOW_FD = 3, FDS_MAX = 8 };
 
+/*
+ * libc knows without a system call. Weak and without a version: any libc has it.
+ */
+extern int libc_sched_getcpu(void) __asm__("sched_getcpu") __attribute__((weak));
+
+static uint16_t current_cpu(void) {
+    int cpu = libc_sched_getcpu ? libc_sched_getcpu() : -1;
+    return cpu < 0 || cpu >= UINT16_MAX ? 0 : (uint16_t)(cpu + 1);
+}
+
 void request_seal(struct boxer_request *q, const struct identity *id) {
     q->magic = BOXER_REQUEST_MAGIC;
     q->version = BOXER_WIRE_VERSION;
     memcpy(q->token, id->monitor, BOXER_TOKEN_LEN);
     q->pid = (uint32_t)sys_getpid();
+    q->cpu = current_cpu();
 }
 
 int response_check(const struct boxer_response *r, long size, unsigned op,

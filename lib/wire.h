@@ -82,7 +82,7 @@ struct boxer_request {
     uint32_t flags;
     uint32_t ip;
     uint16_t port;
-    uint16_t reserved0;
+    uint16_t cpu; /* that the guest runs on, counted from 1; 0 unknown: only a hint */
     uint32_t backlog;
     uint32_t pid;
     uint8_t reserved1[44];

@@ -69,6 +69,8 @@ static void test_request(void) {
     request_seal(&q, &id);
     CHECK(q.pid == (uint32_t)getpid());
     q.pid = 4242;
+    CHECK(q.cpu >= 1 && q.cpu <= sysconf(_SC_NPROCESSORS_CONF));
+    q.cpu = 3;
     CHECK(memcmp(&q, golden, sizeof q) == 0);
     free(golden);
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -39,15 +40,9 @@ func TestBench(t *testing.T) {
 
 	r := results{}
 	b.measure(ctx, rep, r)
-	say("the quickstart")
-	quick, err := b.quickstart(ctx, strings.Fields(rep.Version)[0])
-	if err != nil {
-		t.Fatalf("the quickstart could not be measured: %v", err)
+	if rep.Plan.wants("quickstart") {
+		b.quick(ctx, rep)
 	}
-	rep.Quickstart = quick
-	rep.Rows = append(rep.Rows,
-		row{Name: "quickstart: " + quick.Tool + " apply", Unit: "s", Boxer: quick.Apply.Seconds()},
-		row{Name: "quickstart: " + quick.Tool + " destroy", Unit: "s", Boxer: quick.Destroy.Seconds()})
 	rep.Machine.LoadAfter = load()
 	rep.Took = time.Since(began).Round(time.Second).String()
 	if err := rep.print(os.Stdout); err != nil {
@@ -59,12 +54,26 @@ func TestBench(t *testing.T) {
 	say("written to %s", filepath.Dir(out))
 }
 
+// quick measures the quickstart.
+func (b *boxer) quick(ctx context.Context, rep *report) {
+	b.t.Helper()
+	say("the quickstart")
+	quick, err := b.quickstart(ctx, strings.Fields(rep.Version)[0])
+	if err != nil {
+		b.t.Fatalf("the quickstart could not be measured: %v", err)
+	}
+	rep.Quickstart = quick
+	rep.Rows = append(rep.Rows,
+		row{Name: "quickstart: " + quick.Tool + " apply", Unit: "s", Boxer: quick.Apply.Seconds()},
+		row{Name: "quickstart: " + quick.Tool + " destroy", Unit: "s", Boxer: quick.Destroy.Seconds()})
+}
+
 func say(format string, args ...any) {
 	fmt.Printf("bench: %s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)
 }
 
 // newPlan takes the time for a seed, or what is given: a seed to repeat an
-// order, a number of rounds for a quick look.
+// order, a number of rounds for a quick look, the measures that are wanted.
 func newPlan(t *testing.T) plan {
 	number := func(variable string, otherwise uint64) uint64 {
 		text := os.Getenv(variable)
@@ -77,7 +86,8 @@ func newPlan(t *testing.T) plan {
 		}
 		return n
 	}
-	return plan{Seed: number("BOXER_BENCH_SEED", uint64(time.Now().Unix())), Rounds: int(number("BOXER_BENCH_ROUNDS", 0))}
+	only := strings.FieldsFunc(os.Getenv("BOXER_BENCH_ONLY"), func(r rune) bool { return r == ',' })
+	return plan{Seed: number("BOXER_BENCH_SEED", uint64(time.Now().Unix())), Rounds: int(number("BOXER_BENCH_ROUNDS", 0)), Only: only}
 }
 
 // measure starts the servers, runs the scripts, the launches and the delayed link.
@@ -95,9 +105,12 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 	}
 	say("a network, and supervisors with nothing to do")
 	b.createNetwork(ctx)
-	idle, err := b.idle(ctx)
-	if err != nil {
-		b.t.Fatal(err)
+	if rep.Plan.wants("idle") {
+		idle, err := b.idle(ctx)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		rep.Rows = idle
 	}
 	b.servers(ctx, dir, cpu)
 	server := b.underlay(ctx, "srv")
@@ -109,11 +122,26 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 	script = rep.Plan.script("function")
 	functionScript(script, server, cpu)
 	b.host(ctx, r, dir, "function", "burst", script)
-	b.checkPaths(ctx, map[string][]string{"srv": {"native", "direct"}, "fn-0": {"relay"}})
-	say("%d launches a side", launches)
-	b.launch(ctx, r, dir, rep.Plan)
-	say("direct, over a link with a delay")
-	packets, err := b.link(ctx, r, linkTask{Bin: b.bin, Dir: dir, CPU: cpu, OtherCPU: other, Plan: rep.Plan})
+	if len(rep.Plan.Only) == 0 {
+		b.checkPaths(ctx, map[string][]string{"srv": {"native", "direct"}, "fn-0": {"relay"}})
+	}
+	if rep.Plan.wants("launch") {
+		say("%d launches a side", launches)
+		b.launch(ctx, r, dir, rep.Plan)
+	}
+	idle := rep.Rows
+	rep.Rows = nil
+	if rep.Plan.wants("link.connect") {
+		say("direct, over a link with a delay")
+		rep.Rows = b.delayed(ctx, rep, r, missing, linkTask{Bin: b.bin, Dir: dir, CPU: cpu, OtherCPU: other, Plan: rep.Plan})
+	}
+	rep.Rows = slices.Concat(rows(b.t, r, rep.Plan, missing), rep.Rows, idle)
+}
+
+// delayed measures over the delayed link.
+func (b *boxer) delayed(ctx context.Context, rep *report, r results, missing map[string]string, task linkTask) []row {
+	b.t.Helper()
+	packets, err := b.link(ctx, r, task)
 	if err != nil {
 		missing["link.connect"] = err.Error()
 	}
@@ -121,8 +149,7 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 	for side, port := range linkPorts {
 		rep.Captures[side] = summarise(packets, port)
 	}
-	rep.Rows = append(rows(b.t, r, missing), linkRows(b.t, r, rep.Captures, missing["link.connect"])...)
-	rep.Rows = append(rep.Rows, idle...)
+	return linkRows(b.t, r, rep.Captures, missing["link.connect"])
 }
 
 // servers starts the VM that has every server and the function with one.
@@ -146,6 +173,9 @@ func (b *boxer) servers(ctx context.Context, dir, cpu string) {
 // host runs a script as the guest of one node and takes up what it measured.
 func (b *boxer) host(ctx context.Context, r results, dir, kind, name string, s *script) {
 	b.t.Helper()
+	if s.idle() {
+		return
+	}
 	file := name + ".sh"
 	if err := os.WriteFile(filepath.Join(dir, file), []byte(s.text("/var/task")), 0o755); err != nil {
 		b.t.Fatal(err)

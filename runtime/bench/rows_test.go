@@ -52,10 +52,13 @@ var wantedRows = []wanted{
 }
 
 // rows makes the table of what compares. What could not be measured here says why.
-func rows(t *testing.T, r results, missing map[string]string) []row {
+func rows(t *testing.T, r results, p plan, missing map[string]string) []row {
 	t.Helper()
 	var all []row
 	for _, w := range wantedRows {
+		if !p.wants(w.measure) {
+			continue
+		}
 		if why := missing[w.measure]; why != "" {
 			all = append(all, row{Name: w.name, Unit: w.unit, Target: w.target, Missing: why})
 			continue

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -37,6 +38,7 @@ const (
 	crowdClients  = 8
 	crowdMS       = 250
 	webBlocks     = 12
+	webDirect     = 5 // fewer: who closes first has TIME_WAIT, and all go to one port
 	webClients    = 8
 )
 
@@ -73,27 +75,35 @@ func (sd side) command(program string, args ...any) string {
 
 // plan is what all scripts of a run have in common.
 type plan struct {
-	Seed   uint64 `json:"seed"`             // of the order of sides
-	Rounds int    `json:"rounds,omitempty"` // at most so many, for a quick look; 0: all
+	Seed   uint64   `json:"seed"`             // of the order of sides
+	Rounds int      `json:"rounds,omitempty"` // at most so many, for a quick look; 0: all
+	Only   []string `json:"only,omitempty"`   // measures; none: all
+}
+
+func (p plan) wants(measure string) bool {
+	return len(p.Only) == 0 || slices.Contains(p.Only, measure)
 }
 
 // script is what a host runs: a list of runs of the probe in an order that is drawn.
 type script struct {
-	draw   *rand.Rand
-	rounds int
-	lines  []string
+	draw  *rand.Rand
+	plan  plan
+	lines []string
 }
 
 func (p plan) script(name string) *script {
 	h := fnv.New64()
 	_, _ = h.Write([]byte(name))
-	return &script{draw: rand.New(rand.NewPCG(p.Seed, h.Sum64())), rounds: p.Rounds}
+	return &script{draw: rand.New(rand.NewPCG(p.Seed, h.Sum64())), plan: p}
 }
 
 // blocks draws, round by round, the order in which the sides have their turn.
 func (s *script) blocks(n int, measure string, sides []side, command func(side) string) {
-	if s.rounds > 0 {
-		n = min(n, s.rounds)
+	if !s.plan.wants(measure) {
+		return
+	}
+	if s.plan.Rounds > 0 {
+		n = min(n, s.plan.Rounds)
 	}
 	for block := range n {
 		for _, i := range s.draw.Perm(len(sides)) {
@@ -101,6 +111,11 @@ func (s *script) blocks(n int, measure string, sides []side, command func(side) 
 				measure, sides[i].name, block, sides[i].cpu, command(sides[i])))
 		}
 	}
+}
+
+// idle tells whether none of the script's measures is wanted.
+func (s *script) idle() bool {
+	return !slices.ContainsFunc(s.lines, func(line string) bool { return strings.HasPrefix(line, "PROBE_LABEL=") })
 }
 
 // await waits for a server that no supervisor waits for.
@@ -135,11 +150,11 @@ func (s *script) crowd(measure string, sides []side) {
 }
 
 // web measures requests a second of nginx that closes after each.
-func (s *script) web(measure string, sides []side) {
+func (s *script) web(measure string, n int, sides []side) {
 	for _, sd := range sides {
 		s.await(sd, webPort)
 	}
-	s.blocks(webBlocks, measure, sides, func(sd side) string {
+	s.blocks(n, measure, sides, func(sd side) string {
 		return "requests " + sd.command("/usr/bin/wrk", "-t1", fmt.Sprintf("-c%d", webClients), "-d1s", "-H", "'Connection: close'",
 			fmt.Sprintf("http://%s:%d/", sd.host, webPort+sd.native))
 	})
@@ -172,7 +187,7 @@ func vmScript(s *script, server, cpu, otherCPU string) {
 		s.connect("native.connect2", threeSides(server, "srv", otherCPU))
 	}
 	s.open("native", sides)
-	s.web("native.web", sides)
+	s.web("native.web", webBlocks, sides)
 	s.crowd("native.crowd", threeSides(server, "srv", ""))
 	relay := threeSides(server, "fn", cpu)
 	s.connect("relay.connect", relay)
@@ -196,8 +211,8 @@ func functionScript(s *script, server, cpu string) {
 	sides := threeSides(server, "srv", cpu)
 	s.connect("direct.connect", sides)
 	s.open("direct", sides)
-	s.web("direct.web", sides)
 	s.crowd("direct.crowd", threeSides(server, "srv", ""))
+	s.web("direct.web", webDirect, sides)
 }
 
 // serverScript is the guest that has every server, interposed and native.

@@ -5,11 +5,14 @@
 // goroutine to goroutine wakes several threads up, some 40 us each, where this
 // wakes one. The functions must not wait, and make system calls as package raw
 // does; what has to wait goes on in a goroutine of its own.
+//
+// The goroutine has a thread of its own, which stays near those that ask (Near).
 package events
 
 import (
+	"errors"
 	"fmt"
-	"os"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -17,8 +20,7 @@ import (
 	"github.com/boxer-overlay/boxer/runtime/raw"
 )
 
-// loop is the goroutine. It begins with the first Watch and never ends, as the
-// Go runtime's poller, which it waits with.
+// loop is the goroutine. It begins with the first Watch and never ends.
 var loop struct {
 	once  sync.Once
 	epoll int
@@ -66,40 +68,41 @@ func Start() error {
 func begin() {
 	loop.ready = map[int64]func(){}
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err == nil {
-		err = unix.SetNonblock(epoll, true) // so that the Go runtime waits for it
-	}
 	if err != nil {
 		loop.err = fmt.Errorf("wait for descriptors: %w", err)
 		return
 	}
 	loop.epoll = epoll
-	conn, err := os.NewFile(uintptr(epoll), "epoll").SyscallConn()
-	if err != nil {
-		loop.err = fmt.Errorf("wait for descriptors: %w", err)
-		return
-	}
+	begun := make(chan struct{})
 	go func() {
-		err := conn.Read(serve)
-		panic(fmt.Sprintf("wait for descriptors: %v", err)) // nobody closes it
+		runtime.LockOSThread()
+		nearby.begin()
+		close(begun)
+		for {
+			serve()
+		}
 	}()
+	<-begun
 }
 
-// serve calls whom something has happened for, until there is nobody left.
-func serve(epoll uintptr) (end bool) {
+// serve calls whom something has happened for.
+func serve() {
 	var ready [64]unix.EpollEvent
-	for {
-		n, err := raw.EpollReady(int(epoll), ready[:])
-		if err != nil || n == 0 {
-			return false
-		}
-		for _, e := range ready[:n] {
-			loop.mu.Lock()
-			f := loop.ready[int64(uint32(e.Fd))|int64(e.Pad)<<32]
-			loop.mu.Unlock()
-			if f != nil {
-				f()
-			}
+	n, err := unix.EpollWait(loop.epoll, ready[:], nearby.pause())
+	switch {
+	case errors.Is(err, unix.EINTR):
+		return
+	case err != nil:
+		panic(fmt.Sprintf("wait for descriptors: %v", err)) // nobody closes it
+	case n == 0:
+		nearby.leave()
+	}
+	for _, e := range ready[:n] {
+		loop.mu.Lock()
+		f := loop.ready[int64(uint32(e.Fd))|int64(e.Pad)<<32]
+		loop.mu.Unlock()
+		if f != nil {
+			f()
 		}
 	}
 }

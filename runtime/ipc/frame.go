@@ -67,6 +67,7 @@ type Request struct {
 	Addr    netip.AddrPort
 	Backlog uint32
 	PID     uint32
+	CPU     uint16 // the asker's, counted from 1; 0: unknown
 }
 
 // Response is a frame to a process monitor.
@@ -99,6 +100,7 @@ func AppendRequest(b []byte, r Request) []byte {
 	le.PutUint32(f[32:], r.Flags)
 	le.PutUint32(f[36:], ipv4(r.Addr))
 	le.PutUint16(f[40:], r.Addr.Port())
+	le.PutUint16(f[42:], r.CPU)
 	le.PutUint32(f[44:], r.Backlog)
 	le.PutUint32(f[48:], r.PID)
 	return b
@@ -118,6 +120,7 @@ func ParseRequest(f []byte) (Request, error) {
 		Addr:    addrPort(le.Uint32(f[36:]), le.Uint16(f[40:])),
 		Backlog: le.Uint32(f[44:]),
 		PID:     le.Uint32(f[48:]),
+		CPU:     le.Uint16(f[42:]),
 	}
 	if r.Op < OpTable || r.Op > OpAddress {
 		return Request{}, fmt.Errorf("request: %w: operation %d", ErrFrame, r.Op)

@@ -24,7 +24,7 @@ func ap(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 // What lib/test/golden/README says of the two frames.
 func goldenRequest() Request {
 	return Request{Op: OpConnect, Token: token(0), Cookie: 0x1122334455667788, Flags: FlagNonblock | FlagV6,
-		Addr: ap("100.80.0.7:6379"), Backlog: 511, PID: 4242}
+		Addr: ap("100.80.0.7:6379"), Backlog: 511, PID: 4242, CPU: 3}
 }
 
 func goldenResponse() Response {

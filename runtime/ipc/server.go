@@ -95,6 +95,9 @@ func (s *server) greet(fd int) bool {
 	if errors.Is(err, unix.EAGAIN) {
 		return false
 	}
+	if ok && r.CPU != 0 {
+		events.Near(int(r.CPU) - 1)
+	}
 	switch {
 	case !ok:
 		raw.Close(fd)

@@ -140,7 +140,13 @@ func EpollCtl(epoll, operation, fd int, event *unix.EpollEvent) error {
 	return err
 }
 
-// EpollReady is epoll_wait with no time to wait.
-func EpollReady(epoll int, events []unix.EpollEvent) (int, error) {
-	return call(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0)
+// ReadAt reads a file's beginning, which must be in memory (of /proc).
+func ReadAt(fd int, b []byte) (int, error) {
+	return call(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0)
+}
+
+// Affinity lets this thread run on these CPUs only.
+func Affinity(set *unix.CPUSet) error {
+	_, err := call(unix.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(*set), uintptr(unsafe.Pointer(set)), 0, 0)
+	return err
 }

@@ -45,6 +45,7 @@ static void fill_request(struct boxer_request *q) {
     q->flags = BOXER_FLAG_NONBLOCK | BOXER_FLAG_V6;
     q->ip = ip4("100.80.0.7");
     q->port = 6379;
+    q->cpu = 3;
     q->backlog = 511;
     q->pid = 4242;
 }
