@@ -102,6 +102,7 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 	missing := map[string]string{}
 	if other == "" {
 		missing["native.connect2"] = "this machine has one CPU"
+		missing["direct.connect2"] = missing["native.connect2"]
 	}
 	say("a network, and supervisors with nothing to do")
 	b.createNetwork(ctx)
@@ -120,7 +121,7 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 	b.host(ctx, r, dir, "vm", "client", script)
 	say("direct, from a function")
 	script = rep.Plan.script("function")
-	functionScript(script, server, cpu)
+	functionScript(script, server, cpu, other)
 	b.host(ctx, r, dir, "function", "burst", script)
 	if len(rep.Plan.Only) == 0 {
 		b.checkPaths(ctx, map[string][]string{"srv": {"native", "direct"}, "fn-0": {"relay"}})

@@ -30,6 +30,7 @@ var wantedRows = []wanted{
 	{"the same, client and server on two CPUs, p50", "us", "native.connect2", blockValue, nil, ""},
 	{"connect + first byte, direct (function to VM), p50", "us", "direct.connect", blockValue, &target{"difference", "<=", 120}, ""},
 	{"connect + first byte, direct, p99", "us", "direct.connect", pooledP99, nil, ""},
+	{"connect + first byte, direct, client and server on two CPUs, p50", "us", "direct.connect2", blockValue, nil, ""},
 	{"connect + first byte, direct, link with 200 us round trip, p50", "us", "link.connect", blockValue, atMost(2.5), ""},
 	{"connect + first byte, direct, link with 200 us round trip, p99", "us", "link.connect", pooledP99, nil, ""},
 	{"connect + first byte, relay (VM to function; native: VM to VM), p50", "us", "relay.connect", blockValue, nil, ""},

@@ -207,9 +207,12 @@ func preload(s *script, cpu string) {
 
 // functionScript is what the client function measures: direct, and next to it
 // the native probe through the same NAT.
-func functionScript(s *script, server, cpu string) {
+func functionScript(s *script, server, cpu, otherCPU string) {
 	sides := threeSides(server, "srv", cpu)
 	s.connect("direct.connect", sides)
+	if otherCPU != "" {
+		s.connect("direct.connect2", threeSides(server, "srv", otherCPU))
+	}
 	s.open("direct", sides)
 	s.crowd("direct.crowd", threeSides(server, "srv", ""))
 	s.web("direct.web", webDirect, sides)
