@@ -181,6 +181,43 @@ func TestSplicePassesOnAResetThatMeetsBytes(t *testing.T) {
 	}
 }
 
+// Who reads meets what was sent before a reset: bytes, and their end.
+func TestSplicePassesOnAnEndBeforeTheReset(t *testing.T) {
+	newNetwork(t)
+	for _, busy := range []bool{false, true} {
+		alone := 0
+		for range 500 {
+			left, right, done := spliced(t, context.Background())
+			wrote := make(chan struct{})
+			go func() {
+				defer close(wrote)
+				for busy {
+					if _, err := right.Write([]byte("ab")); err != nil {
+						return
+					}
+				}
+			}()
+			must(t, left.CloseWrite())
+			reset(left)
+			right.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_, err := right.Read(make([]byte, 1))
+			if !errors.Is(err, io.EOF) {
+				alone++
+			}
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal("neither the end nor the reset arrives")
+			}
+			right.Close()
+			<-wrote
+			wait(t, done)
+		}
+		t.Logf("busy %t: %d of 500 ends were lost", busy, alone)
+		if !busy && alone > 0 { // a busy one may be reset before it reads, natively too
+			t.Errorf("%d of 500 resets arrived without the end before them", alone)
+		}
+	}
+}
+
 // A peer that has closed answers what comes later with a reset, which the one
 // who sent it hears of although nothing more is on its way.
 func TestSpliceCarriesTheResetOfAClosedPeer(t *testing.T) {

@@ -32,16 +32,27 @@ func splice(ctx context.Context, a, b *net.TCPConn) {
 	var both sync.WaitGroup
 	var ended atomic.Int32
 	var shut [2]atomic.Bool // towards a, towards b
+	var cut [2]atomic.Bool  // a, b: it had ended, and then was reset
 	for i, way := range [][2]*net.TCPConn{{a, b}, {b, a}} {
 		both.Go(func() {
 			src, dst := way[0], way[1]
-			if err := carry(dst, src); err != nil || !shut[i].Load() && isGone(src) {
+			err := carry(dst, src)
+			if errors.Is(err, unix.EPIPE) { // tcp(7): not ECONNRESET, if it had ended before
+				cut[1-i].Store(true)
+				if ended.Add(1) == 2 {
+					abort()
+				}
+				return // the other one passes on what came before the reset
+			}
+			if err != nil || !shut[i].Load() && !cut[i].Load() && isGone(src) {
 				abort()
 				return
 			}
 			shut[1-i].Store(true)
 			dst.CloseWrite()
-			if ended.Add(1) == 2 {
+			if last := ended.Add(1) == 2; cut[i].Load() {
+				abort()
+			} else if last {
 				dst.SetReadDeadline(time.Unix(1, 0)) // ends the other one's wait
 			} else if waitReset(src) {
 				abort()
@@ -59,13 +70,14 @@ func splice(ctx context.Context, a, b *net.TCPConn) {
 
 // isGone tells a reset from an end, which look the same to the one of the two
 // directions that did not take the socket's error: after an end alone the
-// connection is still half open. The other direction may have closed it already.
+// connection is still half open, and after an end and a reset the error is still
+// there. The other direction may have closed it already.
 func isGone(conn *net.TCPConn) (gone bool) {
 	raw, err := conn.SyscallConn()
 	if err == nil {
 		err = raw.Control(func(fd uintptr) {
 			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-			gone = err == nil && info.State == stateClose
+			gone = err == nil && info.State == stateClose && !hasError(int(fd))
 		})
 	}
 	return gone || err != nil
@@ -81,12 +93,17 @@ func waitReset(conn *net.TCPConn) (broken bool) {
 		return false
 	}
 	_ = raw.Read(func(fd uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(fd)}}
-		n, err := unix.Poll(p, 0)
-		broken = err == nil && n == 1 && p[0].Revents&unix.POLLERR != 0
+		broken = hasError(int(fd))
 		return broken
 	})
 	return broken
+}
+
+// hasError tells whether the socket has an error, without taking it.
+func hasError(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd)}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n == 1 && p[0].Revents&unix.POLLERR != 0
 }
 
 const (
