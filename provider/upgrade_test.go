@@ -26,7 +26,7 @@ func TestStateOfAnEarlierVersion(t *testing.T) {
   publish    = [{ port = 80, host_port = 8080 }]
 }
 ` + function("logic", `["python3"]`, ""))
-	state, err := os.ReadFile("testdata/state-v0.tfstate")
+	state, err := os.ReadFile("testdata/state-v0.json")
 	if err != nil {
 		t.Fatal(err)
 	}
