@@ -34,8 +34,8 @@ const (
 )
 
 var (
-	// ErrDeposed: this replica does not lead (any more), and the change was not
-	// made in the term it was meant for.
+	// ErrDeposed means that this replica does not lead (any more), and that the
+	// change was not made in the term it was meant for.
 	ErrDeposed = errors.New("this seed does not lead")
 	errClosed  = errors.New("closed")
 )

@@ -246,7 +246,7 @@ func TestStateDirectory(t *testing.T) {
 	for name, prepare := range map[string]string{
 		"full-state-dir":      `mount -t tmpfs -o size=64k boxer-test "$BOXER_STATE_DIR" && dd if=/dev/zero of="$BOXER_STATE_DIR/fill" bs=4k 2>/dev/null || :`,
 		"small-state-dir":     `mount -t tmpfs -o size=1m boxer-test "$BOXER_STATE_DIR"`,
-		"smallish-state-dir":  `mount -t tmpfs -o size=18m boxer-test "$BOXER_STATE_DIR"`,
+		"smallish-state-dir":  `mount -t tmpfs -o size=30m boxer-test "$BOXER_STATE_DIR"`,
 		"read-only-state-dir": `mount -t tmpfs -o ro boxer-test "$BOXER_STATE_DIR"`,
 	} {
 		t.Run(name, func(t *testing.T) {

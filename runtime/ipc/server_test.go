@@ -298,7 +298,7 @@ func FuzzSession(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	defer file.Close()
+	f.Cleanup(func() { file.Close() }) // after the server has ended
 	name := fmt.Sprintf("boxer-fuzz-%d-%d", os.Getpid(), time.Now().UnixNano())
 	ln, err := Listen(name)
 	if err != nil {

@@ -36,7 +36,13 @@ func tracesOf(t *testing.T, c *Client) traces {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", p.Inner.PID))
+	path := fmt.Sprintf("/proc/%d/ns/net", p.Inner.PID)
+	held, err := os.Open(path) // or its number would be free for another namespace
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { held.Close() })
+	ns, err := os.Readlink(path)
 	if err != nil {
 		t.Fatal(err)
 	}
