@@ -67,8 +67,9 @@ func (f *fakePlatform) MachineID() (string, error) {
 func (f *fakePlatform) CreateNetwork(_ context.Context, spec networkSpec) (networkStatus, error) {
 	defer f.locked("create network " + spec.Name)()
 	f.secret = spec.Secret
+	endpoints := []string{"127.0.0.1:7", "127.0.0.1:8", "127.0.0.1:9"}
 	f.networks[spec.Name] = networkStatus{
-		CIDR: spec.CIDR, Port: spec.Port, SeedEndpoints: []string{"127.0.0.1:7"}, SecretRef: "file:/secret",
+		CIDR: spec.CIDR, Port: spec.Port, SeedEndpoints: endpoints[:spec.Seeds], SecretRef: "file:/secret",
 		SecretVersion: spec.SecretVersion, RuntimeVersion: spec.RuntimeVersion, Tags: spec.Tags, Notice: f.notice,
 	}
 	return f.networks[spec.Name], nil

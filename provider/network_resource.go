@@ -55,6 +55,7 @@ type networkModel struct {
 	SecretWO        types.String `tfsdk:"secret_wo"`
 	SecretWOVersion types.Int64  `tfsdk:"secret_wo_version"`
 	RuntimeVersion  types.String `tfsdk:"runtime_version"`
+	Seed            types.Object `tfsdk:"seed"`
 	SeedEndpoints   types.List   `tfsdk:"seed_endpoints"`
 	SecretRef       types.String `tfsdk:"secret_ref"`
 	LayerARNs       types.List   `tfsdk:"layer_arns"`
@@ -120,9 +121,10 @@ func (r *networkResource) Schema(_ context.Context, _ resource.SchemaRequest, re
 				MarkdownDescription: "The Lambda layers that the network's functions use; empty on the local platform, which unpacks the layer itself.",
 				PlanModifiers:       []planmodifier.List{listplanmodifier.UseStateForUnknown()},
 			},
+			"seed": seedAttribute(),
 			"seed_endpoints": schema.ListAttribute{
 				ElementType: types.StringType, Computed: true,
-				MarkdownDescription: "Where clients on this machine reach the network's seeds, as `host:port`.",
+				MarkdownDescription: "Where clients on this machine reach the network's seeds, seed-0 first, as `host:port`.",
 				PlanModifiers:       []planmodifier.List{listplanmodifier.UseStateForUnknown()},
 			},
 			"secret_ref": schema.StringAttribute{
@@ -227,7 +229,7 @@ func (r *networkResource) Create(ctx context.Context, req resource.CreateRequest
 
 func (m *networkModel) spec() networkSpec {
 	return networkSpec{
-		Name: m.Name.ValueString(), CIDR: m.CIDR.ValueString(), Port: int(m.Port.ValueInt64()),
+		Name: m.Name.ValueString(), CIDR: m.CIDR.ValueString(), Port: int(m.Port.ValueInt64()), Seeds: seedCount(m.Seed),
 		Secret: m.SecretWO.ValueString(), SecretVersion: m.SecretWOVersion.ValueInt64(),
 		RuntimeVersion: m.RuntimeVersion.ValueString(), Tags: given(m.TagsAll),
 	}
@@ -243,6 +245,7 @@ func (m *networkModel) fill(ctx context.Context, status networkStatus, defaults 
 	if status.SecretVersion != 0 {
 		m.SecretWOVersion = types.Int64Value(status.SecretVersion)
 	}
+	m.Seed = seedsOf(max(1, len(status.SeedEndpoints)))
 	var d diag.Diagnostics
 	m.SeedEndpoints, d = types.ListValueFrom(ctx, types.StringType, status.SeedEndpoints)
 	diags.Append(d...)

@@ -60,6 +60,7 @@ type platform interface {
 type networkSpec struct {
 	Name, CIDR     string
 	Port           int
+	Seeds          int
 	Secret         string // "": generated
 	SecretVersion  int64
 	RuntimeVersion string

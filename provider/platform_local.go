@@ -140,7 +140,7 @@ func (p *localPlatform) CreateNetwork(ctx context.Context, spec networkSpec) (ne
 			return err
 		}
 		made := localcloud.NetworkSpec{
-			Name: spec.Name, CIDR: spec.CIDR, Port: spec.Port, Isolation: p.isolation,
+			Name: spec.Name, CIDR: spec.CIDR, Port: spec.Port, Seeds: spec.Seeds, Isolation: p.isolation,
 			Version: spec.RuntimeVersion, SecretVersion: spec.SecretVersion, Tags: spec.Tags,
 		}
 		if spec.Secret != "" {

@@ -21,6 +21,8 @@ func TestInvalidInput(t *testing.T) {
   name = "shop"
   port = 70000
 }`,
+		"network two seeds":    "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  seed = { count = 2 }\n}",
+		"network no seeds":     "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  seed = { count = 0 }\n}",
 		"reserved name":        "resource \"boxer_vm_node\" \"store\" {\n  network_id = \"shop\"\n  name = \"node-7\"\n  command = [\"x\"]\n}",
 		"command empty":        vmStart + "  command = []\n}",
 		"command nameless":     vmStart + "  command = [\"\", \"x\"]\n}",

@@ -306,7 +306,7 @@ func (n *Node) checkSeeds() error {
 // CheckSeedCount reports why a network cannot have so many seeds of its own.
 func CheckSeedCount(count int) error {
 	if count != 1 && count != 3 {
-		return fmt.Errorf("%d seeds: want 1 or 3: a majority must outlive the loss of one, which two cannot give and four give no better than three", count)
+		return fmt.Errorf("%d seeds: want 1 or 3: of three one may be away, while of two a majority would need both", count)
 	}
 	return nil
 }
