@@ -108,8 +108,13 @@ type trio struct {
 
 func startTrio(t *testing.T) *trio {
 	t.Helper()
+	return startTrioWith(t, 2*time.Second)
+}
+
+func startTrioWith(t *testing.T, lease time.Duration) *trio {
+	t.Helper()
 	w := &trio{t: t, o: testOptions(t), dirs: t.TempDir()}
-	w.o.StatePath, w.o.Lease = "", 2*time.Second
+	w.o.StatePath, w.o.Lease = "", lease
 	for i := range 3 { // addresses first: they must know each other
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -394,8 +399,7 @@ func TestACutOffSeedGivesNothingAway(t *testing.T) {
 
 // A new leader does not give a slot away before its holder had time to come.
 func TestANewLeaderWaitsForHolders(t *testing.T) {
-	w := startTrio(t)
-	w.o.Lease = time.Hour
+	w := startTrioWith(t, time.Hour)
 	first := w.leader()
 	var slow gate
 	o := w.options("store")
