@@ -52,7 +52,8 @@ func identify(pid int) (processID, error) {
 	if len(fields) < 20 {
 		return processID{}, fmt.Errorf("process %d: unreadable stat", pid)
 	}
-	if fields[0] == "Z" || fields[0] == "X" {
+	// A zombie with threads is one that is still ending: its namespaces live on.
+	if threads := fields[17]; fields[0] == "X" || fields[0] == "Z" && (threads == "0" || threads == "1") {
 		return processID{}, fmt.Errorf("process %d: %w", pid, os.ErrProcessDone)
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

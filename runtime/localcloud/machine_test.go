@@ -3,9 +3,14 @@
 package localcloud
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 )
 
 // A machine without a machine id is still one machine, and nothing is written for
@@ -27,5 +32,39 @@ func TestMachineWithoutAnID(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left in the state directory: %v, %v", left, err)
+	}
+}
+
+// The first thread of a process may be a zombie long before the last one has ended.
+func TestAProcessLivesUntilItsLastThread(t *testing.T) {
+	const script = `import ctypes, threading, time, platform
+threading.Thread(target=time.sleep, args=(30,)).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)`
+	cmd := exec.Command("python3", "-c", script)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	defer func() { _ = cmd.Process.Kill() }()
+	var stat []byte
+	for end := time.Now().Add(10 * time.Second); !strings.Contains(string(stat), ") Z "); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("its first thread does not end: %s", stat)
+		}
+		stat, _ = os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+	}
+	if _, err := identify(cmd.Process.Pid); err != nil {
+		t.Errorf("while a thread runs: %v", err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := identify(cmd.Process.Pid); errors.Is(err, os.ErrProcessDone) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("the zombie of a killed process counts as alive")
+		}
 	}
 }
