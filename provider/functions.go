@@ -20,8 +20,8 @@ var _ fwprovider.ProviderWithFunctions = (*boxerProvider)(nil)
 func (p *boxerProvider) Functions(context.Context) []func() fwfunction.Function {
 	return []func() fwfunction.Function{
 		func() fwfunction.Function { return overlayAddress{} },
-		func() fwfunction.Function { return overlayContains{} },
-		func() fwfunction.Function { return overlayOverlaps{} },
+		overlayContains,
+		overlayOverlaps,
 	}
 }
 
@@ -75,65 +75,63 @@ func (overlayAddress) Run(ctx context.Context, req fwfunction.RunRequest, resp *
 	resp.Error = resp.Result.Set(ctx, address.String())
 }
 
-type overlayContains struct{}
-
-func (overlayContains) Metadata(_ context.Context, _ fwfunction.MetadataRequest, resp *fwfunction.MetadataResponse) {
-	resp.Name = "overlay_cidr_contains"
+// overlayQuestion is a function that says yes or no of an overlay network and
+// something else.
+type overlayQuestion struct {
+	name, summary, description string
+	other                      fwfunction.StringParameter
+	answer                     func(network netip.Prefix, other string) (bool, error)
 }
 
-func (overlayContains) Definition(_ context.Context, _ fwfunction.DefinitionRequest, resp *fwfunction.DefinitionResponse) {
-	resp.Definition = fwfunction.Definition{
-		Summary: "Whether an address lies in an overlay network",
-		MarkdownDescription: "Returns whether an address lies in an overlay network: whether guests reach it over the overlay. " +
+func overlayContains() fwfunction.Function {
+	return overlayQuestion{
+		name:    "overlay_cidr_contains",
+		summary: "Whether an address lies in an overlay network",
+		description: "Returns whether an address lies in an overlay network: whether guests reach it over the overlay. " +
 			"An IPv6 address never does, unless it is an IPv4 address in IPv6 form.",
-		Parameters: []fwfunction.Parameter{
-			fwfunction.StringParameter{Name: "cidr", MarkdownDescription: cidrParameter},
-			fwfunction.StringParameter{Name: "address", MarkdownDescription: "IP address to look for."},
+		other: fwfunction.StringParameter{Name: "address", MarkdownDescription: "IP address to look for."},
+		answer: func(network netip.Prefix, text string) (bool, error) {
+			address, err := netip.ParseAddr(text)
+			if err != nil {
+				return false, fmt.Errorf("%q is not an IP address: write one such as 100.80.0.7, without a prefix length", text)
+			}
+			return network.Contains(address.Unmap()), nil
 		},
-		Return: fwfunction.BoolReturn{},
 	}
 }
 
-func (overlayContains) Run(ctx context.Context, req fwfunction.RunRequest, resp *fwfunction.RunResponse) {
-	var cidr, text string
-	if resp.Error = req.Arguments.Get(ctx, &cidr, &text); resp.Error != nil {
-		return
-	}
-	network, fault := parseOverlay(0, cidr)
-	if fault != nil {
-		resp.Error = fault
-		return
-	}
-	address, err := netip.ParseAddr(text)
-	if err != nil {
-		resp.Error = fwfunction.NewArgumentFuncError(1, fmt.Sprintf("%q is not an IP address: write one such as 100.80.0.7, without a prefix length", text))
-		return
-	}
-	resp.Error = resp.Result.Set(ctx, network.Contains(address.Unmap()))
-}
-
-type overlayOverlaps struct{}
-
-func (overlayOverlaps) Metadata(_ context.Context, _ fwfunction.MetadataRequest, resp *fwfunction.MetadataResponse) {
-	resp.Name = "overlay_cidr_overlaps"
-}
-
-func (overlayOverlaps) Definition(_ context.Context, _ fwfunction.DefinitionRequest, resp *fwfunction.DefinitionResponse) {
-	resp.Definition = fwfunction.Definition{
-		Summary: "Whether an overlay network shares addresses with another network",
-		MarkdownDescription: "Returns whether an overlay network has an address in common with another network, such as that of a VPC. " +
+func overlayOverlaps() fwfunction.Function {
+	return overlayQuestion{
+		name:    "overlay_cidr_overlaps",
+		summary: "Whether an overlay network shares addresses with another network",
+		description: "Returns whether an overlay network has an address in common with another network, such as that of a VPC. " +
 			"Where they overlap guests reach the overlay's node, and not the machine of the same address.",
-		Parameters: []fwfunction.Parameter{
-			fwfunction.StringParameter{Name: "cidr", MarkdownDescription: cidrParameter},
-			fwfunction.StringParameter{Name: "other", MarkdownDescription: "IPv4 or IPv6 network to compare with."},
+		other: fwfunction.StringParameter{Name: "other", MarkdownDescription: "IPv4 or IPv6 network to compare with."},
+		answer: func(network netip.Prefix, text string) (bool, error) {
+			other, err := netip.ParsePrefix(text)
+			if err != nil {
+				return false, fmt.Errorf("%q is not a network: write its first address and its prefix length, such as 10.0.0.0/16", text)
+			}
+			return network.Overlaps(other), nil
 		},
-		Return: fwfunction.BoolReturn{},
 	}
 }
 
-func (overlayOverlaps) Run(ctx context.Context, req fwfunction.RunRequest, resp *fwfunction.RunResponse) {
-	var cidr, text string
-	if resp.Error = req.Arguments.Get(ctx, &cidr, &text); resp.Error != nil {
+func (q overlayQuestion) Metadata(_ context.Context, _ fwfunction.MetadataRequest, resp *fwfunction.MetadataResponse) {
+	resp.Name = q.name
+}
+
+func (q overlayQuestion) Definition(_ context.Context, _ fwfunction.DefinitionRequest, resp *fwfunction.DefinitionResponse) {
+	resp.Definition = fwfunction.Definition{
+		Summary: q.summary, MarkdownDescription: q.description,
+		Parameters: []fwfunction.Parameter{fwfunction.StringParameter{Name: "cidr", MarkdownDescription: cidrParameter}, q.other},
+		Return:     fwfunction.BoolReturn{},
+	}
+}
+
+func (q overlayQuestion) Run(ctx context.Context, req fwfunction.RunRequest, resp *fwfunction.RunResponse) {
+	var cidr, other string
+	if resp.Error = req.Arguments.Get(ctx, &cidr, &other); resp.Error != nil {
 		return
 	}
 	network, fault := parseOverlay(0, cidr)
@@ -141,12 +139,12 @@ func (overlayOverlaps) Run(ctx context.Context, req fwfunction.RunRequest, resp 
 		resp.Error = fault
 		return
 	}
-	other, err := netip.ParsePrefix(text)
+	answer, err := q.answer(network, other)
 	if err != nil {
-		resp.Error = fwfunction.NewArgumentFuncError(1, fmt.Sprintf("%q is not a network: write its first address and its prefix length, such as 10.0.0.0/16", text))
+		resp.Error = fwfunction.NewArgumentFuncError(1, err.Error())
 		return
 	}
-	resp.Error = resp.Result.Set(ctx, network.Overlaps(other))
+	resp.Error = resp.Result.Set(ctx, answer)
 }
 
 // parseOverlay reads the argument at position as boxer_network reads its cidr.
