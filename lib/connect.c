@@ -236,6 +236,8 @@ static long connect_asking(struct attempt *t) {
     if (!result)
         result = follow_plan(t, &q, &r);
     ipc_close(&t->ipc);
+    if (result == -EPIPE)
+        result = -ECONNRESET; /* made, ended and reset before this process woke up */
     return result == -ECONNREFUSED && t->nonblock ? refused_later(t) : result;
 }
 

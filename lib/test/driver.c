@@ -161,6 +161,7 @@ static struct test tests[] = {
     {.name = "changed-root"},
     {.name = "refused-later", .fake.refuse = ECONNREFUSED},
     {.name = "waiting", .fake.no_release = 1},
+    {.name = "ended-early", .fake.end_twice = 1},
     {.name = "interrupted"},
     {.name = "self", .fake.self_transport = BOXER_TRANSPORT_DIRECT, .verify = saw_prefaces},
     {.name = "self", .fake.self_transport = BOXER_TRANSPORT_HOLD},

@@ -24,6 +24,7 @@ struct fake {
     int restart_table;  /* TABLE gives a new table from the second time on */
     int self_transport; /* of the node itself, when not native */
     int no_release;     /* what is held stays held */
+    int end_twice;      /* what is released ends and is reset before the guest wakes up */
     int hand_all;       /* more descriptors than one with each ACCEPT */
     /* what it saw */
     int ops[OP_COUNT];

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -214,13 +215,29 @@ void fake_plan_hold(struct fake *f, struct boxer_response *r) {
 struct release {
     struct sockaddr_in guest;
     uint16_t hold_port;
+    pid_t asleep; /* this guest sleeps until all is over */
 };
+
+/* An end in order and then a reset, before the guest runs again. */
+static void *end_twice(int fd, pid_t guest) {
+    struct linger now = {1, 0};
+    CHECK(shutdown(fd, SHUT_WR) == 0);
+    usleep(10000);
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now) == 0);
+    close(fd);
+    usleep(10000);
+    kill(guest, SIGCONT);
+    return NULL;
+}
 
 static void *release_later(void *argument) {
     struct release *r = argument;
     int fd = -1, result = -1;
+    pid_t asleep = r->asleep;
     for (int i = 0; i < 20 && result != 0; i++) {
         usleep(20000); /* the guest is to be in SYN_SENT */
+        if (r->asleep && i == 0)
+            kill(r->asleep, SIGSTOP);
         if (fd >= 0)
             close(fd);
         fd = make_socket("127.67.0.1", r->hold_port);
@@ -228,6 +245,8 @@ static void *release_later(void *argument) {
     }
     free(r);
     CHECK(result == 0);
+    if (asleep)
+        return end_twice(fd, asleep);
     return echo((void *)(intptr_t)fd);
 }
 
@@ -236,5 +255,6 @@ void fake_release(struct fake *f, const struct boxer_request *q) {
     r->guest = at("0.0.0.0", q->port);
     r->guest.sin_addr.s_addr = htonl(q->ip);
     r->hold_port = port_of(f->hold);
+    r->asleep = f->end_twice ? (pid_t)q->pid : 0;
     fake_spawn(release_later, r);
 }

@@ -16,6 +16,7 @@ static const struct {
     {"direct", guest_direct},
     {"direct-nonblocking", guest_direct_nonblocking},
     {"hold", guest_hold},
+    {"ended-early", guest_ended_early},
     {"bind", guest_bind},
     {"listen", guest_listen},
     {"accept-native", guest_accept_native},

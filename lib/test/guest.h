@@ -28,6 +28,7 @@ void guest_connect_errors(void);
 void guest_direct(void);
 void guest_direct_nonblocking(void);
 void guest_hold(void);
+void guest_ended_early(void);
 void guest_bind(void);
 void guest_listen(void);
 void guest_accept_native(void);

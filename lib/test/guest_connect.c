@@ -172,6 +172,13 @@ void guest_hold(void) {
     close(fd);
 }
 
+/* The kernel says EPIPE here, which connect(2) does not know. */
+void guest_ended_early(void) {
+    int fd = tcp(AF_INET);
+    CHECK_ERRNO(dial4(fd, "100.80.0.4", 80), ECONNRESET);
+    close(fd);
+}
+
 void guest_closed_stdio(void) {
     char byte;
     int fd, kept = dup(2);
