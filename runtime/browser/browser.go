@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -43,6 +44,21 @@ type Browser struct {
 	http    *http.Client
 	session string // its address
 	dir     string // all that it writes
+}
+
+// StartFor starts Chromium for a test, which fails if it does not start or end.
+func StartFor(ctx context.Context, t testing.TB) *Browser {
+	t.Helper()
+	b, err := Start(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
 }
 
 // Start starts Chromium. Close ends it.

@@ -77,15 +77,7 @@ func openPage(t *testing.T, url string) *watched {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
-	b, err := browser.Start(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	b := browser.StartFor(ctx, t)
 	if err := b.Open(ctx, url); err != nil {
 		t.Fatal(err)
 	}

@@ -28,18 +28,7 @@ func TestNoNamespaces(t *testing.T) {
 	if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
 		t.Fatal(err)
 	}
-	ns, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	here, err := openSide(ns)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer here.close()
-	if err := here.loopbackUp(); err != nil {
-		t.Fatal(err)
-	}
+	openLoopback(t)
 	s := testStore(t)
 	const remedy = "sudo sysctl -w user.max_user_namespaces="
 	for _, spec := range []NetworkSpec{{Isolation: IsolationNamespaces}, {Isolation: "none"}, {Isolation: IsolationProcesses, Port: 80}} {
@@ -293,18 +282,7 @@ func TestBlocks(t *testing.T) {
 	if !inNewMounts(t) {
 		return
 	}
-	ns, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	here, err := openSide(ns)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer here.close()
-	if err := here.loopbackUp(); err != nil {
-		t.Fatal(err)
-	}
+	openLoopback(t)
 	taken := map[int]bool{}
 	for {
 		block, err := freeBlock("/some/network")
@@ -347,5 +325,22 @@ func TestPlainEvent(t *testing.T) {
 	if err != nil || n.Root != "/state/f" || n.SecretRef != "file:/state/f/etc/boxer/secret" || !n.Shared || n.UnderlayAddress != "127.130.0.9" ||
 		len(n.SeedEndpoints) != 1 || n.SeedEndpoints[0] != "127.130.0.1:7717" || strings.Join(n.Places, " ") != "/var/task /opt /etc/app.conf" || n.Argv[0] != "/opt/x" {
 		t.Errorf("%+v %v", n, err)
+	}
+}
+
+// openLoopback sets the loopback device of a fresh namespace up.
+func openLoopback(t *testing.T) {
+	t.Helper()
+	ns, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := openSide(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.close()
+	if err := here.loopbackUp(); err != nil {
+		t.Fatal(err)
 	}
 }
