@@ -105,6 +105,26 @@ static void prepare_native(struct attempt *t, const struct table_info *info) {
 }
 
 /*
+ * Takes the local port that the supervisor has made known outside its NAT, and
+ * which a socket of its own keeps there: both need SO_REUSEADDR, this one for the
+ * bind only. A socket that the guest has bound stays where it is.
+ */
+static int bind_first(struct attempt *t, uint16_t port) {
+    struct endpoint wanted = {shared_own(), port, t->end.family}, bound;
+    union address a;
+    socklen_t len = address_make(&a, &wanted);
+    int yes = 1, was = socket_option(t->fd, SOL_SOCKET, SO_REUSEADDR);
+    long error;
+    bound_at(t->fd, &bound);
+    if (bound.ip || bound.port)
+        return 0;
+    sys_setsockopt(t->fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    error = sys_bind(t->fd, &a, len);
+    sys_setsockopt(t->fd, SOL_SOCKET, SO_REUSEADDR, &was, sizeof was);
+    return !error;
+}
+
+/*
  * The preface goes out with the SYN, so it is first in the stream whatever the
  * guest writes. Exactly its length means that it is queued; anything else means
  * that it is not, and then the socket may not go on to this peer.
@@ -114,6 +134,8 @@ static int queue_preface(struct attempt *t, const struct boxer_response *r) {
     long n;
     address_set_ip(&t->to, r->ip);
     address_set_port(&t->to, r->port);
+    if (r->local_port && !bind_first(t, r->local_port))
+        return 0;
     if (shared_own())
         use_own_loopback(t->fd, shared_own(), t->end.family);
     if (!r->preface_len ||

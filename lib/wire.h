@@ -17,7 +17,9 @@
  *   LISTEN   after the kernel's listen() succeeded; best effort
  *   CONNECT  -> NATIVE | DIRECT + preface | HOLD, or an errno. When a DIRECT
  *            preface could not be queued the monitor asks once more, with
- *            FALLBACK, and gets HOLD or an errno.
+ *            FALLBACK, and gets HOLD or an errno. With DIRECT a local_port
+ *            that is not 0 is bound before, on any address; a socket that is
+ *            bound already, or cannot be, falls back, too.
  *   HELD     on the CONNECT connection, no response: the guest's socket is
  *            bound to ip:port and about to connect to the hold address
  *   ACCEPT   a signal connection from ip:port was accepted -> fd of the real
@@ -99,7 +101,7 @@ struct boxer_response {
     uint16_t port;
     uint16_t family; /* what the guest expects: AF_INET, AF_INET6, 0 unknown */
     uint32_t local_ip;
-    uint16_t local_port;
+    uint16_t local_port; /* of CONNECT: bound before connecting, unless 0 */
     uint16_t peer_port;
     uint32_t peer_ip;
     uint16_t preface_len;

@@ -38,6 +38,11 @@ static void saw_prefaces(const struct fake *f) {
     CHECK(f->prefaces >= 1 && f->fallbacks == 0 && f->ops[BOXER_OP_HELD] == 0);
 }
 
+static void saw_kept_ports(const struct fake *f) {
+    saw_prefaces(f);
+    CHECK(f->from_kept == f->prefaces);
+}
+
 static void saw_nonblocking(const struct fake *f) {
     saw_prefaces(f);
     CHECK(f->last[BOXER_OP_CONNECT].flags == BOXER_FLAG_NONBLOCK);
@@ -56,6 +61,10 @@ static void saw_fallbacks(const struct fake *f) {
 
 static void saw_called_back(const struct fake *f) {
     CHECK(f->ops[BOXER_OP_HELD] == 4 && f->fallbacks == 4 && f->prefaces == 0);
+}
+
+static void saw_bound(const struct fake *f) {
+    CHECK(f->fallbacks == 2 && f->ops[BOXER_OP_HELD] == 2 && f->prefaces == 0);
 }
 
 static void saw_acks(const struct fake *f) {
@@ -120,6 +129,19 @@ static struct test tests[] = {
      .extra = "TEST_HOLD_TARGET=100.80.0.5",
      .extra2 = "TEST_MAXSEG=88",
      .verify = saw_called_back},
+    /* From a port that the supervisor keeps; one that is not to be had. */
+    {.name = "direct", .fake.local_port = 1, .verify = saw_kept_ports},
+    {.name = "direct-nonblocking", .fake.local_port = 1, .verify = saw_kept_ports},
+    {.name = "direct-options", .fake.local_port = 1, .verify = saw_kept_ports},
+    {.name = "hold",
+     .fake.local_port = 2,
+     .extra = "TEST_HOLD_TARGET=100.80.0.5",
+     .verify = saw_fallbacks},
+    {.name = "hold",
+     .fake = {.local_port = 1, .no_preface = 2},
+     .extra = "TEST_HOLD_TARGET=100.80.0.5",
+     .verify = saw_fallbacks},
+    {.name = "direct-bound", .fake.local_port = 1, .verify = saw_bound},
     {.name = "bind"},
     {.name = "listen", .verify = saw_listen},
     {.name = "accept-native", .verify = saw_native_only},
@@ -136,6 +158,7 @@ static struct test tests[] = {
     {.name = "native", SHARED, .verify = saw_native_only},
     {.name = "native-nonblocking", SHARED, .verify = saw_native_only},
     {.name = "direct", SHARED, .verify = saw_prefaces},
+    {.name = "direct", SHARED, .fake.local_port = 1, .verify = saw_kept_ports},
     {.name = "direct-nonblocking", SHARED, .verify = saw_nonblocking},
     {.name = "hold", SHARED, .verify = saw_holds},
     {.name = "binding", SHARED},

@@ -52,6 +52,10 @@ static void answer_connect(struct fake *f, const struct boxer_request *q,
         r->preface_len = f->no_preface == 1 ? 0 : 96;
         if (f->no_preface == 2)
             r->ip = 0xffffffff;
+        if (f->local_port) {
+            fake_keep_port(f);
+            r->local_port = f->kept_port;
+        }
         for (unsigned i = 0; i < 96; i++)
             r->preface[i] = (uint8_t)i;
     } else {

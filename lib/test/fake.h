@@ -16,11 +16,12 @@ enum { OP_COUNT = 16 };
 struct fake {
     /* what it does */
     enum fake_mode mode;
-    int stale_signals;  /* before each delivered connection */
-    int deliver;        /* connections delivered to each new listener */
-    int no_preface;     /* DIRECT that fails at once: 1 no preface, 2 no route */
-    int refuse;         /* errno for CONNECT to .6 */
-    int shrinkable;     /* a table without seals */
+    int stale_signals; /* before each delivered connection */
+    int deliver;       /* connections delivered to each new listener */
+    int no_preface;    /* DIRECT that fails at once: 1 no preface, 2 no route */
+    int local_port; /* DIRECT from such a port: 1 kept there by a socket of ours, 2 listened on */
+    int refuse;     /* errno for CONNECT to .6 */
+    int shrinkable; /* a table without seals */
     int restart_table;  /* TABLE gives a new table from the second time on */
     int self_transport; /* of the node itself, when not native */
     int no_release;     /* what is held stays held */
@@ -32,6 +33,8 @@ struct fake {
     int fallbacks;
     int prefaces; /* exact ones, first in their stream */
     int bad_prefaces;
+    uint16_t kept_port; /* the last port that DIRECT was told to use */
+    int from_kept;      /* prefaces that came from it */
     /* where it is */
     char name[64];
     int listener;
@@ -65,6 +68,7 @@ void fake_deliver(struct fake *f, const struct boxer_request *q);
 int fake_take(struct fake *f, uint16_t token);
 void fake_plan_hold(struct fake *f, struct boxer_response *r);
 void fake_release(struct fake *f, const struct boxer_request *q);
+void fake_keep_port(struct fake *f);
 int fake_listen(const char *ip, uint16_t *port, int backlog);
 
 #endif

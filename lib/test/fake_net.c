@@ -60,14 +60,30 @@ void *fake_echo_server(void *fake) {
     return NULL;
 }
 
+/* A port in use, as one is whose place outside a NAT is kept by a connection. */
+void fake_keep_port(struct fake *f) {
+    struct sockaddr_in echo = at("127.68.0.2", f->echo_port), any = at("0.0.0.0", 0);
+    int yes = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) == 0);
+    CHECK(bind(fd, (struct sockaddr *)&any, sizeof any) == 0);
+    f->kept_port = port_of(fd);
+    if (f->local_port == 2)
+        CHECK(listen(fd, 1) == 0);
+    else
+        CHECK(connect(fd, (struct sockaddr *)&echo, sizeof echo) == 0);
+}
+
 void *fake_overlay_server(void *fake) {
     struct fake *f = fake;
+    struct sockaddr_in from;
+    socklen_t len = sizeof from;
     int fd;
-    while ((fd = accept4(f->overlay, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
+    while ((fd = accept4(f->overlay, (struct sockaddr *)&from, &len, SOCK_CLOEXEC)) >= 0) {
         uint8_t preface[96];
         int good = recv(fd, preface, sizeof preface, MSG_WAITALL) == sizeof preface;
         for (unsigned i = 0; good && i < sizeof preface; i++)
             good = preface[i] == i;
+        f->from_kept += good && ntohs(from.sin_port) == f->kept_port;
         if (good)
             f->prefaces++;
         else

@@ -15,6 +15,8 @@ static const struct {
     {"connect-errors", guest_connect_errors},
     {"direct", guest_direct},
     {"direct-nonblocking", guest_direct_nonblocking},
+    {"direct-options", guest_direct_options},
+    {"direct-bound", guest_direct_bound},
     {"hold", guest_hold},
     {"ended-early", guest_ended_early},
     {"bind", guest_bind},

@@ -27,6 +27,8 @@ void guest_native_nonblocking(void);
 void guest_connect_errors(void);
 void guest_direct(void);
 void guest_direct_nonblocking(void);
+void guest_direct_options(void);
+void guest_direct_bound(void);
 void guest_hold(void);
 void guest_ended_early(void);
 void guest_bind(void);

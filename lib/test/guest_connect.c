@@ -143,6 +143,35 @@ void guest_direct_nonblocking(void) {
     close(epoll);
 }
 
+/* What the guest set is as it set it, whatever the monitor needed meanwhile. */
+void guest_direct_options(void) {
+    for (int want = 0; want < 2; want++) {
+        int got = -1, fd = tcp(AF_INET);
+        socklen_t len = sizeof got;
+        CHECK(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &want, sizeof want) == 0);
+        CHECK(dial4(fd, "100.80.0.5", 6379) == 0);
+        CHECK(getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &got, &len) == 0 && got == want);
+        exchange(fd, "direct options");
+        close(fd);
+    }
+}
+
+/* A socket that has a port keeps it. */
+void guest_direct_bound(void) {
+    int no = 0, fd = tcp(AF_INET), six = tcp(AF_INET6);
+    struct sockaddr_in own = v4("100.80.0.3", 0);
+    struct sockaddr_in6 any = v6("::", 0);
+    CHECK(bind(fd, (struct sockaddr *)&own, sizeof own) == 0);
+    CHECK(dial4(fd, "100.80.0.5", 6379) == 0);
+    exchange(fd, "bound");
+    close(fd);
+    setsockopt(six, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
+    CHECK(bind(six, (struct sockaddr *)&any, sizeof any) == 0);
+    CHECK(dial6(six, "::ffff:100.80.0.5", 6379) == 0);
+    exchange(six, "bound to any");
+    close(six);
+}
+
 void guest_hold(void) {
     const char *target = getenv("TEST_HOLD_TARGET") ? getenv("TEST_HOLD_TARGET") : "100.80.0.4";
     char mapped[64];

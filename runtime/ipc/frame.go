@@ -78,7 +78,7 @@ type Response struct {
 	Action  Action
 	Addr    netip.AddrPort // where to connect, as the kernel sees it
 	Family  uint16         // AF_INET, AF_INET6 or 0
-	Local   netip.AddrPort // what the guest should see
+	Local   netip.AddrPort // what the guest should see; of OpConnect the port to use
 	Peer    netip.AddrPort
 	Preface []byte
 }

@@ -57,6 +57,7 @@ type Plan struct {
 	Action  Action
 	Addr    netip.AddrPort
 	Preface []byte // of a direct plan
+	Local   uint16 // of a direct plan: the local port to use; 0: any
 	// Held: the guest's socket is bound to local and about to connect to Addr.
 	// Must not block.
 	Held func(local netip.AddrPort)

@@ -113,7 +113,7 @@ func (s *server) greet(fd int) bool {
 		s.lend(fd, r)
 	case r.Op == OpConnect:
 		if p, ok := s.h.Prompt(connectRequest(r)); ok {
-			s.answer(fd, Response{Op: OpConnect, Action: p.Action, Addr: p.Addr, Preface: p.Preface}, none)
+			s.answer(fd, planned(p), none)
 			return true
 		}
 		s.converse(fd, r)

@@ -49,7 +49,7 @@ func (f *fake) Connect(_ context.Context, r ConnectRequest) (Plan, error) {
 }
 
 func (f *fake) Prompt(r ConnectRequest) (Plan, bool) {
-	return Plan{Action: ActionDirect, Addr: ap("100.64.1.3:7717"), Preface: []byte("at once")}, r.To.Port() == 2
+	return Plan{Action: ActionDirect, Addr: ap("100.64.1.3:7717"), Preface: []byte("at once"), Local: 40001}, r.To.Port() == 2
 }
 
 func (f *fake) Accept(_ context.Context, r AcceptRequest) (Accepted, func(bool), error) {
@@ -200,7 +200,7 @@ func TestConnectPlans(t *testing.T) {
 	}
 	prompt := to
 	prompt.Addr = ap("100.80.0.2:2")
-	if p, _ = r.ask(t, r.dial(t), prompt); p.Action != ActionDirect || string(p.Preface) != "at once" {
+	if p, _ = r.ask(t, r.dial(t), prompt); p.Action != ActionDirect || string(p.Preface) != "at once" || p.Local.Port() != 40001 {
 		t.Errorf("prompt plan %+v", p)
 	}
 	to.Flags = FlagFallback

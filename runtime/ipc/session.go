@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"syscall"
 	"time"
 )
@@ -47,7 +48,7 @@ func (s *session) connect(ctx context.Context, r Request) {
 		s.write(Response{Op: OpConnect, Err: errno(err)})
 		return
 	}
-	sent := s.write(Response{Op: OpConnect, Action: p.Action, Addr: p.Addr, Preface: p.Preface})
+	sent := s.write(planned(p))
 	if p.Held == nil {
 		return
 	}
@@ -60,6 +61,10 @@ func (s *session) connect(ctx context.Context, r Request) {
 	} else {
 		p.Ended()
 	}
+}
+
+func planned(p Plan) Response {
+	return Response{Op: OpConnect, Action: p.Action, Addr: p.Addr, Local: netip.AddrPortFrom(netip.Addr{}, p.Local), Preface: p.Preface}
 }
 
 func connectRequest(r Request) ConnectRequest {

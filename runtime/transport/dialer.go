@@ -33,6 +33,7 @@ type Plan struct {
 	Class   Class
 	Addr    netip.AddrPort // where the guest's socket connects
 	Preface []byte         // what goes first, for ClassDirect
+	Local   uint16         // the local port to use, for ClassDirect; 0: any
 	Held    func(local netip.AddrPort)
 	Ended   func()
 }
