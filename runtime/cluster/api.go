@@ -49,6 +49,8 @@ type Status struct {
 	State     string   `json:"state"`
 	Guest     Guest    `json:"guest"`
 	Listeners []uint16 `json:"listeners,omitempty"`
+	// NATReport comes some time after the join; never changed, only replaced.
+	NATReport *NATReport `json:"nat_report,omitempty"`
 }
 
 // Handler answers the calls of other members.

@@ -53,6 +53,7 @@ type Member struct {
 	UnderlayAddress netip.AddrPort `json:"underlay_address"` // where its overlay port can be dialled, if NAT is "none"
 	Site            string         `json:"site"`
 	NAT             string         `json:"nat"`
+	NATReport       *NATReport     `json:"nat_report,omitempty"` // of a member behind NAT that has probed it
 	Version         string         `json:"version"`
 	Since           time.Time      `json:"since"`
 	Guest           Guest          `json:"guest"`

@@ -96,5 +96,5 @@ func (s *Status) check() error {
 	if len(s.Listeners) > 4096 || len(s.Guest.Error) > 4096 || len(s.Guest.WaitsFor) > 4096 {
 		return remoteErrorf(CodeBadRequest, "status too large")
 	}
-	return nil
+	return s.NATReport.check()
 }

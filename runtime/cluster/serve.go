@@ -142,7 +142,7 @@ func (s *Seed) status(id uint32, l *link, body json.RawMessage) {
 		return
 	}
 	rec.status = st
-	rec.member.State, rec.member.Guest, rec.member.Listeners = st.State, st.Guest, st.Listeners
+	rec.member.State, rec.member.Guest, rec.member.Listeners, rec.member.NATReport = st.State, st.Guest, st.Listeners, st.NATReport
 	s.touch(rec)
 }
 

@@ -325,8 +325,40 @@ func (n *node) listen(ctx, background context.Context, host string) error {
 	if err != nil {
 		return fmt.Errorf("%w: another program or node uses port %d of this machine", err, n.cfg.Port)
 	}
+	if n.cfg.Kind == config.KindFunction {
+		if err := transport.Share(ln); err != nil {
+			return fmt.Errorf("share the overlay port: %w", err)
+		}
+	}
 	n.task(func() error { return n.transport.Serve(background, ln) })
+	if n.seed != nil {
+		n.listenForProbes(ctx, background, host)
+	}
 	return nil
+}
+
+// listenForProbes opens a second port of a seed, best the one after the overlay
+// port, for a firewall's rule. Without it NATs are known less well.
+func (n *node) listenForProbes(ctx, background context.Context, host string) {
+	for _, port := range []int{n.cfg.Port + 1, 0} {
+		ln, err := transport.ListenOverlay(ctx, net.JoinHostPort(host, strconv.Itoa(port)))
+		if err == nil {
+			n.task(func() error { return n.transport.ServeProbes(background, ln) })
+			return
+		}
+		n.log.Debug().Err(err).Int("port", port).Msg("no second port for probes")
+	}
+}
+
+// keepMapped probes the NAT of a function, and keeps its overlay port reachable
+// from where it was written to.
+func (n *node) keepMapped(ctx context.Context) error {
+	if n.cfg.Kind != config.KindFunction || n.hidden() || n.session.Self().NAT != cluster.NATBehind {
+		return nil
+	}
+	return n.transport.KeepMapped(ctx, uint16(n.cfg.Port), func(r cluster.NATReport) {
+		n.say(func(st *cluster.Status) { st.NATReport = &r })
+	})
 }
 
 // openLocal makes what process monitors talk to.
@@ -356,6 +388,7 @@ func (n *node) serve(background context.Context) error {
 	n.task(func() error { return n.countPaths(background) })
 	n.task(func() error { return n.streamMembers(background) })
 	n.task(func() error { return n.announce(background) })
+	n.task(func() error { return n.keepMapped(background) })
 	if n.seed == nil {
 		return n.publish(background)
 	}

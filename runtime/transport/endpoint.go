@@ -149,8 +149,8 @@ func (l *Layer) check(b []byte) (preface, error) {
 	if err := l.nonces.admit(p.nonce, p.time, time.Now()); err != nil {
 		return p, err
 	}
-	if p.kind == kindRelayActive || p.kind == kindRelayPassive {
-		return p, nil
+	if p.kind == kindRelayActive || p.kind == kindRelayPassive || p.kind == kindProbe {
+		return p, nil // for whichever seed
 	}
 	if own := l.o.Members.Self().OverlayAddress; p.dst.Addr() != own {
 		return p, fmt.Errorf("preface for %s reached %s", p.dst.Addr(), own)
@@ -194,6 +194,12 @@ func (l *Layer) arrive(conn *net.TCPConn, p preface) {
 			return
 		}
 		l.relay.join(l.ctx, conn, p)
+	case kindProbe:
+		if !l.o.Relay {
+			conn.Close()
+			return
+		}
+		l.answerProbe(conn, p)
 	default:
 		conn.Close()
 	}

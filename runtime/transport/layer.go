@@ -21,6 +21,7 @@ import (
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 )
 
 // Control reaches the supervisor of another node (cluster.Session does).
@@ -111,6 +112,7 @@ type Layer struct {
 	wall        wall
 	backs       rendezvous // dial-backs we wait for
 	relay       *relay
+	probes      probes
 	paths       paths
 	quiet       quiet // about who knocks in vain
 	mute        quiet // about peers that Transports bars
@@ -132,6 +134,7 @@ func New(o Options) *Layer {
 		descriptors: newBudget(),
 		backs:       rendezvous{waiting: map[session]chan *net.TCPConn{}},
 		relay:       newRelay(),
+		probes:      probes{kept: map[int]*mark{}, of: map[uint32]int{}, dials: map[uint32]*rate.Limiter{}, dialing: make(chan struct{}, maxProbeDials)},
 		paths:       paths{counts: map[pathKey]uint64{}},
 		quiet:       quiet{sources: map[netip.Addr]time.Time{}},
 		mute:        quiet{sources: map[netip.Addr]time.Time{}},
@@ -153,6 +156,7 @@ func (l *Layer) Close() {
 	l.mu.Unlock()
 	l.cancel()
 	l.relay.close()
+	l.probes.close()
 	l.running.Wait()
 	l.wall.close()
 }

@@ -77,6 +77,7 @@ func (n *network) node(change ...func(*cluster.Member, *Options)) *node {
 	id := uint32(len(n.on) + 1)
 	ln, err := ListenOverlay(context.Background(), fmt.Sprintf("127.68.0.%d:0", id))
 	must(n.t, err)
+	must(n.t, Share(ln))
 	m := cluster.Member{
 		ID: id, NAT: cluster.NATNone, State: cluster.StateRunning,
 		OverlayAddress:  netip.AddrFrom4([4]byte{100, 80, 0, byte(id)}),

@@ -29,6 +29,7 @@ const (
 	kindDialBack     kind = 2 // asked for by a call
 	kindRelayActive  kind = 3
 	kindRelayPassive kind = 4
+	kindProbe        kind = 5 // where is this connection seen to come from?
 )
 
 // session names a pair of connections that belong together.
@@ -43,6 +44,7 @@ type session [16]byte
 // Integers are big-endian. A src port of 0 is that of the connection itself.
 type preface struct {
 	kind    kind
+	flags   uint16 // of a probe
 	time    time.Time
 	nonce   [16]byte
 	id      uint32
@@ -70,6 +72,7 @@ func (p preface) seal(key []byte) []byte {
 	be := binary.BigEndian
 	copy(b, "BXP1")
 	b[4], b[5] = 1, byte(p.kind)
+	be.PutUint16(b[6:], p.flags)
 	be.PutUint64(b[8:], uint64(p.time.UnixMilli()))
 	copy(b[16:], p.nonce[:])
 	be.PutUint32(b[32:], p.id)
@@ -93,6 +96,7 @@ func open(key, b []byte) (preface, error) {
 	be := binary.BigEndian
 	p := preface{
 		kind:    kind(b[5]),
+		flags:   be.Uint16(b[6:]),
 		time:    time.UnixMilli(int64(be.Uint64(b[8:]))),
 		nonce:   [16]byte(b[16:]),
 		id:      be.Uint32(b[32:]),
@@ -100,7 +104,7 @@ func open(key, b []byte) (preface, error) {
 		dst:     netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[44:])), be.Uint16(b[42:])),
 		session: session(b[48:]),
 	}
-	if b[4] != 1 || p.kind < kindDirect || p.kind > kindRelayPassive {
+	if b[4] != 1 || p.kind < kindDirect || p.kind > kindProbe {
 		return preface{}, fmt.Errorf("%w: version %d, kind %d; use the same release on both nodes", errPreface, b[4], p.kind)
 	}
 	return p, nil

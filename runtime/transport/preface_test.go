@@ -23,7 +23,7 @@ func example() preface {
 func TestPrefaceReadsBack(t *testing.T) {
 	key := cluster.PrefaceKey(secret)
 	p := example()
-	p.time = time.UnixMilli(p.time.UnixMilli())
+	p.time, p.flags = time.UnixMilli(p.time.UnixMilli()), probeDial
 	b := p.seal(key)
 	got, err := open(key, b)
 	if err != nil || got != p {
@@ -115,7 +115,7 @@ func FuzzGreet(f *testing.F) {
 	f.Add([]byte{firstTLS, 3, 1}, false)
 	f.Add([]byte("GET / HTTP/1.0\r\n\r\n"), false)
 	f.Add([]byte{}, false)
-	for _, k := range []kind{kindDirect, kindDialBack, kindRelayActive, kindRelayPassive, 9} {
+	for _, k := range []kind{kindDirect, kindDialBack, kindRelayActive, kindRelayPassive, kindProbe, 9} {
 		p := example()
 		p.kind = k
 		f.Add(append(p.seal(key), "hello"...), true)

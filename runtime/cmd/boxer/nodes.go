@@ -76,12 +76,16 @@ func viewNodes(members []cluster.Member, now time.Time) view {
 		if m.Leader {
 			guest = "leads" // a seed has no guest
 		}
+		nat := m.NAT
+		if m.NATReport != nil {
+			nat = m.NATReport.Kind()
+		}
 		if m.UnderlayAddress.IsValid() {
 			underlay = m.UnderlayAddress.String()
 		}
 		t.rows = append(t.rows, []string{
 			strconv.FormatUint(uint64(m.ID), 10), m.Slot, m.Kind, m.State, m.OverlayAddress.String(), guest,
-			age(now.Sub(m.Since)), m.Service, ports(m.Listeners), underlay, m.NAT,
+			age(now.Sub(m.Since)), m.Service, ports(m.Listeners), underlay, nat,
 		})
 	}
 	return view{data: members, table: t}
