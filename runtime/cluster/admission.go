@@ -80,7 +80,7 @@ func (s *Seed) enrol(l *link, source netip.Addr, r joinRequest, sl *slot, rec *r
 	rec.member = Member{
 		ID: sl.ID, Name: h.Name, Service: h.Service, Slot: h.Slot, Kind: h.Kind,
 		State: r.Status.State, OverlayAddress: sl.Address, Site: h.Site, NAT: natOf(h, source),
-		Version: h.Version, Since: since, Guest: r.Status.Guest, Listeners: r.Status.Listeners, NATReport: r.Status.NATReport,
+		Version: h.Version, Since: since, Guest: r.Status.Guest, Listeners: r.Status.Listeners, NATReport: r.Status.NATReport, Relay: r.Status.Relay,
 		LaunchID: LaunchID(h.LaunchToken), Leader: s.replica != nil && h.Kind == kindSeed && h.Slot == s.replica.self,
 	}
 	if h.UnderlayAddress.IsValid() {

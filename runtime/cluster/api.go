@@ -49,6 +49,7 @@ type Status struct {
 	State     string   `json:"state"`
 	Guest     Guest    `json:"guest"`
 	Listeners []uint16 `json:"listeners,omitempty"`
+	Relay     *Relay   `json:"relay,omitempty"`
 	// NATReport comes some time after the join; never changed, only replaced.
 	NATReport *NATReport `json:"nat_report,omitempty"`
 }

@@ -60,6 +60,13 @@ type Member struct {
 	Listeners       []uint16       `json:"listeners,omitempty"` // ports of the guest, ascending; a hint
 	LaunchID        string         `json:"launch_id,omitempty"` // LaunchID(token): tells one launch of a slot from the next
 	Leader          bool           `json:"leader,omitempty"`    // the seed that admits members
+	Relay           *Relay         `json:"relay,omitempty"`     // others may meet at its overlay port
+}
+
+// Relay is what a member says that lets others meet at its overlay port.
+type Relay struct {
+	Pairs    int  `json:"pairs"` // connections it carries, about
+	Draining bool `json:"draining,omitempty"`
 }
 
 // Path counts the connections one node made to another over one transport.

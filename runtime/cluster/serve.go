@@ -143,6 +143,7 @@ func (s *Seed) status(id uint32, l *link, body json.RawMessage) {
 	}
 	rec.status = st
 	rec.member.State, rec.member.Guest, rec.member.Listeners, rec.member.NATReport = st.State, st.Guest, st.Listeners, st.NATReport
+	rec.member.Relay = st.Relay
 	s.touch(rec)
 }
 

@@ -45,7 +45,7 @@ const (
 const (
 	TransportNative = "native" // the kernel connects to a node of the same site
 	TransportDirect = "direct" // to the peer's overlay port, nobody in between
-	TransportRelay  = "relay"  // held, and met at a seed
+	TransportRelay  = "relay"  // held, and met at a third node
 )
 
 // Defaults of the network (INTERFACES, "Identity").

@@ -210,6 +210,9 @@ type node struct {
 		ExitCode *int   `json:"exit_code"`
 		Restarts int    `json:"restarts"`
 	} `json:"guest"`
+	Relay *struct {
+		Pairs int `json:"pairs"`
+	} `json:"relay"`
 }
 
 // nodes lists the members by slot.

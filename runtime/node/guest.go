@@ -25,6 +25,7 @@ import (
 func (n *node) live(life context.Context) (int, error) {
 	life, cancel := n.beforeDeadline(life)
 	defer cancel()
+	defer context.AfterFunc(life, n.drain)()
 	if n.cfg.Kind == config.KindSeed {
 		n.say(func(st *cluster.Status) { st.State, st.Guest.State = cluster.StateRunning, cluster.GuestRunning })
 		<-life.Done()
@@ -246,6 +247,7 @@ func (n *node) exitCode(life context.Context, r Result, last *process.State, err
 }
 
 func (n *node) leave() {
+	n.awaitDrained()
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
 	n.samplePaths() // a short-lived guest's connections

@@ -99,6 +99,8 @@ type node struct {
 	status   statusBoard
 	barrier  chan struct{} // closed when wait_for is met
 	guest    *process.Guest
+	draining sync.Once
+	drainEnd time.Time // when what it relays is reset
 }
 
 // Causes of stopping.
@@ -219,7 +221,10 @@ func (n *node) startTransport() {
 	o := transport.Options{
 		Secret: n.o.Secret, Members: &n.view, Control: control{n}, Sockets: n.sockets,
 		Reach: n.cfg.Reach, Transports: n.cfg.Transports, Own: n.ownPort,
-		Relays: n.relays, Relay: n.seed != nil, Logger: n.log,
+		Relays: n.relays, Relay: n.relaying(), Logger: n.log,
+	}
+	if n.relaying() {
+		n.status.now.Relay = &cluster.Relay{}
 	}
 	if n.seed != nil {
 		o.ServeControl = n.seed.ServeConn
@@ -245,36 +250,6 @@ func (c control) Call(ctx context.Context, to uint32, method string, in, out any
 		return cluster.ErrDisconnected
 	}
 	return s.Call(ctx, to, method, in, out)
-}
-
-// relays are the seeds, dialled as this node can: at their own addresses, or
-// at the endpoints a laptop was given. Nodes begin with different ones, so that
-// a seed that ends takes only its share of the relayed connections with it.
-func (n *node) relays() []transport.RelayNode {
-	s := n.view.current()
-	if s == nil {
-		return nil
-	}
-	var all []transport.RelayNode
-	for _, m := range s.Members() {
-		if m.Kind != config.KindSeed || m.State == cluster.StateLost {
-			continue
-		}
-		endpoint := m.UnderlayAddress.String()
-		if n.cfg.Reach == config.ReachSeeds {
-			endpoint = n.endpointOf(m)
-		} else if !m.UnderlayAddress.IsValid() {
-			endpoint = ""
-		}
-		if endpoint != "" {
-			all = append(all, transport.RelayNode{ID: m.ID, Endpoint: endpoint})
-		}
-	}
-	if first := int(s.Self().ID); len(all) > 1 {
-		first %= len(all)
-		all = slices.Concat(all[first:], all[:first])
-	}
-	return all
 }
 
 // endpointOf is where a laptop dials a seed: endpoints are in the order of the
@@ -389,6 +364,7 @@ func (n *node) serve(background context.Context) error {
 	n.task(func() error { return n.streamMembers(background) })
 	n.task(func() error { return n.announce(background) })
 	n.task(func() error { return n.keepMapped(background) })
+	n.task(func() error { return n.announceLoad(background) })
 	if n.seed == nil {
 		return n.publish(background)
 	}

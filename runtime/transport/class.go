@@ -25,7 +25,7 @@ const (
 const (
 	pathNative = "native"
 	pathDirect = "direct" // to the peer's overlay port, nobody in between
-	pathRelay  = "relay"  // the peer was asked to come: met at a seed, or dialled back
+	pathRelay  = "relay"  // the peer was asked to come: met at a third node, or dialled back
 )
 
 const reachAny = "any" // config.ReachAny; this package knows cluster only

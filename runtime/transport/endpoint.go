@@ -193,7 +193,7 @@ func (l *Layer) arrive(conn *net.TCPConn, p preface) {
 			conn.Close()
 			return
 		}
-		l.relay.join(l.ctx, conn, p)
+		l.relay.join(l.ctx, conn, p, l.owner(p))
 	case kindProbe:
 		if !l.o.Relay {
 			conn.Close()

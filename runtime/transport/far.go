@@ -119,48 +119,6 @@ func (l *Layer) reachBack(ctx context.Context, self, m cluster.Member, src, dst 
 	}
 }
 
-// reachRelay meets the peer at a seed.
-func (l *Layer) reachRelay(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort) (far, error) {
-	ctx, cancel := context.WithTimeout(ctx, startWait)
-	defer cancel()
-	err := fmt.Errorf("no seed to relay through: %w", syscall.EHOSTUNREACH)
-	for _, relay := range l.relays() {
-		var conn *net.TCPConn
-		if conn, err = l.meet(ctx, self, m, src, dst, relay); err == nil {
-			return far{conn, started, pathRelay}, nil
-		}
-		if errors.Is(err, syscall.ECONNREFUSED) || ctx.Err() != nil {
-			break
-		}
-	}
-	return far{}, err
-}
-
-func (l *Layer) meet(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort, relay RelayNode) (*net.TCPConn, error) {
-	var id session
-	rand.Read(id[:])
-	conn, err := l.dial(ctx, relay.Endpoint, preface{kind: kindRelayActive, id: self.ID, src: src, dst: dst, session: id})
-	if err != nil {
-		return nil, err
-	}
-	err = l.ask(ctx, m.ID, methodRelay, meetCall{Session: id[:], Port: dst.Port(), From: src, Relay: relay.ID})
-	if err == nil {
-		err = awaitStart(ctx, conn)
-	}
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("meet node %d at seed %d: %w", m.ID, relay.ID, err)
-	}
-	return conn, nil
-}
-
-func (l *Layer) relays() []RelayNode {
-	if l.o.Relays == nil {
-		return nil
-	}
-	return l.o.Relays()
-}
-
 // ask calls a method that makes the peer come to a meeting.
 func (l *Layer) ask(ctx context.Context, to uint32, method string, call meetCall) error {
 	var answer meetAnswer

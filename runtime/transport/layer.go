@@ -8,7 +8,7 @@
 //	native  guest ------------------------------> guest
 //	direct  guest --preface--> overlay port of peer --> its guest's queue
 //	relay   guest --> hold address | our splice --> peer, in one of three ways:
-//	        we dial it; it dials us back; both dial a seed that pairs them
+//	        we dial it; it dials us back; both dial a node that pairs them
 package transport
 
 import (
@@ -47,10 +47,12 @@ type Sockets interface {
 	Connecting(local, peer netip.AddrPort) bool
 }
 
-// RelayNode is a seed that pairs connections, and where this node dials it.
+// RelayNode is a node that pairs connections, and where this node dials it.
 type RelayNode struct {
 	ID       uint32
 	Endpoint string // host:port
+	Seed     bool   // reached by who reaches nothing else
+	Load     int    // connections it carries, as it said last
 }
 
 // Options of a Layer.
@@ -68,9 +70,9 @@ type Options struct {
 	// Own is where this node's overlay port is dialled from the node itself, for
 	// nodes that nobody else can dial; nil: as by the others.
 	Own func() netip.AddrPort
-	// Relays are the seeds this node can relay through, best first.
+	// Relays are the nodes this node can relay through.
 	Relays func() []RelayNode
-	// Relay makes this node pair the connections of others (seeds).
+	// Relay makes this node pair the connections of others.
 	Relay bool
 	// ServeControl gets the control connections that arrive on the overlay port
 	// (TLS, nothing of it read yet), each on a goroutine of its own, and owns
@@ -113,6 +115,7 @@ type Layer struct {
 	backs       rendezvous // dial-backs we wait for
 	relay       *relay
 	probes      probes
+	tried       *tried
 	paths       paths
 	quiet       quiet // about who knocks in vain
 	mute        quiet // about peers that Transports bars
@@ -126,15 +129,17 @@ func New(o Options) *Layer {
 	if o.unproven == 0 {
 		o.unproven = maxUnproven
 	}
+	descriptors := newBudget()
 	l := &Layer{
 		o:           o,
 		nonces:      newNonces(),
 		passive:     make(chan struct{}, maxPassive),
 		holds:       make(chan struct{}, maxHolds),
-		descriptors: newBudget(),
+		descriptors: descriptors,
 		backs:       rendezvous{waiting: map[session]chan *net.TCPConn{}},
-		relay:       newRelay(),
 		probes:      probes{kept: map[int]*mark{}, of: map[uint32]int{}, dials: map[uint32]*rate.Limiter{}, dialing: make(chan struct{}, maxProbeDials)},
+		relay:       newRelay(descriptors.left / relayShare),
+		tried:       newTried(),
 		paths:       paths{counts: map[pathKey]uint64{}},
 		quiet:       quiet{sources: map[netip.Addr]time.Time{}},
 		mute:        quiet{sources: map[netip.Addr]time.Time{}},

@@ -26,7 +26,7 @@ type listeningAnswer struct {
 }
 
 // meetCall asks a node to come to a meeting on behalf of its guest: at the
-// caller's overlay port (Endpoint) or at a seed (Relay).
+// caller's overlay port (Endpoint) or at a third node (Relay).
 type meetCall struct {
 	Session  []byte         `json:"session"`
 	Port     uint16         `json:"port"` // the guest's
@@ -89,6 +89,8 @@ func (l *Layer) answerMeet(ctx context.Context, k kind, in json.RawMessage) (any
 	}
 	self := l.o.Members.Self()
 	own := netip.AddrPortFrom(self.OverlayAddress, call.Port)
+	ctx, cancel := context.WithTimeout(ctx, relayDial)
+	defer cancel()
 	conn, err := l.dial(ctx, endpoint, preface{kind: k, id: self.ID, src: own, dst: call.From, session: session(call.Session)})
 	if err != nil {
 		leave(l.passive)
@@ -118,7 +120,7 @@ func (l *Layer) place(k kind, call meetCall) (endpoint string, err error) {
 			return relay.Endpoint, nil
 		}
 	}
-	return "", fmt.Errorf("seed %d is not known here", call.Relay)
+	return "", fmt.Errorf("node %d is no relay that is known here", call.Relay)
 }
 
 // join waits for the other side and hands the connection to the guest.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,7 +45,7 @@ func TestRelayRefusesAndForgets(t *testing.T) {
 	v := newNetwork(t).node(seed)
 	r := v.Layer.relay
 	r.mu.Lock()
-	r.wait, r.most = 200*time.Millisecond, 2
+	r.wait, r.most = 200*time.Millisecond, 3
 	r.mu.Unlock()
 	first := v.half(kindRelayActive, session{1})
 	waitHalves(t, v, 1)
@@ -68,6 +69,145 @@ func TestRelayAtItsLimitForgetsHalves(t *testing.T) {
 	silent(t, "one pair too many", v.half(kindRelayPassive, session{1}))
 	silent(t, "its half expires all the same", first)
 	waitHalves(t, v, 0)
+}
+
+// memberHalf is one that counts for v's node.
+func (v *node) memberHalf(at *node, k kind, id session) *net.TCPConn {
+	return at.knock(preface{kind: k, id: v.id, src: v.port(1), session: id}.fresh().seal(*v.key.Load()))
+}
+
+// Whoever takes all it gets leaves as many places free, for halves and for
+// pairs: the next one finds some.
+func TestRelayLeavesPlacesForOthers(t *testing.T) {
+	n := newNetwork(t)
+	v, greedy, other, third := n.node(seed), n.node(), n.node(), n.node()
+	r := v.Layer.relay
+	r.mu.Lock()
+	r.most, r.mostPairs = 16, 8
+	r.mu.Unlock()
+	for i := range 8 {
+		greedy.memberHalf(v, kindRelayActive, session{1, byte(i)})
+		waitHalves(t, v, i+1)
+	}
+	silent(t, "more than half of the halves", greedy.memberHalf(v, kindRelayActive, session{1, 9}))
+	waitHalves(t, v, 8)
+	for i := range 4 {
+		expectStart(t, other.memberHalf(v, kindRelayPassive, session{1, byte(i)}))
+	}
+	silent(t, "more than half of the pairs", other.memberHalf(v, kindRelayPassive, session{1, 4}))
+	first := third.memberHalf(v, kindRelayActive, session{2})
+	waitHalves(t, v, 5)
+	second := v.memberHalf(v, kindRelayPassive, session{2})
+	expectStart(t, first)
+	expectStart(t, second)
+	talk(t, first, second)
+}
+
+func TestRelayDrains(t *testing.T) {
+	v := newNetwork(t).node(seed)
+	open, peer := v.half(kindRelayActive, session{1}), v.half(kindRelayPassive, session{1})
+	expectStart(t, open)
+	expectStart(t, peer)
+	begun := v.half(kindRelayActive, session{2})
+	waitHalves(t, v, 1)
+	over := v.Drain()
+	silent(t, "a new meeting", v.half(kindRelayActive, session{3}))
+	late := v.half(kindRelayPassive, session{2})
+	expectStart(t, begun)
+	expectStart(t, late)
+	talk(t, open, peer)
+	eventually(t, "one pair is left", func() bool { return v.Carried() == 1 })
+	select {
+	case <-over:
+		t.Error("drained, with an open connection")
+	default:
+	}
+	talk(t, begun, late)
+	wait(t, over)
+	wait(t, v.Drain())
+}
+
+func loads(of ...int) func() []RelayNode {
+	all := make([]RelayNode, len(of))
+	for i, load := range of {
+		all[i] = RelayNode{ID: uint32(i + 101), Load: load, Seed: i == 0}
+	}
+	return func() []RelayNode { return all }
+}
+
+func TestRelayIsTheLessLoadedOfTwo(t *testing.T) {
+	n := newNetwork(t)
+	a := n.node(func(_ *cluster.Member, o *Options) { o.Relays = loads(30, 10, 20) })
+	b := n.node()
+	first := map[uint32]int{}
+	const draws = 600
+	for range draws {
+		a.tried.since = time.Time{} // nothing was tried lately
+		first[a.pick(a.Self(), b.Self())[0].ID]++
+	}
+	// The most loaded of three is always beaten; the least loaded is drawn two times in three.
+	if first[101] > 0 || first[102] < draws/2 || first[103] < draws/6 {
+		t.Errorf("of %d meetings %v began at the relays", draws, first)
+	}
+	a.tried.fail(102)
+	for range draws {
+		a.tried.since = time.Time{}
+		if all := a.pick(a.Self(), b.Self()); all[0].ID != 103 || all[2].ID != 102 {
+			t.Fatalf("the relay that failed is the last: %v", all)
+		}
+	}
+	laptop := b.Self()
+	laptop.Kind = kindClient
+	if all := a.pick(a.Self(), laptop); len(all) != 1 || all[0].ID != 101 {
+		t.Errorf("a laptop is met at seeds: %v", all)
+	}
+	self, peer := a.Self(), b.Self()
+	self.ID, peer.ID = 101, 103
+	if all := a.pick(self, peer); len(all) != 1 || all[0].ID != 102 {
+		t.Errorf("a third node is none of the two: %v", all)
+	}
+}
+
+// What a relay says it carries is old: who makes many connections must not make
+// all of them there until it says so.
+func TestRelayGetsNoBurst(t *testing.T) {
+	n := newNetwork(t)
+	a := n.node(func(_ *cluster.Member, o *Options) { o.Relays = loads(10, 0) })
+	b := n.node()
+	first := map[uint32]int{}
+	a.tried.since = time.Now().Add(time.Hour) // one moment
+	for range 30 {
+		first[a.pick(a.Self(), b.Self())[0].ID]++
+	}
+	if first[101] != 10 || first[102] != 20 {
+		t.Errorf("of 30 meetings at once %v began at relays that carry 10 and 0", first)
+	}
+}
+
+// A relay that is gone without a trace costs one time-out, once.
+func TestRelayThatIsGoneIsAvoided(t *testing.T) {
+	n := newNetwork(t)
+	gone, err := dig(300)
+	must(t, err)
+	defer gone.close()
+	n.node(seed)
+	with := func(_ *cluster.Member, o *Options) {
+		all := o.Relays
+		o.Relays = func() []RelayNode {
+			return append(all(), RelayNode{ID: 99, Endpoint: gone.addr.String(), Load: -1}) // the better one
+		}
+	}
+	a, b := n.node(behindNAT, with), n.node(behindNAT, with)
+	arrivals := b.listen(80)
+	for _, most := range []time.Duration{2 * time.Second, relayDial} {
+		began := time.Now()
+		g := a.connect(b.port(80), false)
+		in := receive(t, arrivals)
+		if took := time.Since(began); took > most {
+			t.Errorf("connected after %v", took)
+		}
+		talk(t, g.conn(), in.conn)
+	}
 }
 
 func waitHalves(t *testing.T, v *node, want int) {

@@ -157,7 +157,7 @@ among them.
     native  the kernel connects; nobody is asked, so these are counted by looking
             at open sockets up to four times a second: short ones may be missed
     direct  to the peer's overlay port, nobody in between
-    relay   the peer was asked to come: met at a seed, or dialled back`,
+    relay   the peer was asked to come: met at a third node, or dialled back`,
 		Example: `  boxer paths --network shop
   boxer paths --watch
   boxer paths --json | jq '.[] | select(.transport == "relay")'`,
