@@ -30,10 +30,12 @@ deps: ## install what building and testing need, and say why
 build: bin/boxer bin/libboxer.so $(LAYERS) bin/terraform-provider-boxer ## fill bin/: boxer, libboxer.so, both layers, the provider
 
 bin/stage-%/boxer: $(GO_SRC)
+	@tools/deps.sh --check build
 	@mkdir -p $(@D)
 	GOOS=linux GOARCH=$* go build $(GOFLAGS_BUILD) -ldflags '$(LDFLAGS)' -o $@ ./runtime/cmd/boxer
 
 bin/stage-%/libboxer.so: $(C_SRC)
+	@tools/deps.sh --check build
 	@mkdir -p $(@D)
 	$(MAKE) -s -C lib ARCH=$* OUT=$(CURDIR)/$@
 

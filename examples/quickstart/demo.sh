@@ -5,12 +5,18 @@
 # Called by `make demo`, which builds and installs what is missing first.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-bin=$(cd "$here/../../bin" && pwd)
-version=$("$bin/boxer" version | awk '{print $2}')
-arch=$(go env GOARCH)
+bin=$here/../../bin
+# An ordinary user's PATH may lack the place of nginx.
+export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'demo: %s\n' "$*" >&2; exit 1; }
+
+"$here/../../tools/deps.sh" --check demo || fail 'the above is missing: run make demo, which installs it'
+[ -x "$bin/boxer" ] && [ -x "$bin/terraform-provider-boxer" ] || fail 'bin/ is not built: run make demo, which does, or make build'
+bin=$(cd "$bin" && pwd)
+version=$("$bin/boxer" version | awk '{print $2}')
+arch=$("$bin/boxer" version | sed 's,.*linux/,,')
 
 if command -v terraform >/dev/null; then tf=terraform host=registry.terraform.io
 elif command -v tofu >/dev/null; then tf=tofu host=registry.opentofu.org
@@ -74,6 +80,27 @@ cp "$bin/terraform-provider-boxer" "$plugin/terraform-provider-boxer_v$version"
 cp -R "$here/main.tf" "$here/app" "$here/front" "$work/config/"
 cd "$work/config"
 
+# The port of the example, or the next that nobody else has.
+port=$(python3 - <<'PYTHON'
+import errno, socket
+for port in range(8080, 8100):
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+            break
+        except OSError as e:
+            if e.errno != errno.EADDRINUSE:
+                raise
+print(port)
+PYTHON
+)
+if [ "$port" != 8080 ]; then
+    say "port 8080 of this machine is taken by another program: publishing at $port instead"
+    sed -i "s/host_port = 8080/host_port = $port/" main.tf
+fi
+url=http://127.0.0.1:$port/
+
 say "$tf init, apply"
 $tf init -input=false -plugin-dir="$mirror" >"$work/init.log" || { cat "$work/init.log"; fail 'init failed'; }
 began=$(date +%s.%N)
@@ -81,10 +108,10 @@ $tf apply -input=false -auto-approve
 took=$(echo "$(date +%s.%N) $began" | awk '{printf "%.1f", $1 - $2}')
 say "applied in $took s: laptop -> nginx on a VM -> Python on functions behind NAT -> Redis on a VM"
 
-say '50 requests to http://127.0.0.1:8080/: who answered'
+say "50 requests to $url: who answered"
 i=0
 while [ $i -lt 50 ]; do
-    curl -fsS --max-time 10 http://127.0.0.1:8080/ >>"$work/answers" || fail "request $i failed"
+    curl -fsS --noproxy '*' --max-time 10 "$url" >>"$work/answers" || fail "request $i failed"
     i=$((i + 1))
 done
 tail -n 2 "$work/answers"
