@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -37,7 +38,7 @@ func TestDepsCheck(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			cmd.Env = append(c.env, "PATH="+binWithout(t, c.without), "HOME="+os.Getenv("HOME"))
+			cmd.Env = slices.Concat(c.env, []string{"PATH=" + binWithout(t, c.without), "HOME=" + os.Getenv("HOME")})
 			out, err := cmd.CombinedOutput()
 			if (err == nil) != (len(c.want) == 0) || len(c.want) == 0 && len(out) > 0 {
 				t.Errorf("%v: %s", err, out)

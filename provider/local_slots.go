@@ -80,5 +80,6 @@ func seedProblem(network string, err error) error {
 func networkExists(name, dir string) error {
 	return &explained{
 		fmt.Errorf("network %q exists in %s and was created outside this configuration", name, dir),
-		fmt.Sprintf("Import is a later feature: delete it with \"boxer network delete %s\", or choose another name.", name)}
+		fmt.Sprintf("Import it with \"terraform import ADDRESS %s\" (ADDRESS is this resource's), delete it with \"boxer network delete %s\", "+
+			"or choose another name.", name, name)}
 }

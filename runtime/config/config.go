@@ -122,7 +122,7 @@ var nodeIDName = regexp.MustCompile(`^node-[0-9]+$`)
 func CheckName(name string) error {
 	switch {
 	case name == "":
-		return errors.New("the name is empty")
+		return errors.New("the name is empty: use 1 to 63 lower-case letters, digits and dashes")
 	case !nameRule.MatchString(name):
 		return fmt.Errorf("name %q: use 1 to 63 lower-case letters, digits and dashes, with a letter or digit at both ends", name)
 	case nodeIDName.MatchString(name):

@@ -110,6 +110,11 @@ func (w *world) errUsage(t *testing.T) {
 		"usage-flag":          {"nodes", "--bogus"},
 		"usage-platform":      {"nodes", "--platform", "moon"},
 		"usage-source-dir":    {"run", "--kind", "vm", "--source-dir", "/no/such/directory", "--", "true"},
+		"usage-source-file":   {"run", "--kind", "vm", "--source-dir", "/etc/passwd", "--", "true"},
+		"usage-number":        {"network", "create", "other", "--port", "http"},
+		"usage-truth":         {"nodes", "--watch=3s"},
+		"usage-command":       {"netwrk", "list"},
+		"usage-subcommand":    {"network", "remove", "shop"},
 		"stop-unknown":        {"stop", "nobody"},
 		"logs-unknown":        {"logs", "nobody"},
 	} {
@@ -124,6 +129,7 @@ func (w *world) errPort(t *testing.T) {
 	}
 	defer ln.Close()
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	w.fails(t, "foreign-address", "run", "--kind", "vm", "--name", "web", "--detach", "--publish", "192.0.2.1:8080:80", "--", "sleep", "600")
 	w.fails(t, "occupied-port", "run", "--kind", "vm", "--name", "web", "--detach", "--publish", port+":80", "--", "sleep", "600")
 }
 
@@ -229,6 +235,25 @@ func TestTwoRunOneName(t *testing.T) {
 	}
 }
 
+// TestMachine: what this machine does not give is named, with its remedy, before
+// it shows as something else.
+func TestMachine(t *testing.T) {
+	w := newWorld(t)
+	w.prefix = []string{"/usr/bin/env", "prlimit", "--nofile=64:64"}
+	w.golden(t, "few-files", w.run(t, "network", "create", "shop"))
+	w.prefix = nil
+	if os.Geteuid() == 0 {
+		w.prefix = []string{"/usr/bin/env", "unshare", "--net"}
+		w.golden(t, "loopback-down", w.run(t, "network", "create", "shop"))
+		w.prefix = nil
+	}
+	w.nothingRuns(t)
+	w.network(t, "shop")
+	w.prefix = []string{"/usr/bin/env", "TMPDIR=/no/such/directory"}
+	w.golden(t, "no-tmpdir", w.run(t, "run", "--", "true"))
+	w.prefix = nil
+}
+
 // stateScript runs boxer in a mount namespace of its own: $1 prepares the state
 // directory, the rest is boxer's command line. What is left is printed last.
 const stateScript = `set -eu
@@ -247,6 +272,7 @@ func TestStateDirectory(t *testing.T) {
 		"full-state-dir":      `mount -t tmpfs -o size=64k boxer-test "$BOXER_STATE_DIR" && dd if=/dev/zero of="$BOXER_STATE_DIR/fill" bs=4k 2>/dev/null || :`,
 		"small-state-dir":     `mount -t tmpfs -o size=1m boxer-test "$BOXER_STATE_DIR"`,
 		"smallish-state-dir":  `mount -t tmpfs -o size=30m boxer-test "$BOXER_STATE_DIR"`,
+		"noexec-state-dir":    `mount -t tmpfs -o noexec boxer-test "$BOXER_STATE_DIR"`,
 		"read-only-state-dir": `mount -t tmpfs -o ro boxer-test "$BOXER_STATE_DIR"`,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/boxer-overlay/boxer/layer"
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
@@ -203,9 +205,21 @@ func (d *daemon) publishOne(ctx context.Context, name string, p config.Publish) 
 		return nil, fmt.Errorf("publish port %d of %q: %s is %w: stop it or choose another host_port", p.Port, name, target, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("publish port %d of %q on %s: %w", p.Port, name, target, err)
+		return nil, fmt.Errorf("publish port %d of %q: %s cannot be opened: %w%s", p.Port, name, target, err, publishRemedy(err))
 	}
 	return f, nil
+}
+
+// publishRemedy is what to do where the kernel refuses a listener of the machine;
+// of its error only the words have come here.
+func publishRemedy(err error) string {
+	switch text := err.Error(); {
+	case strings.Contains(text, unix.EACCES.Error()):
+		return ": choose a host_port from 1024 up, which needs no rights"
+	case strings.Contains(text, unix.EADDRNOTAVAIL.Error()):
+		return ": choose a host_address that this machine has (ip addr), or leave it out for 127.0.0.1"
+	}
+	return ""
 }
 
 // outside is where a port is published.

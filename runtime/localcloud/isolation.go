@@ -59,6 +59,9 @@ func (s *Store) decideIsolation(ctx context.Context, spec NetworkSpec, rt runtim
 	if err != nil || denied == nil {
 		return IsolationNamespaces, "", err
 	}
+	if remedy := exhausted(denied.Error()); remedy != "" {
+		return "", "", fmt.Errorf("local cloud: whether this system allows user namespaces cannot be found out: %w: %s", denied, remedy)
+	}
 	what, remedy := whyDenied(isRealRoot())
 	if spec.Isolation == IsolationNamespaces {
 		return "", "", fmt.Errorf("local cloud: %s: %w: %s; or do without them: isolation = %q", what, denied, remedy, IsolationProcesses)

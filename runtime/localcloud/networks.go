@@ -30,7 +30,11 @@ const undoTime = 30 * time.Second
 // the seed admits members. ErrExists if there is one of that name. A failure
 // leaves nothing behind.
 func (s *Store) CreateNetwork(ctx context.Context, spec NetworkSpec) (NetworkInfo, error) {
-	if err := spec.complete(); err != nil {
+	err := spec.complete()
+	if err == nil {
+		err = checkFiles()
+	}
+	if err != nil {
 		return NetworkInfo{}, fmt.Errorf("create network %q: %w", spec.Name, err)
 	}
 	lock, debris, err := s.claim(ctx, spec.Name)
@@ -58,7 +62,7 @@ func (s *Store) CreateNetwork(ctx context.Context, spec NetworkSpec) (NetworkInf
 // do not name it yet.
 func (s *Store) explain(err error) error {
 	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) && !strings.Contains(err.Error(), StateDirEnv) && strings.HasPrefix(pathErr.Path, s.dir) {
+	if errors.As(err, &pathErr) && !strings.Contains(err.Error(), "state directory "+s.dir) && strings.HasPrefix(pathErr.Path, s.dir) {
 		return s.wrap(err)
 	}
 	return err

@@ -21,19 +21,8 @@ import (
 // of the directory and anything that is no file, directory or link are refused:
 // they would not be there on another platform.
 func copySource(from, to string) (hash string, err error) {
-	if from, err = filepath.Abs(from); err != nil {
-		return "", fmt.Errorf("source_dir: %w", err)
-	}
-	info, err := os.Stat(from)
-	if err != nil {
-		return "", fmt.Errorf("source_dir: %w", err)
-	}
-	if !info.IsDir() {
-		return "", fmt.Errorf("source_dir %s: not a directory", from)
-	}
-	// The directory itself may be a link; what it leads to is copied.
-	if from, err = filepath.EvalSymlinks(from); err != nil {
-		return "", fmt.Errorf("source_dir: %w", err)
+	if from, err = sourceRoot(from); err != nil {
+		return "", err
 	}
 	sum := sha256.New()
 	var dirs []dirMode
@@ -67,10 +56,36 @@ func copySource(from, to string) (hash string, err error) {
 			err = chmodErr
 		}
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: make it readable for this user, or leave it out of the directory", err)
+	}
 	if err != nil {
 		return "", fmt.Errorf("source_dir %s: %w", from, err)
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// sourceRoot is the directory that is meant, itself no link.
+func sourceRoot(from string) (string, error) {
+	from, err := filepath.Abs(from)
+	if err != nil {
+		return "", fmt.Errorf("source_dir: %w", err)
+	}
+	info, err := os.Stat(from)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("source_dir %s does not exist: create it, or correct the path", from)
+	case errors.Is(err, fs.ErrPermission):
+		return "", fmt.Errorf("source_dir: %w: make it readable for this user", err)
+	case err != nil:
+		return "", fmt.Errorf("source_dir: %w", err)
+	case !info.IsDir():
+		return "", fmt.Errorf("source_dir %s is not a directory: name the directory that holds the file", from)
+	}
+	if from, err = filepath.EvalSymlinks(from); err != nil {
+		return "", fmt.Errorf("source_dir: %w", err)
+	}
+	return from, nil
 }
 
 type dirMode struct {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -57,6 +58,9 @@ func (d *startedDaemon) commit() error {
 
 // startDaemon starts the daemon of a network and waits until it is up.
 func (s *Store) startDaemon(ctx context.Context, d netDir, info NetworkInfo) (*startedDaemon, error) {
+	if err := checkFiles(); err != nil {
+		return nil, err
+	}
 	ours, theirs, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
 		return nil, fmt.Errorf("start daemon: %w", err)
@@ -95,7 +99,7 @@ func (s *Store) launch(ctx context.Context, d netDir, info NetworkInfo, conn net
 	theirs.Close()
 	outer, err := identify(cmd.Process.Pid)
 	if err != nil {
-		return fmt.Errorf("start daemon: it ended at once: %s", lastLines(d.join("cloud.log")))
+		return fmt.Errorf("start daemon: it ended at once: the end of %s: %s", d.join("cloud.log"), lastLines(d.join("cloud.log")))
 	}
 	if err := writeJSON(d.join("daemon.json"), daemonFile{Outer: outer}); err != nil {
 		return s.wrap(err)
@@ -116,9 +120,11 @@ func (s *Store) awaitReady(ctx context.Context, d netDir, info NetworkInfo, conn
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return fmt.Errorf("start daemon: %w", ctx.Err())
+	case errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("start daemon: it ended at once: the end of %s: %s", d.join("cloud.log"), lastLines(d.join("cloud.log")))
 	case err != nil:
-		return fmt.Errorf("start daemon: no answer (%w): its log %s ends with: %s",
-			err, d.join("cloud.log"), lastLines(d.join("cloud.log")))
+		return fmt.Errorf("start daemon: no answer within %s (%w): the end of %s: %s",
+			daemonStartTime, err, d.join("cloud.log"), lastLines(d.join("cloud.log")))
 	case ready.Error != "":
 		return errors.New(ready.Error)
 	}
@@ -170,6 +176,9 @@ func (d netDir) stopDaemon(ctx context.Context) error {
 
 // waitSeed waits until a seed admits members.
 func (s *Store) waitSeed(ctx context.Context, info NetworkInfo) error {
+	if err := checkLoopback(); err != nil {
+		return err
+	}
 	secret, err := os.ReadFile(info.SecretFile)
 	if err != nil {
 		return s.wrap(err)
@@ -236,12 +245,15 @@ func socketPair(kind int) (a, b *os.File, err error) {
 
 // lastLines are the last lines of a log in one line, for an error message.
 func lastLines(path string) string {
-	lines, err := tail(path, 3)
+	lines, err := tail(path, 1000)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || err == nil && len(lines) == 0:
 		return "(it is empty)"
 	case err != nil:
 		return err.Error()
 	}
-	return strings.Join(lines, " | ")
+	if why := crash(lines); len(why) > 0 {
+		lines = why
+	}
+	return strings.Join(lines[max(len(lines)-3, 0):], " | ")
 }

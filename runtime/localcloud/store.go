@@ -110,11 +110,16 @@ func (s *Store) wrap(err error) error { return stateError(s.dir, err) }
 
 func stateError(dir string, err error) error {
 	remedy := ""
+	var path *fs.PathError
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
 		remedy = "free space or set " + StateDirEnv
+	case errors.Is(err, syscall.EFBIG):
+		remedy = "raise the limit of the size of files (ulimit -f)"
+	case errors.As(err, &path) && path.Op == "fork/exec" && errors.Is(err, fs.ErrPermission):
+		remedy = "its file system may be mounted noexec: set " + StateDirEnv + " to a directory from which programs may be run"
 	case errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS):
 		remedy = "make it writable or set " + StateDirEnv
 	case errors.Is(err, syscall.ENOTDIR):

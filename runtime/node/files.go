@@ -37,7 +37,11 @@ func runDir(cfg config.Node) (string, error) {
 		err = os.Chmod(dir, mode)
 	}
 	if err != nil {
-		return "", fmt.Errorf("make the run directory: %w: set state_dir to a writable place", err)
+		remedy := "set TMPDIR to a directory that you may write to"
+		if cfg.StateDir != "" {
+			remedy = "set state_dir to a writable place"
+		}
+		return "", fmt.Errorf("make the run directory: %w: %s", err, remedy)
 	}
 	return dir, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 
@@ -44,8 +45,11 @@ Boxer failed, 126 if the command cannot be run, 127 if it was not found.`,
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())
+		text := notBool.ReplaceAllString(notNumber.ReplaceAllString(err.Error(), "want a whole number"), "want true or false")
+		return fmt.Errorf("%s; see '%s --help'", text, c.CommandPath())
 	})
+	group(root)
+	root.DisableFlagsInUseLine = true
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.network, "network", os.Getenv("BOXER_CLI_NETWORK"), "network to work on (default: the only one there is)")
 	flags.StringVar(&g.platform, "platform", envOr("BOXER_PLATFORM", "local"), "where nodes run: local")
@@ -75,12 +79,23 @@ Boxer failed, 126 if the command cannot be run, 127 if it was not found.`,
 	return root
 }
 
+// What strconv says of a flag's value.
+var (
+	notNumber = regexp.MustCompile(`strconv\.Parse(Int|Uint): parsing .*$`)
+	notBool   = regexp.MustCompile(`strconv\.ParseBool: parsing .*$`)
+)
+
 // group makes a command that only has commands below it refuse others.
 func group(c *cobra.Command) {
 	c.Args = cobra.ArbitraryArgs
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return fmt.Errorf("unknown command %q for %q; see '%s --help'", args[0], c.CommandPath(), c.CommandPath())
+			see := "; see"
+			c.SuggestionsMinimumDistance = 2
+			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+				see = ": did you mean '" + strings.Join(near, "' or '") + "'? See"
+			}
+			return fmt.Errorf("unknown command %q for %q%s '%s --help'", args[0], c.CommandPath(), see, c.CommandPath())
 		}
 		return c.Help()
 	}

@@ -41,6 +41,7 @@ func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
 	hidden(os.Args[1:])
+	chooseEllipsis()
 	ctx, stop := untilSignal(context.Background())
 	err := newRoot().ExecuteContext(ctx)
 	stop()

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"io"
 	"os"
 	"strings"
@@ -14,8 +15,18 @@ import (
 const (
 	columnGap = "  "
 	narrowest = 6 // what is left of a column before lines are cut instead
-	ellipsis  = "…"
 )
+
+// ellipsis stands for what was cut; one that every terminal can show where the
+// locale is not UTF-8.
+var ellipsis = "…"
+
+func chooseEllipsis() {
+	locale := cmp.Or(os.Getenv("LC_ALL"), os.Getenv("LC_CTYPE"), os.Getenv("LANG"))
+	if name := strings.ToUpper(strings.ReplaceAll(locale, "-", "")); !strings.Contains(name, "UTF8") {
+		ellipsis = "~"
+	}
+}
 
 // column is one column of a table.
 type column struct {
