@@ -138,6 +138,18 @@ func TestRuntimeVersionIsPinned(t *testing.T) {
 	upgraded := newWorkspace(t, withPlatform(f), newer)
 	upgraded.dir = w.dir
 	upgraded.emptyPlan()
+
+	// Who asks for another one is told how to get it, and gets it that way.
+	written := strings.Replace(storeConfig, `{ name = "shop" }`, "{\n  name            = \"shop\"\n  runtime_version = \"newer\"\n}", 1)
+	upgraded.configure(written)
+	upgraded.golden("replace/runtime version", upgraded.errors("plan", "-input=false"), nil)
+	upgraded.configure(storeConfig)
+	if planned := upgraded.planned("-replace=" + network); planned[network] != "delete,create" || planned[storeVM] != "delete,create" {
+		t.Errorf("planned %v", planned)
+	}
+	upgraded.must("apply", "-input=false", "-no-color", "plan.bin")
+	upgraded.configure(written)
+	upgraded.emptyPlan()
 }
 
 // Without waiting for the guest an apply ends when the node is there.

@@ -27,7 +27,7 @@ func TestAccDataSources(t *testing.T) {
 	c := newCloud(t)
 	var noted []string
 	nodes := c.block() + shop +
-		vm("store", `["sleep", "1000"]`, `service = "goods"`) + function("logic", `["sleep", "1000"]`, "desired_count = 2")
+		vm("store", idle, `service = "goods"`) + function("logic", idle, "desired_count = 2")
 	const after = "\n  depends_on = [boxer_vm_node.store, boxer_function_node.logic]\n}\n"
 	look := `data "boxer_network" "shop" {` + "\n  name = boxer_network.shop.id" + after +
 		`data "boxer_nodes" "all" {` + "\n  network_id = data.boxer_network.shop.id" + after +
@@ -139,20 +139,14 @@ func TestAccNodesSilentSeed(t *testing.T) {
 }
 
 func TestDataSourceErrors(t *testing.T) {
-	for name, config := range map[string]string{
+	newWorkspace(t, withPlatform(newFakePlatform())).refuses("data", map[string]string{
 		"network missing": `data "boxer_network" "other" { name = "other" }`,
 		"network name":    `data "boxer_network" "other" { name = "No Name" }`,
 		"nodes missing":   `data "boxer_nodes" "other" { network_id = "other" }`,
 		"nodes kind":      "data \"boxer_nodes\" \"other\" {\n  network_id = \"other\"\n  kind = \"pod\"\n}",
 		"nodes state":     "data \"boxer_nodes\" \"other\" {\n  network_id = \"other\"\n  state = \"left\"\n}",
 		"nodes service":   "data \"boxer_nodes\" \"other\" {\n  network_id = \"other\"\n  service = \"\"\n}",
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorkspace(t, withPlatform(newFakePlatform()))
-			w.configure(config)
-			w.golden("data/"+name, w.errors("plan", "-input=false"), nil)
-		})
-	}
+	})
 }
 
 // What a member does not have is null, and not an empty or a zero value.

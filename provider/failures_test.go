@@ -23,6 +23,10 @@ import (
 // apply arguments of a terraform that must fail.
 var applying = []string{"apply", "-auto-approve", "-input=false"}
 
+// idle is the command of a guest that does nothing but listen: nobody waits to see
+// whether it will.
+const idle = `["memcached", "-p", "8080", "-t", "1"]`
+
 func vm(name, command, more string) string {
 	return fmt.Sprintf("resource \"boxer_vm_node\" \"%s\" {\n  network_id = boxer_network.shop.id\n  name       = \"%s\"\n  command    = %s\n  %s\n}\n",
 		name, name, command, more)
@@ -51,7 +55,7 @@ func TestAccNodeFailures(t *testing.T) {
 		{"vm command not executable", vm("store", `["/etc/passwd"]`, "")},
 		{"vm guest ends", vm("store", dies, "")},
 		{"vm guest ends well", vm("store", `["true"]`, "")},
-		{"vm occupied port", vm("store", `["sleep", "1000"]`, fmt.Sprintf("publish = [{ port = 80, host_port = %d }]", port))},
+		{"vm occupied port", vm("store", idle, fmt.Sprintf("publish = [{ port = 80, host_port = %d }]", port))},
 		{"function unknown command", function("logic", `["no-such-program"]`, "desired_count = 2")},
 		{"function guest ends", function("logic", dies, "")},
 	}
@@ -89,7 +93,7 @@ func TestAccTakenName(t *testing.T) {
 	client := c.client("shop")
 	starter := &launch.Launcher{Network: client.Info(), Client: client}
 	want := launch.Want{Slot: "store", Token: launch.Token()}
-	node := config.Node{Version: config.Version, Network: "shop", Kind: config.KindVM, Slot: "store", LaunchToken: want.Token, Argv: []string{"sleep", "1000"}}
+	node := config.Node{Version: config.Version, Network: "shop", Kind: config.KindVM, Slot: "store", LaunchToken: want.Token, Argv: []string{"memcached", "-p", "8080", "-t", "1"}}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := starter.VM(ctx, node, ""); err != nil {
@@ -98,7 +102,7 @@ func TestAccTakenName(t *testing.T) {
 	if _, err := starter.Wait(ctx, []launch.Want{want}); err != nil {
 		t.Fatal(err)
 	}
-	w.configure(c.block() + shop + vm("store", `["sleep", "1000"]`, ""))
+	w.configure(c.block() + shop + vm("store", idle, ""))
 	w.golden("node/taken name", w.errors(applying...), map[string]string{c.dir: "STATE"})
 	if got := c.host("shop", "store"); got.LaunchID != launchID(want) || got.State != "running" {
 		t.Errorf("the holder was touched: %+v", got)
@@ -114,7 +118,7 @@ func TestAccTakenName(t *testing.T) {
 func TestAccWaitForNeverMet(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	w.configure(c.block() + shop + vm("front", `["sleep", "1000"]`, "wait_for = { logic = 2 }\n timeouts = { create = \"4s\" }"))
+	w.configure(c.block() + shop + vm("front", idle, "wait_for = { logic = 2 }\n timeouts = { create = \"4s\" }"))
 	w.golden("node/wait for never met", w.errors(applying...), map[string]string{c.dir: "STATE"})
 	c.onlySeed("shop")
 	w.destroy()
@@ -126,7 +130,7 @@ func TestAccInterrupted(t *testing.T) {
 	w := c.workspace()
 	w.configure(c.block() + shop)
 	w.apply()
-	w.configure(c.block() + shop + vm("front", `["sleep", "1000"]`, "wait_for = { logic = 2 }"))
+	w.configure(c.block() + shop + vm("front", idle, "wait_for = { logic = 2 }"))
 	w.must("init", "-input=false")
 	var out bytes.Buffer
 	apply := w.command(append(applying, "-json")...)
@@ -159,12 +163,12 @@ func TestAccInterrupted(t *testing.T) {
 func TestAccDeadSeed(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	w.configure(c.block() + sleepingStore)
+	w.configure(c.block() + idleStore)
 	w.apply()
 	noted := c.processes()
 	c.killHost("shop", "seed-0")
 	w.emptyPlan() // an unreachable seed is not drift
-	w.configure(c.block() + sleepingStore + vm("front", `["sleep", "1000"]`, ""))
+	w.configure(c.block() + idleStore + vm("front", idle, ""))
 	w.golden("node/dead seed", w.errors(applying...), map[string]string{c.dir: "STATE"})
 	if w.values("boxer_vm_node.store") == nil || w.values("boxer_vm_node.front") != nil {
 		t.Error("the state should hold store, and not front")
@@ -179,13 +183,13 @@ func TestAccDeadSeed(t *testing.T) {
 func TestAccSeedSupervisorKilled(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	w.configure(c.block() + sleepingStore)
+	w.configure(c.block() + idleStore)
 	w.apply()
 	pid, ok := c.supervisor("shop", "seed-0")
 	if !ok {
 		t.Fatal("the seed has no supervisor")
 	}
-	w.configure(c.block() + sleepingStore + vm("front", `["sleep", "1000"]`, ""))
+	w.configure(c.block() + idleStore + vm("front", idle, ""))
 	w.must("init", "-input=false")
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -195,14 +199,14 @@ func TestAccSeedSupervisorKilled(t *testing.T) {
 	w.destroy()
 }
 
-var sleepingStore = shop + vm("store", `["sleep", "1000"]`, "")
+var idleStore = shop + vm("store", idle, "")
 
 // A daemon that died took its hosts and replicas along: they are drift, the
 // network and the function are not.
 func TestAccDeadDaemon(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	w.configure(c.block() + sleepingStore + function("logic", `["sleep", "1000"]`, ""))
+	w.configure(c.block() + idleStore + function("logic", idle, ""))
 	w.apply()
 	address := w.values(logicAddress)["overlay_addresses"]
 	info, err := c.store().Network("shop")
@@ -256,7 +260,7 @@ func TestAccTwoAppliesAtOnce(t *testing.T) {
 	places := []*workspace{c.workspace(), c.workspace()}
 	outputs, statuses := make([]string, len(places)), make([]int, len(places))
 	for _, w := range places {
-		w.configure(c.block() + sleepingStore)
+		w.configure(c.block() + idleStore)
 		w.must("init", "-input=false")
 	}
 	var wait sync.WaitGroup
@@ -285,7 +289,7 @@ func TestAccTwoAppliesAtOnce(t *testing.T) {
 func TestAccTwoAppliesInOnePlace(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	w.configure(c.block() + sleepingStore)
+	w.configure(c.block() + idleStore)
 	w.must("init", "-input=false")
 	first := w.command(append(applying, "-no-color")...)
 	if err := first.Start(); err != nil {

@@ -20,6 +20,7 @@ func TestAccImport(t *testing.T) {
 	w := c.workspace()
 	block := strings.Replace(c.block(), "{\n", "{\n  default_tags = { owner = \"ops\" }\n", 1)
 	port := freePort(t)
+	w.write("app/a", "a")
 	config := block + `resource "boxer_network" "shop" {
   name = "shop"
   cidr = "100.81.0.0/16"
@@ -28,7 +29,8 @@ func TestAccImport(t *testing.T) {
   secret_wo         = "0123456789abcdef"
   secret_wo_version = 3
 }
-` + vm("store", `["sleep", "1000"]`, `service     = "db"
+` + vm("store", idle, `source_dir = "`+w.dir+`/app"
+  service     = "db"
   environment = { A = "1" }
   files       = { "/etc/shop.conf" = "x" }
   remap       = { "/a" = "/b" }
@@ -40,7 +42,7 @@ func TestAccImport(t *testing.T) {
   wait_for_ready = false
   tags        = { team = "store" }
   publish     = [{ port = 80, host_port = `+fmt.Sprint(port)+`, cidrs = ["127.0.0.0/8"] }]`) +
-		function("logic", `["sleep", "1000"]`, `desired_count = 2
+		function("logic", idle, `desired_count = 2
   memory_size       = 256
   ephemeral_storage = 600
   timeout           = 800
@@ -53,8 +55,8 @@ func TestAccImport(t *testing.T) {
 	for address := range addresses {
 		made[address] = w.values(address)
 	}
-	// What says how Terraform works is not on the node.
-	made[storeVM]["wait_for_ready"] = true
+	// What says how Terraform works is not on the node, nor is where its files came from.
+	made[storeVM]["wait_for_ready"], made[storeVM]["source_dir"] = true, nil
 	for _, name := range []string{"terraform.tfstate", "terraform.tfstate.backup"} {
 		if err := os.Remove(filepath.Join(w.dir, name)); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
@@ -67,7 +69,7 @@ func TestAccImport(t *testing.T) {
 		}
 	}
 	if planned := w.planned(); planned[network] != "no-op" || planned[storeVM] != "update" || planned[logicAddress] != "no-op" {
-		t.Errorf("planned %v: want only wait_for_ready to differ", planned)
+		t.Errorf("planned %v: want only wait_for_ready and source_dir to differ", planned)
 	}
 	before := c.members("shop")
 	w.apply()
@@ -85,7 +87,7 @@ func TestAccImport(t *testing.T) {
 func TestAccImportErrors(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	w.configure(c.block() + sleepingStore + function("logic", `["sleep", "1000"]`, ""))
+	w.configure(c.block() + idleStore + function("logic", idle, ""))
 	// terraform import knows no -json.
 	fails := func(name, address, id string) {
 		t.Helper()
@@ -110,7 +112,7 @@ func TestAccImportErrors(t *testing.T) {
 func TestAccHangingDaemon(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	w.configure(c.block() + sleepingStore)
+	w.configure(c.block() + idleStore)
 	w.apply()
 	info, err := c.store().Network("shop")
 	if err != nil {
@@ -141,7 +143,7 @@ func TestAccTwoNetworks(t *testing.T) {
 	places := map[string]*workspace{"shop": c.workspace(), "mall": c.workspace()}
 	for name, w := range places {
 		cidr := map[string]string{"shop": "100.82.0.0/16", "mall": "100.83.0.0/16"}[name]
-		w.configure(c.block() + strings.ReplaceAll(sleepingStore, `{ name = "shop" }`, "{\n name = \""+name+"\"\n cidr = \""+cidr+"\"\n}"))
+		w.configure(c.block() + strings.ReplaceAll(idleStore, `{ name = "shop" }`, "{\n name = \""+name+"\"\n cidr = \""+cidr+"\"\n}"))
 		w.must("init", "-input=false")
 	}
 	both := func(args ...string) {
@@ -186,8 +188,8 @@ func TestAccTwoPlacesOneNetwork(t *testing.T) {
 	done := make(chan string, len(guests))
 	for i, w := range guests {
 		name := fmt.Sprintf("node%c", 'a'+i)
-		w.configure(c.block() + strings.ReplaceAll(vm(name, `["sleep", "1000"]`, ""), "boxer_network.shop.id", `"shop"`) +
-			strings.ReplaceAll(function(name+"f", `["sleep", "1000"]`, ""), "boxer_network.shop.id", `"shop"`))
+		w.configure(c.block() + strings.ReplaceAll(vm(name, idle, ""), "boxer_network.shop.id", `"shop"`) +
+			strings.ReplaceAll(function(name+"f", idle, ""), "boxer_network.shop.id", `"shop"`))
 		w.must("init", "-input=false")
 		go func() {
 			out, status := w.run("apply", "-auto-approve", "-no-color", "-input=false")

@@ -20,7 +20,8 @@ const handOverTimeout = 8 * time.Second
 func nameTaken(spec nodeSpec, holder string) error {
 	return &explained{
 		fmt.Errorf("name %q is taken in network %q by %s, which this resource did not create", spec.Name, spec.Network, holder),
-		fmt.Sprintf("Stop it with \"boxer stop --network %s %s\", or choose another name.", spec.Network, spec.Name)}
+		fmt.Sprintf("Import it if it is to belong to this resource (terraform import, with the id %s,%s), stop it with \"boxer stop --network %s %s\", or choose another name.",
+			spec.Network, spec.Name, spec.Network, spec.Name)}
 }
 
 // slotFree waits until no live member holds the slot: one that was just stopped

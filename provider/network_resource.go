@@ -112,7 +112,7 @@ func (r *networkResource) Schema(_ context.Context, _ resource.SchemaRequest, re
 			"runtime_version": schema.StringAttribute{
 				Optional: true, Computed: true,
 				MarkdownDescription: "Version of Boxer that the nodes run. Default: the provider's own when the network is made; it stays so when the " +
-					"provider is upgraded.",
+					"provider is upgraded. Nodes cannot be given another one in place yet: leave it out and replace the network (`terraform apply -replace`).",
 				PlanModifiers: []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
 			},
 			"timeouts": timeoutsAttribute(opCreate, opUpdate, opDelete),
@@ -196,9 +196,10 @@ func (r *networkResource) checkRuntime(planned, has types.String, own string, di
 			fmt.Sprintf("runtime_version is %q, but this provider carries %q and no other: write that one, use the provider of version %s, or leave it out.",
 				planned.ValueString(), own, planned.ValueString()))
 	case !has.IsNull():
-		diags.AddAttributeError(at, "Runtime version cannot be changed yet",
-			fmt.Sprintf("The network runs %q; nodes cannot be upgraded in place in this version. Leave runtime_version out, or replace the network "+
-				"(terraform apply -replace) to get %q.", has.ValueString(), own))
+		diags.AddAttributeError(at, "Runtime version cannot be changed in place",
+			fmt.Sprintf("The network runs %q, and this version cannot give nodes that run another one. To stay with %q, write that or leave runtime_version "+
+				"out. To get %q, leave runtime_version out and run \"terraform apply -replace\" with the address of this resource: it makes the network "+
+				"and all of its nodes anew. After that %q can be written here.", has.ValueString(), has.ValueString(), own, own))
 	}
 }
 

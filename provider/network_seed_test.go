@@ -46,7 +46,7 @@ func TestStateWithoutSeedsMeansOne(t *testing.T) {
 func TestAccThreeSeeds(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	w.configure(c.block() + threeSeeds + vm("store", `["sleep", "1000"]`, ""))
+	w.configure(c.block() + threeSeeds + vm("store", idle, ""))
 	w.apply()
 	w.emptyPlan()
 	if hosts := c.hosts("shop"); !slices.Equal(hosts, []string{"seed-0", "seed-1", "seed-2", "store"}) {
@@ -57,12 +57,12 @@ func TestAccThreeSeeds(t *testing.T) {
 		c.killHost("shop", seed)
 		w.emptyPlan()
 		name := "after-" + seed
-		w.configure(c.block() + threeSeeds + vm("store", `["sleep", "1000"]`, "") + vm(name, `["sleep", "1000"]`, ""))
+		w.configure(c.block() + threeSeeds + vm("store", idle, "") + vm(name, idle, ""))
 		w.apply()
 		if got := w.values("boxer_vm_node.store"); fmt.Sprint(got) != fmt.Sprint(store) {
 			t.Errorf("without %s the node\n%v became\n%v", seed, store, got)
 		}
-		w.configure(c.block() + threeSeeds + vm("store", `["sleep", "1000"]`, ""))
+		w.configure(c.block() + threeSeeds + vm("store", idle, ""))
 		w.apply()
 		c.eventually(seed+" is back", func() bool { return c.host("shop", seed).MachinePID > 1 })
 	}

@@ -59,6 +59,7 @@ func TestProviderBlock(t *testing.T) {
 		"aws":                {"provider \"boxer\" { platform = \"aws\" }\n", ""},
 		"aws by environment": {"", "aws"},
 		"unknown platform":   {"provider \"boxer\" { platform = \"gcp\" }\n", ""},
+		"default tags":       {"provider \"boxer\" {\n  default_tags = { \"\" = \"y\" }\n}\n", ""},
 		"isolation":          {"provider \"boxer\" { local = { isolation = \"chroot\" } }\n", ""},
 		"state dir later": {"resource \"terraform_data\" \"later\" { input = \"x\" }\n" +
 			"provider \"boxer\" { local = { state_dir = terraform_data.later.output } }\n", ""},

@@ -10,10 +10,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -186,6 +189,12 @@ func (w *workspace) emptyPlan() {
 func (w *workspace) planned(args ...string) map[string]string {
 	w.t.Helper()
 	w.must(append([]string{"plan", "-out=plan.bin", "-no-color", "-input=false"}, args...)...)
+	return w.actions()
+}
+
+// actions of the plan in plan.bin.
+func (w *workspace) actions() map[string]string {
+	w.t.Helper()
 	var plan struct {
 		ResourceChanges []struct {
 			Address string
@@ -205,6 +214,12 @@ func (w *workspace) planned(args ...string) map[string]string {
 // values returns the attributes of a resource in the state; nil if it is not there.
 func (w *workspace) values(address string) map[string]any {
 	w.t.Helper()
+	return w.state()[address]
+}
+
+// state returns the attributes of all resources in the state, by address.
+func (w *workspace) state() map[string]map[string]any {
+	w.t.Helper()
 	var state struct {
 		Values struct {
 			Root struct {
@@ -218,12 +233,11 @@ func (w *workspace) values(address string) map[string]any {
 	if err := json.Unmarshal([]byte(w.must("show", "-json")), &state); err != nil {
 		w.t.Fatal(err)
 	}
+	found := map[string]map[string]any{}
 	for _, r := range state.Values.Root.Resources {
-		if r.Address == address {
-			return r.Values
-		}
+		found[r.Address] = r.Values
 	}
-	return nil
+	return found
 }
 
 type diagnostic struct {
@@ -253,6 +267,67 @@ func (w *workspace) errors(args ...string) []diagnostic {
 		w.t.Fatalf("terraform %s succeeded:\n%s", args[0], out)
 	}
 	return diagnosticsIn(out)
+}
+
+// block is the beginning of what a configuration declares, with its label.
+var block = regexp.MustCompile(`((?:resource|data|ephemeral) "\w+"|output) "(\w+)"`)
+
+// refuses plans configurations of one block each, all at once, and compares what
+// is said of each with its golden. What terraform refuses already as it validates
+// keeps it from planning the others, so these come next.
+func (w *workspace) refuses(golden string, cases map[string]string) {
+	w.t.Helper()
+	names := slices.Sorted(maps.Keys(cases))
+	pending := map[string]bool{}
+	for _, name := range names {
+		pending[name] = true
+	}
+	for found := map[string][]diagnostic{}; len(pending) > 0; {
+		var config strings.Builder
+		for i, name := range names {
+			if pending[name] {
+				config.WriteString(block.ReplaceAllString(cases[name], fmt.Sprintf(`${1} "case%d"`, i)) + "\n")
+			}
+		}
+		// The provider runs in this process, not where terraform does.
+		w.configure(strings.ReplaceAll(config.String(), "\"./", "\""+w.dir+"/"))
+		out, _ := w.run("plan", "-input=false", "-json")
+		clear(found)
+		for _, d := range diagnosticsIn(out) {
+			if i, ok := d.relabel(names, cases); ok {
+				found[names[i]] = append(found[names[i]], d)
+			} else {
+				w.t.Fatalf("this is said of none of the cases:\n%s", d)
+			}
+		}
+		if len(found) == 0 {
+			w.t.Fatalf("not refused: %v\n%s", slices.Sorted(maps.Keys(pending)), out)
+		}
+		for name, said := range found {
+			delete(pending, name)
+			slices.SortFunc(said, func(a, b diagnostic) int { return strings.Compare(a.String(), b.String()) })
+			w.golden(golden+"/"+name, said, nil)
+		}
+	}
+}
+
+var labelled = regexp.MustCompile(`\bcase(\d+)\b`)
+
+// relabel gives a diagnostic of refuses the label that the case has, and says
+// which one that is.
+func (d *diagnostic) relabel(names []string, cases map[string]string) (number int, ok bool) {
+	texts := []*string{&d.Address}
+	if d.Snippet != nil {
+		texts = append(texts, &d.Snippet.Context, &d.Snippet.Code)
+	}
+	for _, text := range texts {
+		if match := labelled.FindStringSubmatch(*text); match != nil {
+			number, _ = strconv.Atoi(match[1])
+			*text = strings.ReplaceAll(*text, match[0], block.FindStringSubmatch(cases[names[number]])[2])
+			ok = true
+		}
+	}
+	return number, ok
 }
 
 func diagnosticsIn(out string) []diagnostic {

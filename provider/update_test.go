@@ -4,7 +4,9 @@ package provider
 
 import (
 	"archive/zip"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
 
 // look is a guest that prints what a node was configured to have, and stays. It
@@ -94,15 +97,14 @@ func TestAccUpdates(t *testing.T) {
 	all := environment + files + dir + user
 	restarted := says("one", "/tmp", "www-data", "c", "hello")
 	for _, step := range []change{
-		{"environment", source + environment, says("one", "/", "boxer", "", "hello")},
-		{"files", source + environment + files, says("one", "/", "boxer", "c", "hello")},
-		{"working_dir and user", source + all, restarted},
+		{"environment, files, working_dir and user", source + all, restarted},
 		{"package of the same", zipped + all, ""},
-		{"restart", zipped + all + "restart = \"on-failure\"\n", restarted},
-		{"wait_for", zipped + all + "wait_for = { nodes = 1 }\n", restarted},
-		{"remap", zipped + all + "remap = { \"/a\" = \"/b\" }\n", restarted},
-		{"transports", zipped + all + "transports = [\"relay\", \"direct\"]\n", restarted},
-		{"service", zipped + all + "service = \"shop\"\n", restarted},
+		{"restart, wait_for, remap, transports and service", zipped + all + `restart = "on-failure"
+			wait_for = { nodes = 1 }
+			remap = { "/a" = "/b" }
+			transports = ["relay", "direct"]
+			service = "shop"
+			`, restarted},
 		{"publish", zipped + all + fmt.Sprintf("wait_for_ready = false\npublish = [{ port = 80, host_port = %d, cidrs = [\"127.0.0.0/8\"] }]\n", freePort(t)), restarted},
 		{"tags and timeouts", zipped + all + "tags = { team = \"shop\" }\ntimeouts = { update = \"90s\" }\n", restarted},
 		{"only tags", zipped + all + "tags = { team = \"store\" }\n", ""},
@@ -158,7 +160,13 @@ func updateFunction(t *testing.T, c *cloud, w *workspace, files string) {
 	says := "word=%s dir=/var/task user=sbx_user1051 conf=%s usr=%s task=%s kept="
 	c.says("logic-1", fmt.Sprintf(says, "", "", "", "changed"))
 	for _, step := range []change{
-		{"environment and files", source + "environment = { WORD = \"two\" }\n" + files, fmt.Sprintf(says, "two", "c", "u", "changed")},
+		{"all that VM nodes have too", source + "environment = { WORD = \"two\" }\n" + files + `working_dir = "/tmp"
+			restart = "on-failure"
+			wait_for = { nodes = 1 }
+			remap = { "/a" = "/b" }
+			transports = ["relay", "direct"]
+			service = "brain"
+			`, strings.Replace(fmt.Sprintf(says, "two", "c", "u", "changed"), "dir=/var/task", "dir=/tmp", 1)},
 		{"memory, storage and timeout", source + "memory_size = 256\nephemeral_storage = 600\ntimeout = 800\n", fmt.Sprintf(says, "", "", "", "changed")},
 		{"only tags", source + "memory_size = 256\nephemeral_storage = 600\ntimeout = 800\ntags = { team = \"logic\" }\n", ""},
 		{"no source", "", fmt.Sprintf(says, "", "", "", "")},
@@ -189,35 +197,43 @@ func updateFunction(t *testing.T, c *cloud, w *workspace, files string) {
 	w.t, c.t = t, t
 }
 
-// A change that cannot be made in place says why, and a successor has the
-// address of its predecessor's name.
+// What cannot be changed in place is made anew: a network with all of its nodes,
+// nodes without touching the others. TestEveryAttribute knows what that is.
 func TestAccReplacements(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	config := func(network, node string) {
+	config := func(network, store, logic string) {
 		w.configure(c.block() + "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  " + network + "\n}\n" +
-			strings.Replace(vm("store", `["sleep", "1000"]`, ""), `name       = "store"`, `name       = "`+node+`"`, 1))
+			strings.Replace(vm("store", idle, ""), `name       = "store"`, `name       = "`+store+`"`, 1) +
+			strings.Replace(function("logic", idle, ""), `name       = "logic"`, `name       = "`+logic+`"`, 1) + vm("front", idle, ""))
 	}
-	config("", "store")
-	w.apply()
-	for name, change := range map[string][2]string{
-		"cidr": {`cidr = "100.90.0.0/16"`, "store"}, "port": {`port = 7718`, "store"},
-		"secret": {"secret_wo = \"0123456789abcdef\"\n  secret_wo_version = 1", "store"}, "node name": {"", "depot"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w.t = t
-			config(change[0], change[1])
-			planned := w.planned()
-			if change[0] != "" && (planned[network] != "delete,create" || planned[storeVM] != "delete,create") || change[0] == "" && planned[storeVM] != "delete,create" {
-				t.Errorf("planned %v", planned)
-			}
-			w.golden("replace/"+name, diagnosticsIn(w.must("plan", "-input=false", "-json")), nil)
-		})
+	replaces := func(want map[string]string) map[string]cluster.Member {
+		t.Helper()
+		if diff := cmp.Diff(want, w.planned()); diff != "" {
+			t.Errorf("planned: (-want +got)\n%s", diff)
+		}
+		w.must("apply", "-input=false", "-no-color", "plan.bin")
+		w.emptyPlan()
+		return c.members("shop")
 	}
-	w.t = t
-	config("secret_wo = \"0123456789abcdef\"\n  secret_wo_version = 1", "depot")
+	config("", "store", "logic")
 	w.apply()
-	w.emptyPlan()
+	const secret = "secret_wo = \"0123456789abcdef\"\n  secret_wo_version = 1\n  port = 7718\n  cidr = \"100.90.0.0/16\""
+	config(secret, "store", "logic")
+	before := replaces(map[string]string{network: replaced, storeVM: replaced, logicAddress: replaced, frontVM: replaced})
+	for slot, member := range before {
+		if !strings.HasPrefix(member.OverlayAddress.String(), "100.90.") || member.State != cluster.StateRunning {
+			t.Errorf("%s: %+v", slot, member)
+		}
+	}
+	config(secret, "depot", "reason")
+	after := replaces(map[string]string{network: unseen, storeVM: replaced, logicAddress: replaced, frontVM: unseen})
+	if got := strings.Join(slices.Sorted(maps.Keys(after)), " "); got != "depot front reason-0 seed-0" {
+		t.Errorf("nodes %s", got)
+	}
+	if after["front"].ID != before["front"].ID || after["front"].Guest.PID != before["front"].Guest.PID {
+		t.Errorf("front was touched: %+v, was %+v", after["front"], before["front"])
+	}
 	info, err := c.store().Network("shop")
 	if err != nil {
 		t.Fatal(err)
@@ -233,16 +249,55 @@ func TestAccReplacements(t *testing.T) {
 	w.destroy()
 }
 
+// What somebody else removed is made again, what he changed is changed back, and
+// what is gone needs no destroying.
+func TestAccDisappears(t *testing.T) {
+	c := newCloud(t)
+	w := c.workspace()
+	w.configure(c.block() + idleStore + vm("front", idle, "") + function("logic", idle, ""))
+	w.apply()
+	before := c.members("shop")
+	plans := func(want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(map[string]string{network: want[0], storeVM: want[1], frontVM: want[2], logicAddress: want[3]}, w.planned()); diff != "" {
+			t.Errorf("planned: (-want +got)\n%s", diff)
+		}
+	}
+	client, front := c.client("shop"), c.host("shop", "front")
+	front.Config.Env = map[string]string{"BY": "hand"}
+	_, changed := client.UpdateHost(t.Context(), localcloud.HostSpec{Config: front.Config, KeepSource: true})
+	if err := errors.Join(client.DeleteHost(t.Context(), "store"), client.DeleteFunction(t.Context(), "logic"), changed); err != nil {
+		t.Fatal(err)
+	}
+	plans(unseen, "create", inPlace, "create")
+	w.apply()
+	w.emptyPlan()
+	for slot, member := range c.members("shop") {
+		if member.OverlayAddress != before[slot].OverlayAddress || member.State != cluster.StateRunning {
+			t.Errorf("%s: %+v, was %+v", slot, member, before[slot])
+		}
+	}
+	noted := c.processes()
+	if err := c.store().DeleteNetwork(t.Context(), "shop"); err != nil {
+		t.Fatal(err)
+	}
+	plans("create", "create", "create", "create")
+	w.must("destroy", "-auto-approve", "-no-color", "-input=false", "-refresh=false")
+	if err := c.nothingLeft(noted); err != nil {
+		t.Error(err)
+	}
+}
+
 // A failed update is proposed again, even if the configuration goes back to what
 // the state has.
 func TestAccFailedUpdate(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	works := c.block() + sleepingStore + function("logic", `["sleep", "1000"]`, "desired_count = 2")
+	works := c.block() + idleStore + function("logic", idle, "desired_count = 2")
 	w.configure(works)
 	w.apply()
 	before := c.members("shop")
-	w.configure(strings.ReplaceAll(works, `["sleep", "1000"]`, `["no-such-program"]`))
+	w.configure(strings.ReplaceAll(works, idle, `["no-such-program"]`))
 	found := w.errors(applying...)
 	slices.SortFunc(found, func(a, b diagnostic) int { return strings.Compare(a.Address, b.Address) })
 	w.golden("node/update failed", found, map[string]string{c.dir: "STATE", "logic-1": "logic-0"})
@@ -258,7 +313,7 @@ func TestAccFailedUpdate(t *testing.T) {
 		}
 	}
 	// Half-way and then destroyed.
-	w.configure(strings.ReplaceAll(works, `["sleep", "1000"]`, `["no-such-program"]`))
+	w.configure(strings.ReplaceAll(works, idle, `["no-such-program"]`))
 	w.errors(applying...)
 	noted := c.processes()
 	w.destroy()

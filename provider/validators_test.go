@@ -2,16 +2,13 @@
 
 package provider
 
-import (
-	"strings"
-	"testing"
-)
+import "testing"
 
 const vmStart = "resource \"boxer_vm_node\" \"store\" {\n  network_id = \"shop\"\n  name = \"store\"\n"
 
-// Every message names the attribute, what is wrong with it and what to write.
-func TestInvalidInput(t *testing.T) {
-	cases := map[string]string{
+// invalidInput are configurations of one resource each, with something wrong.
+func invalidInput() map[string]string {
+	return map[string]string{
 		"network name": `resource "boxer_network" "shop" { name = "My Shop" }`,
 		"network cidr": `resource "boxer_network" "shop" {
   name = "shop"
@@ -24,6 +21,9 @@ func TestInvalidInput(t *testing.T) {
 		"network two seeds":    "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  seed = { count = 2 }\n}",
 		"network no seeds":     "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  seed = { count = 0 }\n}",
 		"reserved name":        "resource \"boxer_vm_node\" \"store\" {\n  network_id = \"shop\"\n  name = \"node-7\"\n  command = [\"x\"]\n}",
+		"network id":           "resource \"boxer_vm_node\" \"store\" {\n  network_id = \"My Shop\"\n  name = \"store\"\n  command = [\"x\"]\n}",
+		"service":              vmStart + "  command = [\"x\"]\n  service = \"data base\"\n}",
+		"publish host port":    vmStart + "  command = [\"x\"]\n  publish = [{ port = 80, host_port = 65536 }]\n}",
 		"command empty":        vmStart + "  command = []\n}",
 		"command nameless":     vmStart + "  command = [\"\", \"x\"]\n}",
 		"source missing":       vmStart + "  command = [\"x\"]\n  source_dir = \"./nowhere\"\n}",
@@ -54,11 +54,11 @@ func TestInvalidInput(t *testing.T) {
 		"remap":                vmStart + "  command = [\"x\"]\n  remap = { \"/a\" = \"b\" }\n}",
 		"restart":              vmStart + "  command = [\"x\"]\n  restart = \"sometimes\"\n}",
 		"publish cidr":         vmStart + "  command = [\"x\"]\n  publish = [{ port = 80, host_port = 8080, cidrs = [\"10.0.0.1/8\"] }]\n}",
-		"publish a function":   functionWith("publish = [{ port = 80, host_port = 8080 }]"),
+		"publish a function":   functionWith("publish = [{ port = 80, host_port = 8080, host_address = \"127.0.0.1\", cidrs = [\"10.0.0.0/8\"] }]"),
 		"tag":                  vmStart + "  command = [\"x\"]\n  tags = { \"aws:x\" = \"y\" }\n}",
 		"timeouts":             vmStart + "  command = [\"x\"]\n  timeouts = { create = \"soon\" }\n}",
+		"timeouts all":         "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  timeouts = { create = \"1\", update = \"0s\", delete = \"\" }\n}",
 		"timeouts negative":    functionWith("timeouts = { update = \"-1s\" }"),
-		"default tags":         "provider \"boxer\" {\n  default_tags = { \"\" = \"y\" }\n}\nresource \"boxer_network\" \"shop\" { name = \"shop\" }",
 		"secret short":         "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  secret_wo = \"short\"\n  secret_wo_version = 1\n}",
 		"secret no version":    "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  secret_wo = \"0123456789abcdef\"\n}",
 		"version no secret":    "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  secret_wo_version = 1\n}",
@@ -66,15 +66,11 @@ func TestInvalidInput(t *testing.T) {
 		"slot name":            functionWith(`service = "logic"`, "a123456789b123456789c123456789d123456789e123456789f123456789g12"),
 		"slot is canonical":    functionWith("", "node"),
 	}
-	w := newWorkspace(t)
-	for name, config := range cases {
-		t.Run(name, func(t *testing.T) {
-			w.t = t
-			// The provider runs in this process, not where terraform does.
-			w.configure(strings.ReplaceAll(config, "\"./", "\""+w.dir+"/"))
-			w.golden("invalid/"+name, w.errors("plan", "-input=false"), nil)
-		})
-	}
+}
+
+// Every message names the attribute, what is wrong with it and what to write.
+func TestInvalidInput(t *testing.T) {
+	newWorkspace(t).refuses("invalid", invalidInput())
 }
 
 func functionWith(line string, name ...string) string {
