@@ -75,7 +75,7 @@ test-go:
 	go vet ./...
 	go vet -tags man ./runtime/cmd/boxer
 
-scale: deps build ## plan 200 nodes in 5 s, apply and destroy 50 in 60 s each: needs the machine for itself
+scale: deps build ## plan 200 nodes in 5 s, apply and destroy 50 in 60 s each, on the local platform: needs the machine for itself
 	BOXER_SCALE=1 BOXER_BIN=$(CURDIR)/bin go test -count=1 -timeout 10m -run 'ManyNodes$$' -v ./provider
 
 test-opentofu: deps build ## the provider's tests with OpenTofu, built from source once

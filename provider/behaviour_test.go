@@ -187,5 +187,42 @@ func TestUnfinishedUpdate(t *testing.T) {
 	f.called()
 	w.apply()
 	w.emptyPlan()
-	wantCalls(t, f, "update vm store again", "update function logic", "start logic-0")
+	wantCalls(t, f, "update vm store again", "update function logic", "start logic-0", "stop logic-1", "start logic-1")
+}
+
+// An update that fails at the second of three replicas leaves a state that says
+// what there is: the first is another node now, the second does not run, the
+// third goes on as it was.
+func TestUpdateThatFailsHalfWay(t *testing.T) {
+	f := newFakePlatform()
+	w := newWorkspace(t, withPlatform(f))
+	before := shop + function("logic", `["python3"]`, "desired_count = 3")
+	w.configure(before)
+	w.apply()
+	f.called()
+	ids := func() []any {
+		var found []any
+		for _, slot := range []string{"logic-0", "logic-1", "logic-2"} {
+			found = append(found, float64(f.members[slot].ID))
+		}
+		return found
+	}
+	was := ids()
+	after := strings.ReplaceAll(before, "\"]", "\", \"-u\"]")
+	w.configure(after)
+	f.change(func() { f.await, f.failing = errGuest, "logic-1" })
+	w.errors(applying...)
+	wantCalls(t, f, "update function logic", "stop logic-0", "start logic-0", "stop logic-1", "start logic-1", "stop logic-1")
+	state := w.values(logicAddress)
+	now := ids()
+	if diff := cmp.Diff(now, state["node_ids"]); diff != "" || now[0] == was[0] || now[1] != was[1] || state["running_count"] != 2.0 {
+		t.Errorf("ids were %v, are %v; state: %v", was, now, state)
+	}
+	f.change(func() { f.await = nil })
+	w.apply()
+	w.emptyPlan()
+	if diff := cmp.Diff(ids(), w.values(logicAddress)["node_ids"]); diff != "" {
+		t.Error(diff)
+	}
+	w.destroy()
 }

@@ -30,16 +30,18 @@ type fakePlatform struct {
 	calls     []string
 	waited    map[string]launch.Want // by slot
 
-	await    error // what Await fails with
-	deletion error // what deletions of nodes fail with
-	look     error // what looks at nodes fail with
+	await    error  // what Await fails with
+	failing  string // the only slot that it fails for; "": all
+	deletion error  // what deletions of nodes fail with
+	look     error  // what looks at nodes fail with
 }
 
-// fakeFunction is a function with the specs that its running slots were
+// fakeFunction is a function with the revisions of it that its running slots were
 // started with.
 type fakeFunction struct {
-	spec    nodeSpec
-	running map[string]nodeSpec
+	spec     nodeSpec
+	revision int
+	running  map[string]int
 }
 
 func newFakePlatform() *fakePlatform {
@@ -142,19 +144,23 @@ func (f *fakePlatform) DeleteVM(_ context.Context, _, name string) error {
 
 func (f *fakePlatform) CreateFunction(_ context.Context, spec nodeSpec) error {
 	defer f.locked("create function " + spec.Name)()
-	f.functions[spec.Name] = &fakeFunction{recorded(spec), map[string]nodeSpec{}}
+	f.functions[spec.Name] = &fakeFunction{spec: recorded(spec), running: map[string]int{}}
 	return nil
 }
 
 func (f *fakePlatform) UpdateFunction(_ context.Context, spec nodeSpec) error {
 	defer f.locked("update function " + spec.Name)()
-	f.functions[spec.Name].spec = recorded(spec)
+	function := f.functions[spec.Name]
+	if !spec.KeepSource || !spec.sameGuest(function.spec) {
+		function.revision++
+	}
+	function.spec = recorded(spec)
 	return nil
 }
 
 func (f *fakePlatform) StartReplica(_ context.Context, spec nodeSpec, slot string) (launch.Want, error) {
 	defer f.locked("start " + slot)()
-	f.functions[spec.Name].running[slot] = f.functions[spec.Name].spec
+	f.functions[spec.Name].running[slot] = f.functions[spec.Name].revision
 	return launch.Want{Slot: slot, Token: launch.Token(), Function: spec.Name}, nil
 }
 
@@ -177,7 +183,7 @@ func (f *fakePlatform) Function(_ context.Context, _, name string) (functionStat
 	status := functionStatus{Spec: function.spec}
 	for slot, started := range function.running {
 		status.Running = append(status.Running, slot)
-		if !started.sameGuest(function.spec) {
+		if started != function.revision {
 			status.Stale = append(status.Stale, slot)
 		}
 	}
@@ -197,7 +203,7 @@ func (f *fakePlatform) DeleteFunction(_ context.Context, _, name string) error {
 func (f *fakePlatform) Await(_ context.Context, _ string, launches []launch.Want) ([]cluster.Member, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.await != nil {
+	if f.await != nil && (f.failing == "" || slices.ContainsFunc(launches, func(w launch.Want) bool { return w.Slot == f.failing })) {
 		return nil, f.await
 	}
 	var members []cluster.Member

@@ -318,6 +318,7 @@ func (r *functionNodeResource) Update(ctx context.Context, req resource.UpdateRe
 	if err != nil {
 		addProblem(&resp.Diagnostics, "updating", functionKind, spec.Name, err)
 		r.recount(ctx, spec, &state)
+		state.placeKnown(ctx, replicas, &resp.Diagnostics)
 		resp.Diagnostics.Append(resp.State.Set(ctx, &state)...)
 		return
 	}

@@ -17,11 +17,15 @@ import (
 // was stopped: the seed's silence limit and a little.
 const handOverTimeout = 8 * time.Second
 
+// nameTaken: what has the name could be imported instead of made.
 func nameTaken(spec nodeSpec, holder string) error {
+	return takenBy(spec, spec.Name, holder, fmt.Sprintf("Import it (terraform import, with the id %s,%s), stop", spec.Network, spec.Name))
+}
+
+func takenBy(spec nodeSpec, slot, holder, remedy string) error {
 	return &explained{
-		fmt.Errorf("name %q is taken in network %q by %s, which this resource did not create", spec.Name, spec.Network, holder),
-		fmt.Sprintf("Import it if it is to belong to this resource (terraform import, with the id %s,%s), stop it with \"boxer stop --network %s %s\", or choose another name.",
-			spec.Network, spec.Name, spec.Network, spec.Name)}
+		fmt.Errorf("name %q is taken in network %q by %s, which this resource did not create", slot, spec.Network, holder),
+		fmt.Sprintf("%s it with \"boxer stop --network %s %s\", or choose another name.", remedy, spec.Network, slot)}
 }
 
 // slotFree waits until no live member holds the slot: one that was just stopped
@@ -49,9 +53,7 @@ func slotFree(outer context.Context, client *localcloud.Client, spec nodeSpec, s
 			if err := outer.Err(); err != nil {
 				return err // interrupted
 			}
-			taken := spec
-			taken.Name = slot
-			return nameTaken(taken, fmt.Sprintf("node %d (%s, running since %s)", holder.ID, holder.Kind, holder.Since.Format(time.DateTime)))
+			return takenBy(spec, slot, fmt.Sprintf("node %d (%s, running since %s)", holder.ID, holder.Kind, holder.Since.Format(time.DateTime)), "Stop")
 		}
 	}
 }

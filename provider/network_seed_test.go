@@ -53,17 +53,16 @@ func TestAccThreeSeeds(t *testing.T) {
 		t.Errorf("hosts: %q", hosts)
 	}
 	store := w.values("boxer_vm_node.store")
+	config := c.block() + threeSeeds + vm("store", idle, "")
 	for _, seed := range []string{"seed-0", "seed-1", "seed-2"} { // whoever leads
 		c.killHost("shop", seed)
 		w.emptyPlan()
-		name := "after-" + seed
-		w.configure(c.block() + threeSeeds + vm("store", idle, "") + vm(name, idle, ""))
+		config += vm("after-"+seed, idle, "")
+		w.configure(config)
 		w.apply()
 		if got := w.values("boxer_vm_node.store"); fmt.Sprint(got) != fmt.Sprint(store) {
 			t.Errorf("without %s the node\n%v became\n%v", seed, store, got)
 		}
-		w.configure(c.block() + threeSeeds + vm("store", idle, ""))
-		w.apply()
 		c.eventually(seed+" is back", func() bool { return c.host("shop", seed).MachinePID > 1 })
 	}
 	noted := c.processes()

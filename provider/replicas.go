@@ -52,6 +52,18 @@ func (r replicas) members(slots []string) []cluster.Member {
 	return members
 }
 
+// placeKnown notes the replicas that an update had replaced before it failed.
+func (m *functionNodeModel) placeKnown(ctx context.Context, r replicas, diags *diag.Diagnostics) {
+	var slots []string
+	diags.Append(m.Slots.ElementsAs(ctx, &slots, false)...)
+	for _, slot := range slots {
+		if _, ok := r[slot]; !ok {
+			return // an apply was interrupted before it joined
+		}
+	}
+	m.place(ctx, slots, r.members(slots), diags)
+}
+
 func launchID(want launch.Want) string { return cluster.LaunchID(want.Token) }
 
 // startReplicas launches all slots, then waits for all of them.

@@ -8,9 +8,9 @@ import (
 
 const (
 	answer = `["python3", "-c", "import socket\ns=socket.create_server(('',8080))\nwhile 1: s.accept()[0].sendall(b'hi')"]`
-	// ask prints for each peer how connecting to it went.
+	// ask prints for each peer how connecting to it went, and then listens.
 	ask = `["python3", "-uc", "import socket,time\ndef ask(n):\n try:\n  with socket.create_connection((n,8080),10) as s: return s.recv(2).decode()\n except OSError as e: return e.strerror\n` +
-		`print('; '.join(n+': '+ask(n) for n in ('store','logic')))\ntime.sleep(1000)"]`
+		`print('; '.join(n+': '+ask(n) for n in ('store','logic')))\ns=socket.create_server(('',8080))\ntime.sleep(1000)"]`
 )
 
 // TestAccTransports restricts what a node dials, and changes that in place.

@@ -15,7 +15,7 @@ func TestStateOfAnEarlierVersion(t *testing.T) {
 		CIDR: "100.80.0.0/16", Port: 7717, SeedEndpoints: []string{"127.0.0.1:7"}, SecretRef: "file:/secret", RuntimeVersion: "sha256-0123456789ab",
 	}
 	f.vms["store"] = vmStatus{LaunchID: "0123456789ab"}
-	f.functions["logic"] = &fakeFunction{running: map[string]nodeSpec{"logic-0": {}}}
+	f.functions["logic"] = &fakeFunction{running: map[string]int{"logic-0": 0}}
 	w := newWorkspace(t, withPlatform(f))
 	w.configure(shop + `resource "boxer_vm_node" "store" {
   network_id = boxer_network.shop.id
