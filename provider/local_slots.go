@@ -19,7 +19,7 @@ const handOverTimeout = 8 * time.Second
 
 // nameTaken: what has the name could be imported instead of made.
 func nameTaken(spec nodeSpec, holder string) error {
-	return takenBy(spec, spec.Name, holder, fmt.Sprintf("Import it (terraform import, with the id %s,%s), stop", spec.Network, spec.Name))
+	return takenBy(spec, spec.Name, holder, fmt.Sprintf("Import it with \"terraform import ADDRESS %s,%s\" (ADDRESS is this resource's), stop", spec.Network, spec.Name))
 }
 
 func takenBy(spec nodeSpec, slot, holder, remedy string) error {

@@ -198,7 +198,7 @@ func (r *networkResource) checkRuntime(planned, has types.String, own string, di
 	case !has.IsNull():
 		diags.AddAttributeError(at, "Runtime version cannot be changed in place",
 			fmt.Sprintf("The network runs %q, and this version cannot give nodes that run another one. To stay with %q, write that or leave runtime_version "+
-				"out. To get %q, leave runtime_version out and run \"terraform apply -replace\" with the address of this resource: it makes the network "+
+				"out. To get %q, leave runtime_version out and run \"terraform apply -replace=ADDRESS\" (ADDRESS is this resource's): it makes the network "+
 				"and all of its nodes anew. After that %q can be written here.", has.ValueString(), has.ValueString(), own, own))
 	}
 }
