@@ -50,7 +50,7 @@ func validWaitKey() validator.String {
 }
 
 func validTransport() validator.String {
-	return stringCheck{"Invalid transport", "native, direct or relay", config.CheckTransport}
+	return stringCheck{"Invalid transport", "native, direct, punch or relay", config.CheckTransport}
 }
 
 func validCIDR() validator.String {

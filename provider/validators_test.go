@@ -31,7 +31,6 @@ func invalidInput() map[string]string {
 		"wait for zero":        vmStart + "  command = [\"x\"]\n  wait_for = { logic = 0 }\n}",
 		"wait for name":        vmStart + "  command = [\"x\"]\n  wait_for = { Logic = 1 }\n}",
 		"transport":            vmStart + "  command = [\"x\"]\n  transports = [\"direct\", \"tor\"]\n}",
-		"transport punch":      functionWith("transports = [\"punch\"]"),
 		"publish twice":        vmStart + "  command = [\"x\"]\n  publish = [\n    { port = 80, host_port = 8080 },\n    { port = 81, host_port = 8080, host_address = \"127.0.0.1\" },\n  ]\n}",
 		"publish port":         vmStart + "  command = [\"x\"]\n  publish = [{ port = 0, host_port = 8080 }]\n}",
 		"publish address":      vmStart + "  command = [\"x\"]\n  publish = [{ port = 80, host_port = 8080, host_address = \"localhost\" }]\n}",

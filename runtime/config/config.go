@@ -45,6 +45,7 @@ const (
 const (
 	TransportNative = "native" // the kernel connects to a node of the same site
 	TransportDirect = "direct" // to the peer's overlay port, nobody in between
+	TransportPunch  = "punch"  // past NATs, or dialled back: nobody in between
 	TransportRelay  = "relay"  // held, and met at a third node
 )
 
@@ -136,12 +137,10 @@ func CheckName(name string) error {
 // CheckTransport reports why name cannot stand in Transports.
 func CheckTransport(name string) error {
 	switch name {
-	case TransportNative, TransportDirect, TransportRelay:
+	case TransportNative, TransportDirect, TransportPunch, TransportRelay:
 		return nil
-	case "punch":
-		return errors.New("transport \"punch\" is not in this version: use native, direct or relay")
 	}
-	return fmt.Errorf("transport %q: want native, direct or relay", name)
+	return fmt.Errorf("transport %q: want native, direct, punch or relay", name)
 }
 
 // Parse reads a document, fills in defaults and checks it.

@@ -265,10 +265,10 @@ func (w *world) wantPath(t *testing.T, from, to, transport string, least uint64)
 // transports of the connections made above.
 func (c *cast) transports(t *testing.T) {
 	c.wantPath(t, "nginx-v", "java-v", "native", 1)
-	c.wantPath(t, "nginx-f-0", "java-f-0", "relay", 1)
+	c.wantPath(t, "nginx-f-0", "java-f-0", "punch", 1)
 	for _, s := range servers {
 		for _, id := range c.ids["vm "+s.name+"-f"] {
-			c.wantPath(t, "node-"+id, s.name+"-f-0", "relay", 1)
+			c.wantPath(t, "node-"+id, s.name+"-f-0", "punch", 1)
 		}
 		for _, id := range c.ids["function "+s.name+"-v"] {
 			c.wantPath(t, "node-"+id, s.name+"-v", "direct", 1)

@@ -44,7 +44,7 @@ func TestPeers(t *testing.T) {
 	all := w.nodes(t)
 	// What a client of a kind uses towards a server of a kind.
 	transports := map[string]string{
-		"vm vm": "native", "function vm": "direct", "vm function": "relay", "function function": "relay",
+		"vm vm": "native", "function vm": "direct", "vm function": "punch", "function function": "punch",
 	}
 	for _, kind := range []string{"vm", "function", "client"} {
 		t.Run(kind, func(t *testing.T) {

@@ -30,12 +30,15 @@ func TestTransports(t *testing.T) {
 	}{
 		{"vm", "native", "me vm-v6"},
 		{"vm", "direct", "me vm-v6"},
+		{"vm", "punch", "me vm-v6 fn-v6"},
 		{"vm", "relay", "me vm-v6 fn-v6"},
 		{"function", "native", "me"},
 		{"function", "direct", "me vm-v6"},
+		{"function", "punch", "me vm-v6 fn-v6"},
 		{"function", "relay", "me vm-v6 fn-v6"},
 		{"client", "native", "me"},
 		{"client", "direct", "me"},
+		{"client", "punch", "me"},
 		{"client", "relay", "me vm-v6 fn-v6"},
 	} {
 		name := test.kind + "-" + test.transport + "-v6" // as checkView wants it
@@ -99,8 +102,7 @@ func TestTransports(t *testing.T) {
 func TestTransportsRefused(t *testing.T) {
 	w := newWorld(t)
 	for given, want := range map[string]string{
-		"punch":      `transport "punch" is not in this version`,
-		"direct,tor": `transport "tor": want native, direct or relay`,
+		"direct,tor": `transport "tor": want native, direct, punch or relay`,
 	} {
 		if r := w.run(t, "run", "--network", "none", "--transports", given, "--", "true"); r.code != 125 || !strings.Contains(r.stderr, want) {
 			t.Errorf("want %q: %s", want, r)

@@ -289,7 +289,8 @@ func (n *node) hidden() bool { return n.cfg.Reach == config.ReachSeeds && n.seed
 // openOwnPort lets a hidden node dial itself, where it may not do so natively.
 func (n *node) openOwnPort(background context.Context) error {
 	only := n.cfg.Transports
-	if !n.hidden() || !slices.Contains(only, config.TransportDirect) || slices.Contains(only, config.TransportNative) {
+	dials := slices.Contains(only, config.TransportDirect) || slices.Contains(only, config.TransportPunch)
+	if !n.hidden() || !dials || slices.Contains(only, config.TransportNative) {
 		return nil
 	}
 	return n.listen(background, background, n.view.underlay.String())

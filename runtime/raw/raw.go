@@ -110,6 +110,9 @@ func port(number uintptr, fd int) uint16 {
 	return swap(a.Port)
 }
 
+// Block makes a descriptor block.
+func Block(fd int) { _, _ = call(unix.SYS_FCNTL, uintptr(fd), unix.F_SETFL, 0, 0, 0) }
+
 // Set sets an option of a socket, as far as the kernel knows it.
 func Set(fd, level, option, value int) {
 	v := int32(value)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 )
@@ -25,8 +26,12 @@ const (
 const (
 	pathNative = "native"
 	pathDirect = "direct" // to the peer's overlay port, nobody in between
-	pathRelay  = "relay"  // the peer was asked to come: met at a third node, or dialled back
+	pathPunch  = "punch"  // past a NAT, nobody in between
+	pathRelay  = "relay"  // met at a third node
 )
+
+// probePatience is how long a node may take to find out about its NAT.
+const probePatience = 10 * time.Second
 
 const reachAny = "any" // config.ReachAny; this package knows cluster only
 
@@ -61,14 +66,27 @@ func canDial(self, peer cluster.Member, reach string) bool {
 // barred says why no transport that this node may use reaches peer, if so.
 func (l *Layer) barred(self, peer cluster.Member) error {
 	only := l.o.Transports
-	if allows(only, pathRelay) || Classify(self, peer, l.o.Reach, only) != ClassHold {
+	if allows(only, pathRelay) || Classify(self, peer, l.o.Reach, only) != ClassHold || l.punches(self, peer) != modeNone {
 		return nil
 	}
-	why := "it is not in this node's site"
-	if allows(only, pathDirect) {
+	var why string
+	switch {
+	case allows(only, pathPunch) && l.o.Reach == reachAny:
+		if unprobed(self) || unprobed(peer) {
+			return nil // held until it is known
+		}
+		why = "nothing passes the two NATs"
+	case allows(only, pathDirect):
 		why = "its overlay port cannot be dialled from here (NAT, or a client)"
+	default:
+		why = "it is not in this node's site"
 	}
 	return fmt.Errorf("node %d cannot be reached with transports = %q: %s: %w", peer.ID, only, why, syscall.EHOSTUNREACH)
+}
+
+// unprobed: it is too early to know about a member's NAT.
+func unprobed(m cluster.Member) bool {
+	return m.NAT == cluster.NATBehind && m.NATReport == nil && time.Since(m.Since) < probePatience
 }
 
 func dialable(m cluster.Member) bool {

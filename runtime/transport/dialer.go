@@ -49,17 +49,35 @@ func (l *Layer) Connect(ctx context.Context, r Request) (Plan, error) {
 	return p, nil
 }
 
-// Prompt plans what needs no waiting: a direct connection to a listener that is
-// known.
+// Prompt plans what needs no waiting: a connection to a listener that is known,
+// direct or past a NAT that is open already.
 func (l *Layer) Prompt(r Request) (Plan, bool) {
 	r.To = netip.AddrPortFrom(r.To.Addr().Unmap(), r.To.Port())
 	self := l.o.Members.Self()
 	m, ok := l.o.Members.Lookup(r.To.Addr())
-	if !ok || !self.OverlayAddress.IsValid() || r.Fallback || m.ID == self.ID || m.State == cluster.StateLost ||
-		Classify(self, m, l.o.Reach, l.o.Transports) != ClassDirect || !listed(m, r.To.Port()) {
+	if !ok || !self.OverlayAddress.IsValid() || r.Fallback || m.ID == self.ID || m.State == cluster.StateLost || !listed(m, r.To.Port()) {
 		return Plan{}, false
 	}
-	return l.direct(self, m, r), true
+	return l.atOnce(self, m, r)
+}
+
+// atOnce lets the guest's own socket dial the peer's overlay port, if it can.
+func (l *Layer) atOnce(self, m cluster.Member, r Request) (Plan, bool) {
+	switch Classify(self, m, l.o.Reach, l.o.Transports) {
+	case ClassNative:
+		return Plan{}, false
+	case ClassDirect:
+		return l.direct(self, m, r, pathDirect), true
+	}
+	switch l.punches(self, m) {
+	case modeDial:
+		return l.direct(self, m, r, pathPunch), true
+	case modeActiveFirst, modePassiveFirst:
+		if k, ok := l.tickets.take(self, m, r.To.Port()); ok {
+			return l.spend(self, m, r, k), true
+		}
+	}
+	return Plan{}, false
 }
 
 func (l *Layer) plan(ctx context.Context, r Request) (Plan, error) {
@@ -87,22 +105,23 @@ func (l *Layer) plan(ctx context.Context, r Request) (Plan, error) {
 	}
 	// A lost member's supervisor may be back in a moment: only what is held can
 	// be tried again.
-	if class == ClassDirect && !r.Fallback && m.State != cluster.StateLost {
-		return l.direct(self, m, r), nil
+	if !r.Fallback && m.State != cluster.StateLost {
+		if p, ok := l.atOnce(self, m, r); ok {
+			return p, nil
+		}
 	}
 	if r.Fallback {
-		l.paths.takeBack(m.ID, pathDirect)
+		l.paths.takeBack(m.ID, map[bool]string{true: pathDirect, false: pathPunch}[class == ClassDirect])
 	}
 	return l.hold(self, m, r)
 }
 
-// direct lets the guest's own socket dial the peer's overlay port.
-func (l *Layer) direct(self, m cluster.Member, r Request) Plan {
+func (l *Layer) direct(self, m cluster.Member, r Request, path string) Plan {
 	src := netip.AddrPortFrom(self.OverlayAddress, 0) // nobody knows the guest's port yet
 	l.o.Sockets.Remember(r.Cookie, src, r.To, family(r))
 	p := preface{kind: kindDirect, id: self.ID, src: src, dst: r.To}.fresh()
-	l.paths.add(m.ID, pathDirect) // unless the guest falls back
-	return Plan{Class: ClassDirect, Addr: l.overlayPort(self, m), Preface: p.seal(*l.key.Load())}
+	l.paths.add(m.ID, path) // unless the guest falls back
+	return Plan{Class: ClassDirect, Addr: l.placeOf(self, m), Preface: p.seal(*l.key.Load())}
 }
 
 // overlayPort is where self dials m.

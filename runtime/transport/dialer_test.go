@@ -203,7 +203,7 @@ func TestEveryWayBetweenTwoNodes(t *testing.T) {
 				path     string
 			}{
 				{"direct", hidden, open, pathDirect},
-				{"dialled back", open, hidden, pathRelay},
+				{"dialled back", open, hidden, pathPunch},
 				{"relayed", hidden, other, pathRelay},
 				{"relayed to a laptop, which cannot dial back", open, laptop, pathRelay},
 				{"relayed from a laptop", laptop, open, pathRelay},
@@ -219,7 +219,7 @@ func TestEveryWayBetweenTwoNodes(t *testing.T) {
 					if a.local != test.to.port(80) || a.peer != want {
 						t.Errorf("arrived at %s from %s, want %s from %s", a.local, a.peer, test.to.port(80), want)
 					}
-					if test.path == pathRelay {
+					if test.path != pathDirect {
 						test.from.mu.Lock()
 						got := test.from.noticed[uint64(g.local.Port())]
 						test.from.mu.Unlock()
@@ -460,7 +460,7 @@ func TestRestrictedDialer(t *testing.T) {
 		{"relayed to oneself", relayed, relayed, ClassHold, pathRelay},
 		{"relayed to oneself behind NAT", hiddenRelayed, hiddenRelayed, ClassHold, pathRelay},
 		{"relayed to a node behind NAT", relayed, hidden, ClassHold, pathRelay},
-		{"both to a node behind NAT", both, hidden, ClassHold, pathRelay},
+		{"both to a node behind NAT", both, hidden, ClassHold, pathPunch},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			arrivals := test.to.listen(80)

@@ -42,6 +42,8 @@ func ListenOverlay(ctx context.Context, address string) (*net.TCPListener, error
 // Layer and returns nil.
 func (l *Layer) Serve(ctx context.Context, ln *net.TCPListener) error {
 	defer l.Close()
+	l.openings.begin(ln.Addr().(*net.TCPAddr).AddrPort())
+	l.spawn(func() { l.tickets.tend(l.ctx) })
 	unproven := events.Server{Greet: l.greet, Silent: l.o.unproven, Patience: firstBytes}
 	if err := unproven.Serve(ctx, ln); err != nil {
 		return fmt.Errorf("serve the overlay port %s: %w", ln.Addr(), err)

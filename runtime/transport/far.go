@@ -5,7 +5,6 @@ package transport
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -45,23 +44,32 @@ func (l *Layer) reach(ctx context.Context, self, m cluster.Member, src, dst neti
 	if allows(only, pathDirect) && canDial(self, m, l.o.Reach) {
 		return l.reachOut(ctx, self, m, src, dst)
 	}
-	// Dialling back is neither alone: asked for, but with nobody in between.
-	if allows(only, pathDirect) && allows(only, pathRelay) && dialable(self) && l.o.Reach == reachAny {
-		f, err := l.reachBack(ctx, self, m, src, dst)
-		if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
-			return f, err
-		}
-		g, relayed := l.reachRelay(ctx, self, m, src, dst)
-		if relayed != nil {
-			return far{}, errors.Join(err, relayed)
-		}
-		return g, nil
+	how := l.punches(self, m)
+	switch {
+	case how == modeNone && !allows(only, pathRelay):
+		return far{}, fmt.Errorf("node %d: no way past the NATs: %w", m.ID, syscall.EHOSTUNREACH)
+	case !allows(only, pathRelay):
+		return l.reachPunch(ctx, self, m, src, dst, how)
+	case how == modeNone || l.failed.has(self, m):
+		return l.reachRelay(ctx, self, m, src, dst)
 	}
-	return l.reachRelay(ctx, self, m, src, dst)
+	return l.race(ctx, self, m, src, dst, how)
 }
 
 // dial connects to an overlay port and sends a preface.
 func (l *Layer) dial(ctx context.Context, endpoint string, p preface) (*net.TCPConn, error) {
+	conn, err := l.dialOnly(ctx, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.sendPreface(conn, p); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("send the preface to %s: %w", endpoint, err)
+	}
+	return conn, nil
+}
+
+func (l *Layer) dialOnly(ctx context.Context, endpoint string) (*net.TCPConn, error) {
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	if l.o.Members.Self().NAT == cluster.NATBehind {
 		d.KeepAliveConfig = keepAlive
@@ -73,16 +81,15 @@ func (l *Layer) dial(ctx context.Context, endpoint string, p preface) (*net.TCPC
 		// port without a listener.
 		return nil, fmt.Errorf("dial overlay port %s: %v: %w", endpoint, err, syscall.EHOSTUNREACH) //nolint:errorlint // err may wrap ECONNREFUSED
 	}
-	tcp := conn.(*net.TCPConn)
-	concludeConnect(tcp)
-	tcp.SetWriteDeadline(time.Now().Add(dialTimeout))
-	_, err = tcp.Write(p.fresh().seal(*l.key.Load()))
-	tcp.SetWriteDeadline(time.Time{})
-	if err != nil {
-		tcp.Close()
-		return nil, fmt.Errorf("send the preface to %s: %w", endpoint, err)
-	}
-	return tcp, nil
+	concludeConnect(conn.(*net.TCPConn))
+	return conn.(*net.TCPConn), nil
+}
+
+func (l *Layer) sendPreface(conn *net.TCPConn, p preface) error {
+	conn.SetWriteDeadline(time.Now().Add(dialTimeout))
+	_, err := conn.Write(p.fresh().seal(*l.key.Load()))
+	conn.SetWriteDeadline(time.Time{})
+	return err
 }
 
 // concludeConnect calls connect again. The first call returned before the
@@ -105,7 +112,7 @@ func (l *Layer) reachBack(ctx context.Context, self, m cluster.Member, src, dst 
 	defer cancel()
 	id, arrived := l.backs.expect()
 	defer l.backs.forget(id, arrived)
-	call := meetCall{Session: id[:], Port: dst.Port(), From: src, Endpoint: self.UnderlayAddress.String()}
+	call := meetCall{Session: id[:], Port: dst.Port(), From: src, Endpoint: l.placeOf(m, self).String()}
 	if err := l.ask(ctx, m.ID, methodDialBack, call); err != nil {
 		return far{}, err
 	}
@@ -113,7 +120,7 @@ func (l *Layer) reachBack(ctx context.Context, self, m cluster.Member, src, dst 
 	case conn := <-arrived:
 		conn.SetNoDelay(true)
 		conn.SetKeepAliveConfig(keepAlive)
-		return far{conn, func() error { return sendStart(conn) }, pathRelay}, nil
+		return far{conn, func() error { return sendStart(conn) }, pathPunch}, nil
 	case <-ctx.Done():
 		return far{}, fmt.Errorf("node %d did not dial back: %w", m.ID, syscall.ETIMEDOUT)
 	}
@@ -125,13 +132,18 @@ func (l *Layer) ask(ctx context.Context, to uint32, method string, call meetCall
 	if err := l.call(ctx, to, method, call, &answer); err != nil {
 		return fmt.Errorf("%s: %w", method, err)
 	}
-	switch answer.Status {
+	return answer.err(to)
+}
+
+// err is what an answer of node to means.
+func (a meetAnswer) err(to uint32) error {
+	switch a.Status {
 	case statusOK:
 		return nil
 	case statusRefused:
 		return fmt.Errorf("node %d: nobody listens: %w", to, syscall.ECONNREFUSED)
 	}
-	return fmt.Errorf("node %d cannot come: %s: %w", to, answer.Reason, syscall.EHOSTUNREACH)
+	return fmt.Errorf("node %d cannot come: %s: %w", to, a.Reason, syscall.EHOSTUNREACH)
 }
 
 // awaitStart waits for the byte that says that the other side is there.

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package transport makes TCP connections between nodes: native, direct (an
-// authenticated preface to the peer's overlay port), and, for what sits behind
-// NAT, relay: the guest's socket is held in SYN_SENT until the far end is
-// ready, then released and spliced.
+// authenticated preface to the peer's overlay port), punch (the same past NATs),
+// and relay. What needs time is held: the guest's socket waits in SYN_SENT until
+// the far end is ready, is then released, and spliced.
 //
 //	native  guest ------------------------------> guest
 //	direct  guest --preface--> overlay port of peer --> its guest's queue
-//	relay   guest --> hold address | our splice --> peer, in one of three ways:
-//	        we dial it; it dials us back; both dial a node that pairs them
+//	punch   the same from a port that the peer has opened its NAT for; or, held,
+//	        we dial it from such a port, or it dials us back
+//	relay   guest --> hold address | our splice --> node that pairs us with the peer
 package transport
 
 import (
@@ -65,7 +66,7 @@ type Options struct {
 	// ("seeds").
 	Reach string
 	// Transports that the guest's connections may use ("native", "direct",
-	// "relay"), those to this node itself included; empty: all.
+	// "punch", "relay"), those to this node itself included; empty: all.
 	Transports []string
 	// Own is where this node's overlay port is dialled from the node itself, for
 	// nodes that nobody else can dial; nil: as by the others.
@@ -116,6 +117,9 @@ type Layer struct {
 	relay       *relay
 	probes      probes
 	tried       *tried
+	openings    openings
+	tickets     tickets
+	failed      failures
 	paths       paths
 	quiet       quiet // about who knocks in vain
 	mute        quiet // about peers that Transports bars
@@ -140,10 +144,13 @@ func New(o Options) *Layer {
 		probes:      probes{kept: map[int]*mark{}, of: map[uint32]int{}, dials: map[uint32]*rate.Limiter{}, dialing: make(chan struct{}, maxProbeDials)},
 		relay:       newRelay(descriptors.left / relayShare),
 		tried:       newTried(),
+		openings:    openings{by: map[netip.AddrPort]*opening{}, each: map[uint32]int{}},
+		failed:      failures{by: map[uint32]failure{}},
 		paths:       paths{counts: map[pathKey]uint64{}},
 		quiet:       quiet{sources: map[netip.Addr]time.Time{}},
 		mute:        quiet{sources: map[netip.Addr]time.Time{}},
 	}
+	l.tickets = tickets{l: l, by: map[uint32]*stock{}}
 	l.SetKey(cluster.PrefaceKey(o.Secret))
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
@@ -161,8 +168,10 @@ func (l *Layer) Close() {
 	l.mu.Unlock()
 	l.cancel()
 	l.relay.close()
+	l.openings.close(l)
 	l.probes.close()
 	l.running.Wait()
+	l.tickets.close()
 	l.wall.close()
 }
 

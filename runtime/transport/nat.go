@@ -5,7 +5,6 @@ package transport
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -13,14 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Timing of what keeps the overlay port mapped: that a NAT was replaced is noticed
-// with the next sign of life, as the new one has no such connection.
+// Timing of what keeps the overlay port mapped. A NAT that has gone is noticed
+// as soon as the seed would notice it.
 const (
-	mappedIdle   = 1 * time.Second
+	mappedIdle   = 2 * time.Second
 	hairpinWait  = 700 * time.Millisecond
 	remapPause   = 200 * time.Millisecond
-	longestRemap = 2 * time.Second
-	maxOthers    = 2 // witnesses of one probing, besides the one that keeps the mapping
+	longestRemap = 10 * time.Second
 )
 
 // KeepMapped holds the mapping of this node's overlay port in its NAT until ctx
@@ -62,7 +60,11 @@ func (l *Layer) learn(ctx context.Context, m *Mapping, known cluster.NATReport, 
 		known.Mapped = m.Mapped
 		tell(known)
 	}
-	r := l.examineNAT(ctx, m)
+	r := l.examineNAT(ctx, m, func(r cluster.NATReport) {
+		if !known.Mapped.IsValid() {
+			tell(r) // the guest will not wait for the rest
+		}
+	})
 	if ctx.Err() == nil {
 		l.o.Logger.Info().Stringer("mapped", r.Mapped).Str("mapping", r.Mapping).Str("filtering", r.Filtering).
 			Str("unexpected", r.Unexpected).Bool("preserves_ports", r.Preserves).Bool("hairpin", r.Hairpin).Msg("NAT probed")
@@ -82,16 +84,16 @@ func (m *Mapping) hold(idle time.Duration) {
 	}
 }
 
-// examineNAT finds out what the NAT in front of a mapped, listening port does.
-func (l *Layer) examineNAT(ctx context.Context, m *Mapping) cluster.NATReport {
+// examineNAT finds out what the NAT in front of a mapped, listening port does,
+// and tells early what takes no waiting.
+func (l *Layer) examineNAT(ctx context.Context, m *Mapping, early func(cluster.NATReport)) cluster.NATReport {
 	r := cluster.NATReport{Mapped: m.Mapped}
 	var all sync.WaitGroup
 	all.Go(func() {
-		others := slices.DeleteFunc(l.witnesses(), func(w RelayNode) bool { return w.ID == m.witness.ID })
-		others = others[:min(len(others), maxOthers)]
-		r.Filtering, r.Unexpected = l.filteringOf(ctx, m, others)
-		r.Mapping = l.mappingOf(ctx, m, others) // only now: it writes to them
+		r.Mapping = l.mappingOf(ctx, m)
+		early(cluster.NATReport{Mapped: m.Mapped, Mapping: r.Mapping})
 	})
+	all.Go(func() { r.Filtering, r.Unexpected = l.filteringOf(ctx, m) })
 	all.Go(func() {
 		if other, err := l.mapPort(ctx, 0); err == nil {
 			defer other.Close()
@@ -103,32 +105,19 @@ func (l *Layer) examineNAT(ctx context.Context, m *Mapping) cluster.NATReport {
 	return r
 }
 
-// witnesses are the nodes that answer probes: seeds, which stay, a different one
-// first for each node, then others that relay.
-func (l *Layer) witnesses() []RelayNode {
-	seeds, rest := []RelayNode(nil), []RelayNode(nil)
-	for _, r := range l.relays() {
-		if r.Seed {
-			seeds = append(seeds, r)
-		} else {
-			rest = append(rest, r)
-		}
-	}
-	if len(seeds) > 0 {
-		first := int(l.o.Members.Self().ID) % len(seeds)
-		seeds = slices.Concat(seeds[first:], seeds[:first])
-	}
-	return append(seeds, rest...)
-}
-
-// mappingOf asks from the same port at other places.
-func (l *Layer) mappingOf(ctx context.Context, m *Mapping, others []RelayNode) string {
+// mappingOf asks from the same port at other places. The last seed is left to
+// filteringOf: it must not have been written to from this port.
+func (l *Layer) mappingOf(ctx context.Context, m *Mapping) string {
 	var places []string
 	if m.second != 0 {
-		places = append(places, at(m.witness.Endpoint, m.second))
+		places = append(places, at(m.seed.Endpoint, m.second))
 	}
-	for _, w := range others {
-		places = append(places, w.Endpoint)
+	if seeds := l.relays(); len(seeds) > 1 {
+		for _, seed := range seeds[:len(seeds)-1] {
+			if seed.ID != m.seed.ID {
+				places = append(places, seed.Endpoint)
+			}
+		}
 	}
 	mapping := ""
 	for _, place := range places {
@@ -145,12 +134,15 @@ func (l *Layer) mappingOf(ctx context.Context, m *Mapping, others []RelayNode) s
 	return mapping
 }
 
-// filteringOf has a node dial the mapped port from a port that nothing was sent
-// to, and, where there are several, from such an address.
-func (l *Layer) filteringOf(ctx context.Context, m *Mapping, others []RelayNode) (filtering, unexpected string) {
-	asked := append([]RelayNode{m.witness}, others...)
+// filteringOf has a seed dial the mapped port from a port that nothing was sent
+// to, and, where there are several, from an address as well.
+func (l *Layer) filteringOf(ctx context.Context, m *Mapping) (filtering, unexpected string) {
+	seeds := l.relays()
+	if len(seeds) == 0 {
+		return "", ""
+	}
 	ask := preface{flags: probeDial, src: netip.AddrPortFrom(netip.Addr{}, m.Mapped.Port())}
-	conn, a, err := l.probe(ctx, asked[len(asked)-1].Endpoint, 0, ask)
+	conn, a, err := l.probe(ctx, seeds[len(seeds)-1].Endpoint, 0, ask)
 	if err != nil {
 		return "", ""
 	}

@@ -50,11 +50,12 @@ const (
 func (l *Layer) Handlers() map[string]func(ctx context.Context, from uint32, in json.RawMessage) (any, error) {
 	return map[string]func(ctx context.Context, from uint32, in json.RawMessage) (any, error){
 		methodListening: l.answerListening,
-		methodDialBack: func(ctx context.Context, _ uint32, in json.RawMessage) (any, error) {
-			return l.answerMeet(ctx, kindDialBack, in)
+		methodPunch:     l.answerPunch,
+		methodDialBack: func(ctx context.Context, from uint32, in json.RawMessage) (any, error) {
+			return l.answerMeet(ctx, from, kindDialBack, in)
 		},
-		methodRelay: func(ctx context.Context, _ uint32, in json.RawMessage) (any, error) {
-			return l.answerMeet(ctx, kindRelayPassive, in)
+		methodRelay: func(ctx context.Context, from uint32, in json.RawMessage) (any, error) {
+			return l.answerMeet(ctx, from, kindRelayPassive, in)
 		},
 	}
 }
@@ -69,7 +70,7 @@ func (l *Layer) answerListening(_ context.Context, _ uint32, in json.RawMessage)
 
 // answerMeet goes to a meeting: it dials, and delivers to the guest once the
 // other side says start.
-func (l *Layer) answerMeet(ctx context.Context, k kind, in json.RawMessage) (any, error) {
+func (l *Layer) answerMeet(ctx context.Context, from uint32, k kind, in json.RawMessage) (any, error) {
 	var call meetCall
 	if err := json.Unmarshal(in, &call); err != nil {
 		return nil, fmt.Errorf("meet: %w", err)
@@ -80,7 +81,7 @@ func (l *Layer) answerMeet(ctx context.Context, k kind, in json.RawMessage) (any
 	if !l.o.Sockets.Listening(call.Port) {
 		return meetAnswer{Status: statusRefused}, nil
 	}
-	endpoint, err := l.place(k, call)
+	endpoint, err := l.place(from, k, call)
 	if err != nil {
 		return meetAnswer{Status: statusUnreachable, Reason: err.Error()}, nil
 	}
@@ -104,14 +105,16 @@ func (l *Layer) answerMeet(ctx context.Context, k kind, in json.RawMessage) (any
 	return meetAnswer{Status: statusOK}, nil
 }
 
-// place is where a meeting is.
-func (l *Layer) place(k kind, call meetCall) (endpoint string, err error) {
+// place is where a meeting is: at a seed, or at the caller's own overlay port,
+// for nobody can have others dialled.
+func (l *Layer) place(from uint32, k kind, call meetCall) (endpoint string, err error) {
 	if k == kindDialBack {
 		if l.o.Reach != reachAny {
 			return "", fmt.Errorf("this node reaches seeds only")
 		}
-		if _, err := netip.ParseAddrPort(call.Endpoint); err != nil {
-			return "", fmt.Errorf("endpoint %q: %w", call.Endpoint, err)
+		m, ok := l.member(from)
+		if own := l.placeOf(l.o.Members.Self(), m); !ok || own.String() != call.Endpoint {
+			return "", fmt.Errorf("endpoint %q is not the caller's, which is %s", call.Endpoint, own)
 		}
 		return call.Endpoint, nil
 	}

@@ -102,11 +102,11 @@ func TestProbeDials(t *testing.T) {
 	}
 }
 
-// TestProbeElsewhere: who does not relay answers nothing.
+// TestProbeElsewhere: who is no seed answers nothing.
 func TestProbeElsewhere(t *testing.T) {
 	_, v := probing(t)
 	if _, _, err := v.probe(context.Background(), v.Self().UnderlayAddress.String(), 0, preface{}); err == nil {
-		t.Error("a node that does not relay answered a probe")
+		t.Error("a node that is no seed answered a probe")
 	}
 }
 
@@ -118,6 +118,14 @@ func TestKeepMapped(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	reports, done := make(chan cluster.NATReport, 4), make(chan error)
 	go func() { done <- v.KeepMapped(ctx, port, func(r cluster.NATReport) { reports <- r }) }()
+	select {
+	case r := <-reports: // what takes no waiting
+		if r.Mapping != cluster.MappingIndependent || r.Filtering != "" {
+			t.Errorf("first report %+v", r)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("no report")
+	}
 	select {
 	case r := <-reports:
 		r.Hairpin = false // may or may not be: both ends dial at about the same time

@@ -33,7 +33,6 @@ type runFlags struct {
 	memory, timeout     int
 	ephemeral           int
 	relaxed             bool
-	nat                 string
 	tokenFile           string
 	seeds               []string
 }
@@ -82,6 +81,7 @@ Exit status: the program's own; 125 Boxer failed, or the command line is wrong;
 	flags.StringSliceVar(&f.transports, "transports", nil, `what the program's own connections may use, comma-separated (default: all):
 native: the kernel connects to a node of the same site, or to this one;
 direct: to the peer's overlay port, nobody in between;
+punch: the same past NATs, or the peer dials back;
 relay: spliced through a seed, where both sides meet`)
 	flags.StringVar(&f.sourceDir, "source-dir", "", "directory whose contents land in /var/task (vm, function)")
 	flags.StringVar(&f.restart, "restart", config.RestartNo, "no, on-failure or always")
@@ -91,12 +91,10 @@ relay: spliced through a seed, where both sides meet`)
 	flags.StringVar(&f.tokenFile, "join-token-file", "", joinTokenHelp)
 	flags.StringArrayVar(&f.seeds, "seed", nil, seedHelp)
 	flags.IntVar(&f.timeout, "timeout", 900, "life of a function, seconds, 1 to 900")
-	flags.StringVar(&f.nat, "nat", "", "kind of NAT that the function is behind")
-	_ = flags.MarkHidden("nat") // for tests
 	completeFlags(cmd, map[string]completer{
 		"kind":       words(config.KindClient, config.KindVM, config.KindFunction),
 		"restart":    words(config.RestartNo, config.RestartOnFailure, config.RestartAlways),
-		"transports": words(config.TransportNative, config.TransportDirect, config.TransportRelay),
+		"transports": words(config.TransportNative, config.TransportDirect, config.TransportPunch, config.TransportRelay),
 	})
 	return cmd
 }
@@ -167,9 +165,6 @@ func (f *runFlags) config(argv []string) (config.Node, error) {
 	n.Transports = f.transports
 	if f.relaxed && f.kind != config.KindFunction {
 		return n, errors.New("run: --relaxed is for function nodes: add --kind function")
-	}
-	if f.nat != "" && f.kind != config.KindFunction {
-		return n, errors.New("run: --nat is for function nodes: add --kind function")
 	}
 	var err error
 	if n.Env, err = keyValues(f.env); err != nil {
@@ -253,7 +248,7 @@ func (p *platformRun) start(ctx context.Context, n config.Node) ([]launch.Want, 
 		if _, err := p.Client.CreateFunction(ctx, localcloud.FunctionSpec{
 			Config: replica(n),
 			Name:   function, SourceDir: p.flags.sourceDir, MemoryMB: p.flags.memory, EphemeralMB: p.flags.ephemeral,
-			TimeoutS: p.flags.timeout, Relaxed: p.flags.relaxed, NAT: p.flags.nat,
+			TimeoutS: p.flags.timeout, Relaxed: p.flags.relaxed,
 		}); err != nil {
 			return nil, err
 		}

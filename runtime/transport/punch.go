@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/events"
+	"github.com/boxer-overlay/boxer/runtime/raw"
+	"golang.org/x/sys/unix"
+)
+
+// Two nodes behind NATs that let in only what answers connect by two SYNs that
+// cross: the passive node dials from its overlay port to the place that the
+// active one's port has outside, which opens its NAT, and its socket waits there
+// in SYN_SENT for the active one's SYN. The socket must be the one that sent the
+// SYN: a listener's answer has another sequence number, and a NAT that follows
+// those drops it.
+const (
+	punchWait   = 1500 * time.Millisecond // for a punched connection
+	headStart   = 300 * time.Millisecond  // before a relay is tried as well
+	openFor     = 60 * time.Second        // how long a NAT is held open for a caller's port
+	openAtMost  = 110 * time.Second       // the kernel gives up after 127 s
+	maxOpen     = 256                     // ports, by this node
+	maxOpenEach = 64                      // by this node for one caller
+	maxPorts    = 32                      // in one call
+	failedFor   = time.Minute             // before what failed is tried again
+)
+
+const methodPunch = "punch"
+
+// punchCall asks the peer to open its NAT for some of the caller's ports. It
+// carries no address: that is the caller's own, as the network knows it.
+type punchCall struct {
+	Ports []uint16 `json:"ports"`          // as seen from outside
+	Port  uint16   `json:"port"`           // the guest's, that is to be connected to
+	Keep  bool     `json:"keep,omitempty"` // what is open already stays so
+}
+
+// race punches, and goes to a relay when that takes long. The peer's guest has a
+// relayed connection as soon as there is one, so from then on it is the relay's,
+// unless that fails; a punched one says nothing before it is started.
+func (l *Layer) race(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort, how mode) (far, error) {
+	type result struct {
+		far
+		error
+	}
+	punched := make(chan result, 1)
+	punch := func() {
+		ctx, cancel := context.WithTimeout(l.ctx, punchWait)
+		defer cancel()
+		f, err := l.reachPunch(ctx, self, m, src, dst, how)
+		if err != nil && ctx.Err() != nil && l.ctx.Err() == nil {
+			l.failed.add(self, m)
+		}
+		punched <- result{f, err}
+	}
+	if !l.spawn(punch) {
+		return far{}, fmt.Errorf("this node is leaving: %w", syscall.EHOSTUNREACH)
+	}
+	late := time.NewTimer(headStart)
+	defer late.Stop()
+	var err error
+	select {
+	case r := <-punched:
+		if err = r.error; err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+			return r.far, err
+		}
+		punched = nil
+	case <-late.C:
+	}
+	f, relayed := l.reachRelay(ctx, self, m, src, dst)
+	switch {
+	case punched == nil && relayed != nil:
+		return far{}, errors.Join(err, relayed)
+	case punched == nil:
+		return f, nil
+	case relayed != nil && !errors.Is(relayed, syscall.ECONNREFUSED):
+		r := <-punched
+		return r.far, r.error
+	}
+	go func() {
+		if r := <-punched; r.conn != nil {
+			reset(r.conn)
+		}
+	}()
+	return f, relayed
+}
+
+// punchAnswer names the ports that could not be opened for: a connection from
+// there may have ended a moment ago.
+type punchAnswer struct {
+	meetAnswer
+	Shut []uint16 `json:"shut,omitempty"`
+}
+
+// reachPunch makes the far end with nobody in between.
+func (l *Layer) reachPunch(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort, how mode) (f far, err error) {
+	var conn *net.TCPConn
+	switch how {
+	case modeBack:
+		return l.reachBack(ctx, self, m, src, dst)
+	case modeDial:
+		conn, err = l.dialOnly(ctx, l.placeOf(self, m).String())
+	default:
+		conn, err = l.punch(ctx, self, m, dst.Port(), how)
+	}
+	if err != nil {
+		return far{}, fmt.Errorf("punch to node %d (%s): %w", m.ID, how, err)
+	}
+	l.tickets.want(self, m, dst.Port())
+	return far{conn: conn, path: pathPunch, start: func() error {
+		return l.sendPreface(conn, preface{kind: kindDirect, id: self.ID, src: src, dst: dst})
+	}}, nil
+}
+
+// punch connects a port of this node, whose place outside is known, with the
+// peer's overlay port. Nothing has been said on the connection yet.
+func (l *Layer) punch(ctx context.Context, self, m cluster.Member, port uint16, how mode) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, punchWait)
+	defer cancel()
+	own, err := l.tickets.port(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
+	type result struct {
+		conn *net.TCPConn
+		err  error
+	}
+	dialled := make(chan result, 1)
+	dial := func() {
+		conn, err := dialFrom(ctx, own.Local, l.placeOf(self, m).String())
+		if err != nil {
+			err = fmt.Errorf("%v: %w", err, syscall.EHOSTUNREACH) //nolint:errorlint // as in dial
+		}
+		dialled <- result{conn, err}
+	}
+	if how == modeActiveFirst {
+		go dial() // the peer's SYN takes two hops more than this one
+	}
+	if _, err = l.open(ctx, m.ID, punchCall{Ports: []uint16{own.Mapped.Port()}, Port: port}); err != nil {
+		cancel()
+		if how == modeActiveFirst {
+			if r := <-dialled; r.conn != nil {
+				reset(r.conn)
+			}
+		}
+		return nil, err
+	}
+	if how != modeActiveFirst {
+		dial()
+	}
+	r := <-dialled
+	if r.conn != nil {
+		concludeConnect(r.conn)
+	}
+	return r.conn, r.err
+}
+
+// open asks the peer to open its NAT, and says for which ports it did not.
+func (l *Layer) open(ctx context.Context, to uint32, call punchCall) (shut []uint16, err error) {
+	var answer punchAnswer
+	if err := l.call(ctx, to, methodPunch, call, &answer); err != nil {
+		return nil, fmt.Errorf("%s: %w", methodPunch, err)
+	}
+	return answer.Shut, answer.err(to)
+}
+
+// answerPunch opens this node's NAT for the caller's ports.
+func (l *Layer) answerPunch(_ context.Context, from uint32, in json.RawMessage) (any, error) {
+	var call punchCall
+	if err := json.Unmarshal(in, &call); err != nil {
+		return nil, fmt.Errorf("%s: %w", methodPunch, err)
+	}
+	if len(call.Ports) == 0 || len(call.Ports) > maxPorts {
+		return nil, fmt.Errorf("%s: %d ports, want 1 to %d", methodPunch, len(call.Ports), maxPorts)
+	}
+	if !l.o.Sockets.Listening(call.Port) {
+		return punchAnswer{meetAnswer: meetAnswer{Status: statusRefused}}, nil
+	}
+	m, ok := l.member(from)
+	if !ok || !outside(m).Is4() {
+		return punchAnswer{meetAnswer: meetAnswer{Status: statusUnreachable, Reason: "the caller's address is not known here"}}, nil
+	}
+	var why error
+	answer := punchAnswer{meetAnswer: meetAnswer{Status: statusOK}}
+	for _, port := range call.Ports {
+		if err := l.openings.open(l, from, netip.AddrPortFrom(outside(m), port), call.Keep); err != nil {
+			answer.Shut, why = append(answer.Shut, port), err
+		}
+	}
+	if len(answer.Shut) == len(call.Ports) {
+		answer.meetAnswer = meetAnswer{Status: statusUnreachable, Reason: why.Error()}
+	}
+	return answer, nil
+}
+
+func (l *Layer) member(id uint32) (cluster.Member, bool) {
+	for _, m := range l.o.Members.Members() {
+		if m.ID == id {
+			return m, true
+		}
+	}
+	return cluster.Member{}, false
+}
+
+// openings are the sockets that hold this node's NAT open.
+type openings struct {
+	mu     sync.Mutex
+	local  netip.AddrPort // the overlay port
+	by     map[netip.AddrPort]*opening
+	each   map[uint32]int
+	closed bool
+}
+
+// opening is a socket that waits at the overlay port for one port of a caller.
+type opening struct {
+	caller uint32
+	to     netip.AddrPort
+	fd     int
+	since  time.Time
+	stop   func()
+	expiry *time.Timer
+}
+
+// open dials to, or lets what waits there already wait on.
+func (o *openings) open(l *Layer, caller uint32, to netip.AddrPort, keep bool) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w := o.by[to]; w != nil {
+		if keep {
+			w.expiry.Reset(min(openFor, openAtMost-time.Since(w.since)))
+			return nil
+		}
+		o.drop(l, w)
+		raw.Close(w.fd)
+	} else if keep {
+		return errors.New("it is not open any more")
+	}
+	switch {
+	case o.closed || !o.local.IsValid():
+		return errors.New("this node's overlay port is closed")
+	case len(o.by) >= maxOpen || o.each[caller] >= maxOpenEach || !l.descriptors.take(1):
+		return errors.New("too many ports are held open")
+	}
+	w := &opening{caller: caller, to: to, since: time.Now()}
+	var err error
+	if w.fd, err = dialOut(o.local, to); err == nil {
+		err = o.watch(l, w)
+		if err != nil {
+			raw.Close(w.fd)
+		}
+	}
+	if err != nil {
+		l.descriptors.give(1)
+		return err
+	}
+	w.expiry = time.AfterFunc(openFor, func() { o.expire(l, w) })
+	o.by[to] = w
+	o.each[caller]++
+	return nil
+}
+
+// dialOut sends a SYN from the overlay port.
+func dialOut(from, to netip.AddrPort) (int, error) {
+	fd, err := raw.Stream()
+	if err != nil {
+		return -1, err
+	}
+	raw.Set(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	raw.Set(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) // the listener has it, too
+	if err = raw.Bind(fd, from); err != nil {
+		err = fmt.Errorf("bind to the overlay port %s: %w", from, err)
+	} else if err = raw.Connect(fd, to); errors.Is(err, unix.EINPROGRESS) {
+		return fd, nil
+	}
+	if err != nil {
+		raw.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (o *openings) watch(l *Layer, w *opening) (err error) {
+	w.stop, err = events.Watch(w.fd, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET, func() { o.speaks(l, w) })
+	return err
+}
+
+// speaks is called when somebody came, or nobody ever will. What came has to
+// prove itself as on every connection to the overlay port.
+func (o *openings) speaks(l *Layer, w *opening) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.by[w.to] != w {
+		return
+	}
+	if err := raw.Connect(w.fd, w.to); err != nil && !errors.Is(err, unix.EISCONN) {
+		if !errors.Is(err, unix.EALREADY) {
+			o.drop(l, w)
+			raw.Close(w.fd)
+		}
+		return
+	}
+	w.stop() // the descriptor may be another one's after greet
+	raw.Block(w.fd)
+	if l.greet(w.fd) {
+		o.drop(l, w)
+	} else if o.watch(l, w) != nil {
+		o.drop(l, w)
+		raw.Close(w.fd)
+	}
+}
+
+func (o *openings) expire(l *Layer, w *opening) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.by[w.to] == w {
+		o.drop(l, w)
+		raw.Close(w.fd)
+	}
+}
+
+// drop forgets an opening, whose socket is the caller's then.
+func (o *openings) drop(l *Layer, w *opening) {
+	w.stop()
+	w.expiry.Stop()
+	delete(o.by, w.to)
+	if o.each[w.caller]--; o.each[w.caller] == 0 {
+		delete(o.each, w.caller)
+	}
+	l.descriptors.give(1)
+}
+
+// begin is told where the overlay port is.
+func (o *openings) begin(local netip.AddrPort) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ip := local.Addr().Unmap()
+	if !ip.Is4() {
+		ip = netip.IPv4Unspecified()
+	}
+	o.local = netip.AddrPortFrom(ip, local.Port())
+}
+
+func (o *openings) close(l *Layer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	for _, w := range o.by {
+		o.drop(l, w)
+		raw.Close(w.fd)
+	}
+}
+
+// failures are the pairs that ought to have been punched and were not. What
+// either side learns of its NAT afterwards makes it worth another try.
+type failures struct {
+	mu sync.Mutex
+	by map[uint32]failure
+}
+
+type failure struct {
+	own, peer cluster.NATReport
+	until     time.Time
+}
+
+func (f *failures) add(self, m cluster.Member) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.by) >= 4096 {
+		clear(f.by)
+	}
+	f.by[m.ID] = failure{reportOf(self), reportOf(m), time.Now().Add(failedFor)}
+}
+
+func (f *failures) has(self, m cluster.Member) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	is, known := f.by[m.ID]
+	if known && (time.Now().After(is.until) || is.own != reportOf(self) || is.peer != reportOf(m)) {
+		delete(f.by, m.ID)
+		known = false
+	}
+	return known
+}
+
+func reportOf(m cluster.Member) cluster.NATReport {
+	if m.NATReport == nil {
+		return cluster.NATReport{}
+	}
+	return *m.NATReport
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+)
+
+// A member of each kind; the names are those of the local cloud's NATs.
+func memberBehind(id uint32, kind string) cluster.Member {
+	m := cluster.Member{ID: id, NAT: cluster.NATBehind}
+	r := cluster.NATReport{
+		Mapped:  netip.AddrPortFrom(netip.AddrFrom4([4]byte{100, 64, 128, byte(id)}), 7717),
+		Mapping: cluster.MappingIndependent, Filtering: cluster.FilteringClosed, Unexpected: cluster.UnexpectedDrop,
+	}
+	switch kind {
+	case "vm":
+		m.NAT, m.UnderlayAddress = cluster.NATNone, netip.MustParseAddrPort("100.64.1.1:7717")
+		return m
+	case "unknown":
+		return m
+	case "cone":
+		r.Filtering, r.Unexpected = cluster.FilteringOpen, ""
+	case "symmetric", "symmetric-rst":
+		r.Mapping = cluster.MappingDependent
+	}
+	if strings.HasSuffix(kind, "-rst") {
+		r.Unexpected = cluster.UnexpectedReset
+	}
+	m.NATReport = &r
+	return m
+}
+
+func TestChoose(t *testing.T) {
+	for _, test := range []struct {
+		active, passive string
+		want            mode
+		waits           bool
+	}{
+		{"restricted", "vm", modeDial, false},
+		{"vm", "restricted", modeBack, false},
+		{"vm", "symmetric-rst", modeBack, false},
+		{"vm", "unknown", modeBack, false},
+		{"restricted", "cone", modeDial, false},
+		{"symmetric-rst", "cone", modeDial, false},
+		{"cone", "symmetric", modeBack, false},
+		{"restricted", "restricted", modeActiveFirst, true},
+		{"restricted-rst", "restricted", modeActiveFirst, false},
+		{"restricted", "restricted-rst", modePassiveFirst, true},
+		{"restricted-rst", "restricted-rst", modeNone, false},
+		{"symmetric", "restricted", modeNone, false},
+		{"restricted", "symmetric", modeNone, false},
+		{"symmetric", "symmetric", modeNone, false},
+		{"unknown", "restricted", modeNone, false},
+		{"restricted", "unknown", modeNone, false},
+	} {
+		a, b := memberBehind(2, test.active), memberBehind(3, test.passive)
+		if got := choose(a, b); got != test.want || waits(a, b) != test.waits {
+			t.Errorf("%s to %s: %q, waits %v; want %q, %v", test.active, test.passive, got, waits(a, b), test.want, test.waits)
+		}
+	}
+	a, b := memberBehind(2, "restricted"), memberBehind(3, "restricted")
+	b.NATReport.Mapped = netip.AddrPortFrom(a.NATReport.Mapped.Addr(), 9)
+	if got := choose(a, b); got != modeNone {
+		t.Errorf("behind one NAT: %q", got)
+	}
+	a.NATReport.Hairpin = true
+	if got := choose(a, b); got != modeActiveFirst {
+		t.Errorf("behind one NAT that hairpins: %q", got)
+	}
+}
+
+// seenAt is a member behind a NAT with this address outside.
+func seenAt(address string) func(*cluster.Member, *Options) {
+	return func(m *cluster.Member, o *Options) {
+		*m = cluster.Member{ID: m.ID, NAT: cluster.NATBehind, State: m.State, OverlayAddress: m.OverlayAddress, UnderlayAddress: m.UnderlayAddress}
+		r := memberBehind(m.ID, "restricted").NATReport
+		r.Mapped = netip.AddrPortFrom(netip.MustParseAddr(address), 7717)
+		m.NATReport = r
+	}
+}
+
+// asked is v's answer to a call of another member.
+func (v *node) asked(from *node, method string, call any) (meetAnswer, error) {
+	eventually(v.t, "it serves its overlay port", func() bool {
+		v.openings.mu.Lock()
+		defer v.openings.mu.Unlock()
+		return v.openings.local.IsValid()
+	})
+	body, err := json.Marshal(call)
+	must(v.t, err)
+	answer, err := v.Handlers()[method](context.Background(), from.id, body)
+	if err != nil {
+		return meetAnswer{}, err
+	}
+	if punched, ok := answer.(punchAnswer); ok {
+		return punched.meetAnswer, nil
+	}
+	return answer.(meetAnswer), nil
+}
+
+func listenOn(t *testing.T, address string) (*net.TCPListener, uint16) {
+	t.Helper()
+	ln, err := net.Listen("tcp4", address+":0")
+	must(t, err)
+	t.Cleanup(func() { ln.Close() })
+	return ln.(*net.TCPListener), ln.Addr().(*net.TCPAddr).AddrPort().Port()
+}
+
+// A node dials nobody but who asks it to, few times, and for a listener only.
+func TestCallsLeadToTheCallerOnly(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	passive, caller, other := n.node(seenAt("127.69.0.2")), n.node(seenAt("127.69.0.3")), n.node(behindNAT)
+	own, port := listenOn(t, "127.69.0.3")
+	victim, err := net.Listen("tcp4", netip.AddrPortFrom(netip.MustParseAddr("127.69.0.4"), port).String())
+	must(t, err)
+	defer victim.Close()
+
+	answer, err := passive.asked(caller, methodPunch, punchCall{Ports: []uint16{port}, Port: 80})
+	if err != nil || answer.Status != statusRefused {
+		t.Errorf("for nobody who listens: %+v, %v", answer, err)
+	}
+	passive.listen(80)
+	// Whatever else a call says, it does not say where to.
+	answer, err = passive.asked(caller, methodPunch, map[string]any{
+		"ports": []uint16{port}, "port": 80, "address": "127.69.0.4", "endpoint": victim.Addr().String(), "mapped": victim.Addr().String(),
+	})
+	if err != nil || answer.Status != statusOK {
+		t.Fatalf("%+v, %v", answer, err)
+	}
+	own.SetDeadline(time.Now().Add(5 * time.Second))
+	conn, err := own.Accept()
+	must(t, err)
+	defer conn.Close()
+	if from := remote(conn); from != passive.Self().UnderlayAddress {
+		t.Errorf("it was dialled from %s, not from the overlay port %s", from, passive.Self().UnderlayAddress)
+	}
+	victim.(*net.TCPListener).SetDeadline(time.Now().Add(100 * time.Millisecond))
+	if c, err := victim.Accept(); err == nil {
+		t.Errorf("somebody else was dialled, from %s", c.RemoteAddr())
+	}
+	for what, call := range map[string]punchCall{"no ports": {Port: 80}, "too many": {Port: 80, Ports: make([]uint16, maxPorts+1)}} {
+		if answer, err := passive.asked(caller, methodPunch, call); err == nil {
+			t.Errorf("%s: %+v", what, answer)
+		}
+	}
+	if answer, _ := passive.asked(other, methodPunch, punchCall{Ports: []uint16{port}, Port: 80}); answer.Status != statusUnreachable {
+		t.Errorf("a caller whose place is not known: %+v", answer)
+	}
+	for from, endpoint := range map[*node]string{caller: victim.Addr().String(), other: "127.69.0.4:80"} {
+		answer, err := passive.asked(from, methodDialBack, meetCall{Session: make([]byte, 16), Port: 80, From: from.port(1), Endpoint: endpoint})
+		if err != nil || answer.Status != statusUnreachable {
+			t.Errorf("dial back to %s: %+v, %v", endpoint, answer, err)
+		}
+	}
+}
+
+// What waits at an open NAT is bounded, for each caller and in time.
+func TestOpeningsAreBounded(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	passive, caller := n.node(seenAt("127.69.0.2")), n.node(seenAt("127.69.0.3"))
+	passive.listen(80)
+	h, err := dig(301) // its SYNs vanish, as they do at a NAT
+	must(t, err)
+	defer h.close()
+	n.mu.Lock()
+	n.on[caller.id-1].NATReport.Mapped = h.addr
+	n.mu.Unlock()
+	call := punchCall{Ports: []uint16{h.addr.Port()}, Port: 80}
+	for range 3 { // a new one takes the place of the old one
+		if answer, err := passive.asked(caller, methodPunch, call); err != nil || answer.Status != statusOK {
+			t.Fatalf("%+v, %v", answer, err)
+		}
+	}
+	waiting := func() int {
+		passive.openings.mu.Lock()
+		defer passive.openings.mu.Unlock()
+		return len(passive.openings.by)
+	}
+	if waiting() != 1 {
+		t.Errorf("%d wait", waiting())
+	}
+	passive.openings.mu.Lock()
+	passive.openings.each[caller.id] += maxOpenEach
+	passive.openings.mu.Unlock()
+	if answer, _ := passive.asked(caller, methodPunch, punchCall{Ports: []uint16{h.addr.Port() + 1}, Port: 80}); answer.Status != statusUnreachable {
+		t.Errorf("one too many: %+v", answer)
+	}
+	passive.openings.mu.Lock()
+	passive.openings.each[caller.id] -= maxOpenEach
+	for _, w := range passive.openings.by {
+		w.expiry.Reset(0)
+	}
+	passive.openings.mu.Unlock()
+	eventually(t, "it is given up", func() bool { return waiting() == 0 })
+}
+
+// The punched port is the overlay port: what comes there proves itself, once.
+func TestPunchedConnectionsProveThemselves(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	passive, caller := n.node(seenAt("127.69.0.2")), n.node(seenAt("127.69.0.3"))
+	arrivals := passive.listen(80)
+	punched := func() net.Conn {
+		t.Helper()
+		own, port := listenOn(t, "127.69.0.3")
+		own.SetDeadline(time.Now().Add(10 * time.Second))
+		answer, err := passive.asked(caller, methodPunch, punchCall{Ports: []uint16{port}, Port: 80})
+		if err != nil || answer.Status != statusOK {
+			t.Fatalf("%+v, %v", answer, err)
+		}
+		conn, err := own.Accept()
+		must(t, err)
+		t.Cleanup(func() { conn.Close() })
+		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		return conn
+	}
+	b := preface{kind: kindDirect, id: caller.id, src: caller.port(4321), dst: passive.port(80)}.fresh().seal(*passive.key.Load())
+	conn := punched()
+	_, err := conn.Write(b)
+	must(t, err)
+	a := receive(t, arrivals)
+	if a.local != passive.port(80) || a.peer != caller.port(4321) {
+		t.Errorf("arrived at %s from %s", a.local, a.peer)
+	}
+	talk(t, conn, a.conn)
+	forged := append([]byte(nil), b...)
+	forged[40]++
+	for what, bytes := range map[string][]byte{"replayed": b, "forged": forged, "another protocol": []byte("GET / HTTP/1.1\r\n\r\n")} {
+		conn := punched()
+		_, err := conn.Write(bytes)
+		must(t, err)
+		if _, err := conn.Read(make([]byte, 1)); err == nil || isTimeout(err) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	select {
+	case a := <-arrivals:
+		t.Errorf("delivered from %s", a.peer)
+	default:
+	}
+}

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+)
+
+// Bounds of what is prepared for connections to come.
+const (
+	sparePorts  = 2
+	firstStock  = 4  // tickets for a peer that was connected to once
+	mostStock   = 32 // and for one that is connected to all the time
+	mostTickets = 128
+	mapAtOnce   = 4
+	ticketAge   = 25 * time.Second // then the peer is asked to wait on
+	ticketLife  = 90 * time.Second // then its port is given up
+	peerIdle    = 5 * time.Minute  // then nothing is prepared any more
+	rescueAfter = 250 * time.Millisecond
+	makeRetry   = 5 * time.Second
+)
+
+// ticket is a port of this node whose place outside is known, and for which the
+// peer holds its NAT open: a connection from there needs nobody's help.
+type ticket struct {
+	*Mapping
+	made time.Time // by the peer's word, before it was given
+	good time.Time // as made, or when the peer was asked to wait on
+}
+
+func (t ticket) fresh(now time.Time) bool {
+	select {
+	case <-t.Gone():
+		return false
+	default:
+		return now.Sub(t.good) < ticketAge+ticketAge/2 && now.Sub(t.made) < ticketLife
+	}
+}
+
+// tickets is what is prepared: tickets by peer, and ports for no peer yet.
+type tickets struct {
+	l *Layer
+
+	mu     sync.Mutex
+	by     map[uint32]*stock
+	spare  []*Mapping
+	adding bool // to spare
+	count  int  // tickets that there are, or are being made
+}
+
+// stock is the tickets for one peer. They are good for its NAT and this node's
+// as they were.
+type stock struct {
+	tickets   []ticket
+	want      int
+	port      uint16 // of its guest, that was asked for last
+	used      time.Time
+	own, peer cluster.NATReport
+	busy      bool
+	retry     time.Time
+}
+
+// port gives a spare port, or maps one.
+func (t *tickets) port(ctx context.Context) (*Mapping, error) {
+	t.mu.Lock()
+	for len(t.spare) > 0 {
+		m := t.spare[len(t.spare)-1]
+		t.spare = t.spare[:len(t.spare)-1]
+		select {
+		case <-m.Gone():
+			continue
+		default:
+		}
+		t.mu.Unlock()
+		t.prepare()
+		return m, nil
+	}
+	t.mu.Unlock()
+	t.prepare()
+	return t.l.mapPort(ctx, 0)
+}
+
+// prepare maps spare ports in the background.
+func (t *tickets) prepare() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.adding || len(t.spare) >= sparePorts {
+		return
+	}
+	t.adding = t.l.spawn(func() {
+		for {
+			m, err := t.l.mapPort(t.l.ctx, 0)
+			t.mu.Lock()
+			if err == nil {
+				t.spare = append(t.spare, m)
+			}
+			if err != nil || len(t.spare) >= sparePorts {
+				t.adding = false
+				t.mu.Unlock()
+				return
+			}
+			t.mu.Unlock()
+		}
+	})
+}
+
+// take gives a ticket for a connection to the peer's port, if there is one. It
+// does not wait.
+func (t *tickets) take(self, m cluster.Member, port uint16) (ticket, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.by[m.ID]
+	if s == nil {
+		return ticket{}, false
+	}
+	now := time.Now()
+	s.used, s.port = now, port
+	var found ticket
+	for len(s.tickets) > 0 && found.Mapping == nil {
+		last := len(s.tickets) - 1
+		if s.tickets[last].fresh(now) && s.own == reportOf(self) && s.peer == reportOf(m) {
+			found = s.tickets[last]
+		} else {
+			go s.tickets[last].Close()
+		}
+		s.tickets = s.tickets[:last]
+		t.count--
+	}
+	if len(s.tickets) < s.want/2 { // it is used up faster than it is made
+		s.want = min(2*s.want, mostStock)
+	}
+	t.fill(m.ID, s)
+	return found, found.Mapping != nil
+}
+
+// want is told that connections to the peer are made.
+func (t *tickets) want(self, m cluster.Member, port uint16) {
+	if !waits(self, m) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.by[m.ID]
+	if s == nil {
+		s = &stock{want: firstStock}
+		t.by[m.ID] = s
+	}
+	s.used, s.port = time.Now(), port
+	if own, peer := reportOf(self), reportOf(m); s.own != own || s.peer != peer {
+		t.drop(s)
+		s.own, s.peer = own, peer
+	}
+	t.fill(m.ID, s)
+}
+
+// drop closes a stock's tickets.
+func (t *tickets) drop(s *stock) {
+	for _, k := range s.tickets {
+		go k.Close()
+		t.count--
+	}
+	s.tickets = nil
+}
+
+// fill makes tickets for a peer in the background, or has it wait on for those
+// that there are.
+func (t *tickets) fill(id uint32, s *stock) {
+	if s.busy || time.Now().Before(s.retry) {
+		return
+	}
+	var old []ticket
+	now := time.Now()
+	kept := s.tickets[:0]
+	for _, k := range s.tickets {
+		switch {
+		case !k.fresh(now):
+			go k.Close()
+			t.count--
+		case now.Sub(k.good) > ticketAge:
+			old = append(old, k)
+		default:
+			kept = append(kept, k)
+		}
+	}
+	s.tickets = kept
+	missing := max(0, min(s.want-len(kept)-len(old), mostTickets-t.count, maxPorts))
+	if missing == 0 && len(old) == 0 {
+		return
+	}
+	t.count += missing
+	port := s.port
+	s.busy = t.l.spawn(func() {
+		made, lost := t.l.refresh(id, port, old), len(old)
+		more := t.l.ticketsFor(id, port, missing)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		s.busy = false
+		t.count -= lost + missing - len(made) - len(more)
+		s.tickets = append(append(s.tickets, made...), more...)
+		if len(made)+len(more) == 0 {
+			s.retry = time.Now().Add(makeRetry)
+		}
+		if t.by[id] != s {
+			t.drop(s)
+		}
+	})
+	if !s.busy {
+		t.count -= missing + len(old)
+	}
+}
+
+// ticketsFor makes tickets, some at once.
+func (l *Layer) ticketsFor(id uint32, port uint16, n int) []ticket {
+	if n == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, startWait)
+	defer cancel()
+	places := make(chan struct{}, mapAtOnce)
+	mapped := make(chan *Mapping, n)
+	var all sync.WaitGroup
+	for range n {
+		places <- struct{}{}
+		all.Go(func() {
+			if m, err := l.mapPort(ctx, 0); err == nil {
+				mapped <- m
+			}
+			<-places
+		})
+	}
+	all.Wait()
+	close(mapped)
+	var made []ticket
+	for m := range mapped {
+		made = append(made, ticket{Mapping: m})
+	}
+	return l.openFor(ctx, id, port, made, false)
+}
+
+// refresh has the peer wait on.
+func (l *Layer) refresh(id uint32, port uint16, old []ticket) []ticket {
+	if len(old) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, startWait)
+	defer cancel()
+	return l.openFor(ctx, id, port, old, true)
+}
+
+// openFor has the peer open its NAT for all of them, or closes them.
+func (l *Layer) openFor(ctx context.Context, id uint32, port uint16, all []ticket, keep bool) []ticket {
+	if len(all) == 0 {
+		return nil
+	}
+	call := punchCall{Port: port, Keep: keep}
+	now := time.Now()
+	for i := range all {
+		call.Ports = append(call.Ports, all[i].Mapped.Port())
+		all[i].good = now
+		if !keep {
+			all[i].made = now
+		}
+	}
+	shut, err := l.open(ctx, id, call)
+	if err != nil {
+		l.o.Logger.Debug().Err(err).Uint32("node", id).Msg("no paths are prepared")
+		shut = call.Ports
+	}
+	return slices.DeleteFunc(all, func(k ticket) bool {
+		gone := slices.Contains(shut, k.Mapped.Port())
+		if gone {
+			k.Close()
+		}
+		return gone
+	})
+}
+
+// tend keeps the stocks fresh until ctx ends.
+func (t *tickets) tend(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		t.mu.Lock()
+		now := time.Now()
+		for id, s := range t.by {
+			m, ok := t.l.member(id)
+			stale := !ok || s.own != reportOf(t.l.o.Members.Self()) || s.peer != reportOf(m)
+			if stale || now.Sub(s.used) > peerIdle {
+				t.drop(s)
+				delete(t.by, id)
+				continue
+			}
+			if now.Sub(s.used) > ticketLife {
+				s.want = firstStock
+			}
+			t.fill(id, s)
+		}
+		t.mu.Unlock()
+	}
+}
+
+// close gives everything back.
+func (t *tickets) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, s := range t.by {
+		for _, k := range s.tickets {
+			k.Close()
+		}
+		delete(t.by, id)
+	}
+	for _, m := range t.spare {
+		m.Close()
+	}
+	t.spare = nil
+}
+
+// spend lets the guest's own socket connect with a ticket.
+func (l *Layer) spend(self, m cluster.Member, r Request, k ticket) Plan {
+	src := netip.AddrPortFrom(self.OverlayAddress, k.Local)
+	to := l.placeOf(self, m)
+	l.o.Sockets.Remember(r.Cookie, src, r.To, family(r))
+	p := preface{kind: kindDirect, id: self.ID, src: src, dst: r.To}.fresh()
+	l.paths.add(m.ID, pathPunch) // unless the guest falls back
+	time.AfterFunc(rescueAfter, func() {
+		if !l.spawn(func() {
+			defer k.Close() // the guest's connection keeps its place now
+			if !l.o.Sockets.Connecting(netip.AddrPortFrom(self.UnderlayAddress.Addr(), k.Local), to) {
+				return
+			}
+			if err := l.rescue(m, k, r.To.Port()); err != nil {
+				l.o.Logger.Debug().Err(err).Uint32("node", m.ID).Msg("a punched connect waits")
+			}
+		}) {
+			k.Close()
+		}
+	})
+	return Plan{Class: ClassDirect, Addr: to, Preface: p.seal(*l.key.Load()), Local: k.Local}
+}
+
+// rescue is for a guest's socket that still waits: the peer dials it. What was
+// prepared like its ticket is worth no more.
+func (l *Layer) rescue(m cluster.Member, k ticket, port uint16) error {
+	l.tickets.forget(m.ID)
+	ctx, cancel := context.WithTimeout(l.ctx, startWait)
+	defer cancel()
+	_, err := l.open(ctx, m.ID, punchCall{Ports: []uint16{k.Mapped.Port()}, Port: port})
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("rescue: %w", err)
+	}
+	return nil
+}
+
+// forget drops the tickets for a peer; others are made when it is connected to.
+func (t *tickets) forget(id uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.by[id]; s != nil {
+		t.drop(s)
+		delete(t.by, id)
+	}
+}
