@@ -337,6 +337,12 @@ func (c *Client) StopInvocation(ctx context.Context, function, slot string) erro
 	return c.do(ctx, http.MethodDelete, "/functions/"+url.PathEscape(function)+"/invocations/"+url.PathEscape(slot), nil, nil)
 }
 
+// DisturbNAT lets something happen to the NAT of a slot's sandbox, for tests:
+// NATFlush, NATCut, NATMend or NATReplace.
+func (c *Client) DisturbNAT(ctx context.Context, function, slot, what string) error {
+	return c.do(ctx, http.MethodPost, fmt.Sprintf("/functions/%s/invocations/%s/nat/%s", url.PathEscape(function), url.PathEscape(slot), url.PathEscape(what)), nil, nil)
+}
+
 // LogPath is the file with the output of a slot's guest.
 func (c *Client) LogPath(slot string) string { return c.info.LogPath(slot) }
 

@@ -37,6 +37,7 @@ type function struct {
 type invocation struct {
 	record Invocation
 	source string   // its directory below the function's
+	nat    *nat     // that it is behind
 	box    *sandbox // nil while it is being made, and when that failed
 	failed string   // why it could not be made
 }
@@ -122,6 +123,9 @@ func (spec *FunctionSpec) complete() error {
 	if spec.TimeoutS < 1 || spec.TimeoutS > 900 {
 		return fmt.Errorf("function %q: timeout of %d s: want 1 to 900", spec.Name, spec.TimeoutS)
 	}
+	if err := CheckNAT(spec.NAT); err != nil {
+		return fmt.Errorf("function %q: %w", spec.Name, err)
+	}
 	return spec.checkEnvironment()
 }
 
@@ -142,6 +146,9 @@ func (spec *FunctionSpec) checkEnvironment() error {
 func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Function, error) {
 	if err := spec.complete(); err != nil {
 		return Function{}, badRequest{err}
+	}
+	if spec.NAT != "" && d.plain() {
+		return Function{}, badRequest{fmt.Errorf("function %q: NAT %q: functions of a network without namespaces are not behind NAT", spec.Name, spec.NAT)}
 	}
 	d.mu.Lock()
 	if _, ok := d.functions[spec.Name]; ok {
@@ -168,7 +175,7 @@ func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Funct
 // record is what the function is, according to spec.
 func (spec *FunctionSpec) record(r Function, hash string) Function {
 	r.MemoryMB, r.EphemeralMB, r.TimeoutS = spec.MemoryMB, spec.EphemeralMB, spec.TimeoutS
-	r.Environment, r.Relaxed, r.Tags = spec.Environment, spec.Relaxed, spec.Tags
+	r.Environment, r.Relaxed, r.Tags, r.NAT = spec.Environment, spec.Relaxed, spec.Tags, spec.NAT
 	if spec.Config != nil {
 		n := shown(*spec.Config)
 		r.Config = &n
@@ -320,7 +327,7 @@ func newRequestID() string {
 }
 
 func (d *daemon) runInvocation(f Function, i *invocation, payload []byte, files map[string]string) {
-	box, address, err := d.startInvocation(f, i, payload, files)
+	box, at, err := d.startInvocation(f, i, payload, files)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err != nil {
@@ -329,7 +336,7 @@ func (d *daemon) runInvocation(f Function, i *invocation, payload []byte, files 
 		d.log.Error().Err(err).Str("function", f.Name).Str("slot", i.record.Slot).Msg("no sandbox for an invocation")
 		return
 	}
-	i.box, i.record.PID, i.record.NATAddress = box, box.cmd.Process.Pid, address
+	i.box, i.nat, i.record.PID, i.record.NATAddress = box, at.nat, box.cmd.Process.Pid, at.address.String()
 	select {
 	case <-d.stopped: // too late: shutDown may have looked before it was there
 		go box.end(0)
@@ -337,24 +344,24 @@ func (d *daemon) runInvocation(f Function, i *invocation, payload []byte, files 
 	}
 }
 
-func (d *daemon) startInvocation(f Function, i *invocation, payload []byte, files map[string]string) (*sandbox, string, error) {
+func (d *daemon) startInvocation(f Function, i *invocation, payload []byte, files map[string]string) (*sandbox, *place, error) {
 	// Lambda unpacks what it verified; here it was verified when it was unpacked.
 	if _, err := os.Stat(d.rt.layer() + "/" + layer.BootstrapPath); err != nil {
-		return nil, "", fmt.Errorf("layer: %w: delete the network and create it again", err)
+		return nil, nil, fmt.Errorf("layer: %w: delete the network and create it again", err)
 	}
-	at, err := d.underlay.addSandbox(f.Relaxed)
+	at, err := d.underlay.addSandbox(f.NAT, f.Relaxed)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	staging, err := os.MkdirTemp(d.files.join("functions", f.Name), "sandbox-")
 	if err != nil {
 		at.release()
-		return nil, "", stateError(d.dir.stateDir(), err)
+		return nil, nil, stateError(d.dir.stateDir(), err)
 	}
 	uid, gid := d.mapIDs()
 	timeout := time.Duration(f.TimeoutS) * time.Second
 	spec := initSpec{
-		Kind: config.KindFunction, Slot: i.record.Slot, Address: sandboxInside.Addr().String(),
+		Kind: config.KindFunction, Slot: i.record.Slot, Address: at.inside.String(),
 		StateDir: d.dir.stateDir(), Staging: staging, Secret: d.secret,
 		Source: d.files.join("functions", f.Name, i.source), LayerDir: d.rt.layer(), Files: files,
 		User: functionUser, Group: functionUser, UID: functionUID, GID: functionGID, MapUID: uid, MapGID: gid,
@@ -370,7 +377,7 @@ func (d *daemon) startInvocation(f Function, i *invocation, payload []byte, file
 		if spec.Event.Payload, err = d.plainEvent(payload, &spec); err != nil {
 			at.release()
 			_ = removeAll(staging)
-			return nil, "", err
+			return nil, nil, err
 		}
 	}
 	group, entries := &cgroup{}, []*os.File(nil)
@@ -389,7 +396,7 @@ func (d *daemon) startInvocation(f Function, i *invocation, payload []byte, file
 			d.pruneSources(f, i)
 		}
 	})
-	return box, at.address.String(), err
+	return box, at, err
 }
 
 // limit makes the control groups of a sandbox, and notes in spec what cannot be
@@ -404,6 +411,24 @@ func (d *daemon) limit(spec *initSpec) (*cgroup, []*os.File) {
 	}
 	spec.Groups = len(entries)
 	return group, entries
+}
+
+// disturbNAT lets something happen to the NAT of a running invocation.
+func (d *daemon) disturbNAT(name, slot, what string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, err := d.lookUpFunction(name)
+	if err != nil {
+		return err
+	}
+	for _, i := range f.invocations {
+		if i.nat != nil && i.running() && i.record.Slot == slot {
+			err := i.nat.disturb(what)
+			i.record.NATAddress = i.nat.address().String()
+			return err
+		}
+	}
+	return fmt.Errorf("function %q: a NAT of slot %q %w", name, slot, ErrNotFound)
 }
 
 func (d *daemon) listInvocations(name string) ([]Invocation, error) {

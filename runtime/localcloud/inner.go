@@ -57,7 +57,7 @@ type daemon struct {
 type underlay interface {
 	addHost() (*place, error)
 	addSeed(number int) (*place, error)
-	addSandbox(relaxed bool) (*place, error)
+	addSandbox(nat string, relaxed bool) (*place, error)
 }
 
 type controlAnswer struct {
@@ -121,7 +121,7 @@ func (d *daemon) enterNamespaces() error {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	r, err := newRouter(len(d.info.SeedEndpoints))
+	r, err := newRouter(len(d.info.SeedEndpoints), uint16(d.info.Port))
 	d.underlay = r
 	return err
 }

@@ -122,7 +122,7 @@ func probeMain(dir netDir) error {
 	if err := d.enterNamespaces(); err != nil {
 		return err
 	}
-	nat, err := d.underlay.addSandbox(false)
+	nat, err := d.underlay.addSandbox(NATMasquerade, false)
 	if err != nil {
 		return err
 	}

@@ -87,4 +87,4 @@ func (l *loopback) addHost() (*place, error) {
 	return &place{address: blockAddress(l.block, index), release: sync.OnceFunc(func() { l.hosts.release(index) })}, nil
 }
 
-func (l *loopback) addSandbox(bool) (*place, error) { return l.addHost() }
+func (l *loopback) addSandbox(string, bool) (*place, error) { return l.addHost() }

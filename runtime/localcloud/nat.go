@@ -3,138 +3,291 @@
 package localcloud
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
-// Cables of a NAT, as its rules name them.
+// Kinds of NAT that a function can be put behind (docs/nat.md).
 const (
-	natOutsideCable = "pub"
-	natInsideCable  = "in"
+	NATMasquerade     = "masquerade"     // Linux's: the port stays, nothing uninvited gets in
+	NATFirewall       = "firewall"       // the same rules: it keeps ports and lets nothing in
+	NATCone           = "cone"           // one port outside for each inside, and anybody reaches it
+	NATRestricted     = "restricted"     // the same port for all, but only who was written to reaches it
+	NATRestrictedRST  = "restricted-rst" // and others are reset
+	NATSymmetric      = "symmetric"      // a port at random for each connection
+	NATSymmetricRST   = "symmetric-rst"
+	NATForgetful      = "forgetful"      // restricted, and connections are forgotten after a few seconds
+	NATShared         = "shared"         // restricted, one for all functions of this kind
+	NATSharedHairpin  = "shared-hairpin" // and these reach each other through it
+	forgetfulSeconds  = "4"              // 350 s on AWS
+	sharedPlaces      = 8                // functions behind one NAT
+	natOutsideCable   = "pub"            // as its rules name it
+	natInsideCable    = "in"             // and a number
+	portsOfPlace      = 0x1000           // local ports that a place behind a shared NAT chooses from,
+	firstPortsOfPlace = 0x8000           // the first of them here
 )
 
-// addSandbox connects a new function sandbox behind a NAT of its own: the
-// sandbox has the same inner address as all others, connections it makes come
-// from the NAT's public address, and nothing gets in that did not go out first.
-// Relaxed: any port may be listened on.
-func (r *router) addSandbox(relaxed bool) (*place, error) {
-	index, err := r.nats.take()
+var natKinds = []string{
+	NATMasquerade, NATFirewall, NATCone, NATRestricted, NATRestrictedRST, NATSymmetric, NATSymmetricRST,
+	NATForgetful, NATShared, NATSharedHairpin,
+}
+
+// CheckNAT tells whether there is such a kind; the empty one is NATMasquerade.
+func CheckNAT(kind string) error {
+	if kind != "" && !slices.Contains(natKinds, kind) {
+		return fmt.Errorf("NAT %q: want one of %s", kind, strings.Join(natKinds, ", "))
+	}
+	return nil
+}
+
+// Things that may happen to a NAT (Client.DisturbNAT).
+const (
+	NATFlush   = "flush"   // it forgets all connections
+	NATCut     = "cut"     // nothing passes
+	NATMend    = "mend"    // things pass again
+	NATReplace = "replace" // another one stands there, with another address
+)
+
+// nat is one NAT: a namespace between the router and sandboxes.
+type nat struct {
+	side
+	r     *router
+	kind  string
+	cable string // the router's end
+
+	mu     sync.Mutex
+	index  int // of its public address
+	public netip.Addr
+	inside [sharedPlaces]bool // places that are taken
+	ruled  bool               // its rules were written
+	cut    bool
+}
+
+// addSandbox connects a new function sandbox behind a NAT of its own, or one of a
+// shared kind: the sandbox has the same inner address as all others, connections
+// it makes come from the NAT's public address, and what gets in is up to the
+// kind. Relaxed: any port may be listened on.
+func (r *router) addSandbox(kind string, relaxed bool) (*place, error) {
+	n, err := r.findNAT(kind)
 	if err != nil {
 		return nil, err
 	}
-	p := &place{address: addressAt(natBase, index)}
-	var nat, sandbox side
-	cable := fmt.Sprintf("fn%d", index)
-	p.release = sync.OnceFunc(func() {
-		r.unplug(cable)
-		sandbox.close()
-		nat.close()
-		r.nats.release(index)
-	})
-	nat.ns, sandbox.ns = netns.None(), netns.None()
-	if nat, err = r.addNAT(cable, index, p.address); err == nil {
-		sandbox, err = addInside(nat, index, relaxed)
+	at, err := n.takePlace()
+	if err != nil {
+		r.leaveNAT(n)
+		return nil, err
 	}
+	sandbox, err := n.addInside(at, relaxed)
+	p := &place{ns: sandbox.ns, nat: n, address: n.address(), inside: insideAddress(at)}
+	p.release = sync.OnceFunc(func() {
+		n.givePlace(at)
+		sandbox.close()
+		r.leaveNAT(n)
+	})
 	if err != nil {
 		p.release()
 		return nil, err
 	}
-	p.ns = sandbox.ns
 	return p, nil
 }
 
-func (r *router) addNAT(cable string, index int, public netip.Addr) (side, error) {
-	nat, err := newNamespace(map[string]string{
-		"net/ipv4/ip_forward": "1", "net/ipv6/conf/default/disable_ipv6": "1",
-	})
-	if err != nil {
-		return side{ns: netns.None()}, err
+func shares(kind string) bool { return kind == NATShared || kind == NATSharedHairpin }
+
+// findNAT makes a NAT, or finds the one that is shared; leaveNAT is its end.
+func (r *router) findNAT(kind string) (*nat, error) {
+	if !shares(kind) {
+		return r.addNAT(kind)
 	}
-	err = connect(
-		plug{side: r.side, name: cable, mac: mac(2, index, 1), route: netip.PrefixFrom(public, 32), peer: public},
-		plug{side: nat, name: natOutsideCable, mac: mac(2, index, 2),
-			address: netip.PrefixFrom(public, 32), gateway: routerAddress, peer: routerAddress})
-	if err == nil {
-		err = masquerade(nat.ns)
+	r.sharing.Lock()
+	defer r.sharing.Unlock()
+	if r.shared[kind] == nil {
+		n, err := r.addNAT(kind)
+		if err != nil {
+			return nil, err
+		}
+		r.shared[kind] = n
 	}
-	return nat, err
+	r.users[kind]++
+	return r.shared[kind], nil
 }
 
-func addInside(nat side, index int, relaxed bool) (side, error) {
+func (r *router) leaveNAT(n *nat) {
+	if shares(n.kind) {
+		r.sharing.Lock()
+		defer r.sharing.Unlock()
+		if r.users[n.kind]--; r.users[n.kind] > 0 {
+			return
+		}
+		delete(r.shared, n.kind)
+	}
+	n.close()
+}
+
+func (r *router) addNAT(kind string) (*nat, error) {
+	index, err := r.nats.take()
+	if err != nil {
+		return nil, err
+	}
+	n := &nat{r: r, kind: kind, cable: fmt.Sprintf("fn%d", index), index: index, public: addressAt(natBase, index)}
+	n.side, err = newNamespace(map[string]string{
+		"net/ipv4/ip_forward": "1", "net/ipv6/conf/default/disable_ipv6": "1",
+	})
+	if err == nil {
+		err = connect(
+			plug{side: r.side, name: n.cable, mac: mac(2, index, 1), route: netip.PrefixFrom(n.public, 32), peer: n.public},
+			plug{side: n.side, name: natOutsideCable, mac: mac(2, index, 2),
+				address: netip.PrefixFrom(n.public, 32), gateway: routerAddress, peer: routerAddress})
+	}
+	if err == nil {
+		err = n.rule()
+	}
+	if err == nil && kind == NATForgetful {
+		err = n.forgetSoon()
+	}
+	if err != nil {
+		n.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *nat) close() {
+	n.r.unplug(n.cable)
+	n.side.close()
+	n.r.nats.release(n.index)
+}
+
+func (n *nat) address() netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.public
+}
+
+func (n *nat) takePlace() (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i, taken := range n.inside {
+		if !taken {
+			n.inside[i] = true
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("%d functions are behind the %s NAT already: delete some", sharedPlaces, n.kind)
+}
+
+// givePlace takes the cable away as well.
+func (n *nat) givePlace(at int) {
+	if link, err := n.h.LinkByName(fmt.Sprint(natInsideCable, at)); err == nil {
+		_ = n.h.LinkDel(link)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.inside[at] = false
+}
+
+// insideAddress is that of the sandbox at a place; its gateway is the one before.
+func insideAddress(at int) netip.Addr { return addressAt(sandboxInside.Addr(), 4*at) }
+
+func (n *nat) addInside(at int, relaxed bool) (side, error) {
 	sysctls := map[string]string{"net/ipv4/ip_unprivileged_port_start": "1024", "net/ipv6/conf/default/disable_ipv6": "1"}
 	if relaxed {
 		sysctls["net/ipv4/ip_unprivileged_port_start"] = "0"
+	}
+	if shares(n.kind) { // the port outside is a function of the one inside: the places' must differ
+		first := firstPortsOfPlace + at*portsOfPlace
+		sysctls["net/ipv4/ip_local_port_range"] = fmt.Sprintf("%d %d", first, first+portsOfPlace-1)
 	}
 	sandbox, err := newNamespace(sysctls)
 	if err != nil {
 		return side{ns: netns.None()}, err
 	}
+	inside := insideAddress(at)
+	gateway := inside.Prev()
+	bits := sandboxInside.Bits()
 	return sandbox, connect(
-		plug{side: nat, name: natInsideCable, mac: mac(3, index, 1), address: natInside, peer: sandboxInside.Addr()},
-		plug{side: sandbox, name: "eth0", mac: mac(3, index, 2),
-			address: sandboxInside, gateway: natInside.Addr(), peer: natInside.Addr()})
+		plug{side: n.side, name: fmt.Sprint(natInsideCable, at), mac: mac(3, n.index, byte(2*at+1)), address: netip.PrefixFrom(gateway, bits), peer: inside},
+		plug{side: sandbox, name: "eth0", mac: mac(3, n.index, byte(2*at+2)),
+			address: netip.PrefixFrom(inside, bits), gateway: gateway, peer: gateway})
 }
 
-// masquerade writes the NAT's rules, all at once.
-func masquerade(ns netns.NsHandle) error {
-	c, err := nftables.New(nftables.WithNetNSFd(int(ns)))
+// forgetSoon makes the NAT forget connections that are silent, and reset those
+// that speak later, as AWS's gateway does.
+func (n *nat) forgetSoon() error {
+	sysctls := map[string]string{"net/netfilter/nf_conntrack_tcp_loose": "0"}
+	for _, state := range []string{"established", "syn_sent", "syn_recv", "fin_wait", "close_wait", "last_ack", "time_wait", "unacknowledged"} {
+		sysctls["net/netfilter/nf_conntrack_tcp_timeout_"+state] = forgetfulSeconds
+	}
+	return inNamespace(n.ns, func() error { return writeSysctls(sysctls) })
+}
+
+// disturb does one of the things that may happen.
+func (n *nat) disturb(what string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch what {
+	case NATFlush:
+		return n.flush()
+	case NATCut:
+		return n.block(true)
+	case NATMend:
+		return n.block(false)
+	case NATReplace:
+		return n.replace()
+	}
+	return badRequest{fmt.Errorf("NAT: %q: want %s, %s, %s or %s", what, NATFlush, NATCut, NATMend, NATReplace)}
+}
+
+func (n *nat) flush() error {
+	h, err := netlink.NewHandleAt(n.ns, unix.NETLINK_NETFILTER)
+	if err == nil {
+		defer h.Close()
+		err = h.ConntrackTableFlush(netlink.ConntrackTable)
+	}
 	if err != nil {
-		return fmt.Errorf("nat: %w", err)
-	}
-	drop := nftables.ChainPolicyDrop
-	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "boxer"})
-	source := c.AddChain(&nftables.Chain{Name: "source", Table: table, Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource})
-	c.AddRule(&nftables.Rule{Table: table, Chain: source,
-		Exprs: append(interfaceIs(expr.MetaKeyOIFNAME, natOutsideCable), &expr.Masq{})})
-	for name, hook := range map[string]*nftables.ChainHook{"forward": nftables.ChainHookForward, "input": nftables.ChainHookInput} {
-		chain := c.AddChain(&nftables.Chain{Name: name, Table: table, Type: nftables.ChainTypeFilter,
-			Hooknum: hook, Priority: nftables.ChainPriorityFilter, Policy: &drop})
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: dropMail()})
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: acceptEstablished()})
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain,
-			Exprs: append(interfaceIs(expr.MetaKeyIIFNAME, natInsideCable), &expr.Verdict{Kind: expr.VerdictAccept})})
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("nat: write its rules (is the kernel built with nf_tables and masquerading?): %w", err)
+		return fmt.Errorf("flush the connections of a NAT: %w", err)
 	}
 	return nil
 }
 
-func interfaceIs(key expr.MetaKey, name string) []expr.Any {
-	padded := make([]byte, 16)
-	copy(padded, name)
-	return []expr.Any{
-		&expr.Meta{Key: key, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: padded},
+// replace gives the NAT another address and nothing to remember. Callers hold mu.
+func (n *nat) replace() error {
+	index, err := n.r.nats.take()
+	if err != nil {
+		return err
 	}
+	public, old := addressAt(natBase, index), n.public
+	outside, err := n.h.LinkByName(natOutsideCable)
+	if err == nil {
+		err = n.h.AddrAdd(outside, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(public, 32))})
+	}
+	if err == nil {
+		err = plug{side: n.r.side, name: n.cable, route: netip.PrefixFrom(public, 32), peer: public}.setUp(outside.Attrs().HardwareAddr)
+	}
+	if err != nil {
+		n.r.nats.release(index)
+		return fmt.Errorf("replace a NAT: %w", err)
+	}
+	freed := n.index
+	n.index, n.public = index, public
+	err = errors.Join(n.leave(outside, old), n.rule(), n.flush())
+	n.r.nats.release(freed)
+	return err
 }
 
-// dropMail drops connections to port 25, which Lambda blocks.
-func dropMail() []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0, 25}},
-		&expr.Verdict{Kind: expr.VerdictDrop},
+// leave takes an address off the outside.
+func (n *nat) leave(outside netlink.Link, old netip.Addr) error {
+	prefix := ipNet(netip.PrefixFrom(old, 32))
+	err := n.h.AddrDel(outside, &netlink.Addr{IPNet: prefix})
+	if cable, e := n.r.h.LinkByName(n.cable); e == nil {
+		err = errors.Join(err, n.r.h.RouteDel(&netlink.Route{LinkIndex: cable.Attrs().Index, Dst: prefix, Scope: netlink.SCOPE_LINK}))
 	}
-}
-
-func acceptEstablished() []expr.Any {
-	const established = expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED
-	return []expr.Any{
-		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4,
-			Mask: binaryutil.NativeEndian.PutUint32(established), Xor: binaryutil.NativeEndian.PutUint32(0)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
-		&expr.Verdict{Kind: expr.VerdictAccept},
-	}
+	return err
 }

@@ -26,7 +26,6 @@ var (
 	hostBase      = netip.MustParseAddr("100.64.1.0")
 	natBase       = netip.MustParseAddr("100.64.128.0")
 	sandboxInside = netip.MustParsePrefix("169.254.100.6/30") // the same in every sandbox
-	natInside     = netip.MustParsePrefix("169.254.100.5/30")
 )
 
 // hostCount and natCount are how many addresses the two ranges have.
@@ -267,10 +266,15 @@ type router struct {
 	side
 	hosts, nats *indexes
 	seeds       int
+	port        uint16 // the overlay port
+
+	sharing sync.Mutex // of the NATs that several functions are behind, by kind
+	shared  map[string]*nat
+	users   map[string]int
 }
 
 // newRouter turns the calling process's network namespace into the router.
-func newRouter(seeds int) (*router, error) {
+func newRouter(seeds int, port uint16) (*router, error) {
 	// Unreachable addresses answer at once and always, whatever the rate.
 	err := writeSysctls(noIPv6, map[string]string{"net/ipv4/ip_forward": "1", "net/ipv4/icmp_ratelimit": "0"})
 	if err != nil {
@@ -285,7 +289,8 @@ func newRouter(seeds int) (*router, error) {
 		_ = ns.Close()
 		return nil, err
 	}
-	r := &router{side: s, hosts: newIndexes(hostCount - 1), nats: newIndexes(natCount - 1), seeds: seeds}
+	r := &router{side: s, hosts: newIndexes(hostCount - 1), nats: newIndexes(natCount - 1), seeds: seeds, port: port,
+		shared: map[string]*nat{}, users: map[string]int{}}
 	for range seeds {
 		_, _ = r.hosts.take() // the first, from seedIndex on, are kept for the seeds
 	}
@@ -306,6 +311,8 @@ func newRouter(seeds int) (*router, error) {
 type place struct {
 	ns      netns.NsHandle // the namespace its processes live in
 	address netip.Addr     // what others see its connections come from
+	inside  netip.Addr     // its own, behind a NAT
+	nat     *nat           // nil: none
 	release func()         // takes the cables and the address back
 }
 

@@ -115,6 +115,9 @@ func (d *daemon) handler() http.Handler {
 	mux.HandleFunc("DELETE /functions/{name}/invocations/{slot}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, d.stopInvocations(r.PathValue("name"), r.PathValue("slot")))
 	})
+	mux.HandleFunc("POST /functions/{name}/invocations/{slot}/nat/{what}", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, struct{}{}, d.disturbNAT(r.PathValue("name"), r.PathValue("slot"), r.PathValue("what")))
+	})
 	mux.HandleFunc("POST /2015-03-31/functions/{name}/invocations", d.postInvocation)
 	return mux
 }

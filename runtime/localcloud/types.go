@@ -126,6 +126,9 @@ type FunctionSpec struct {
 	// the limits of descriptors, tasks, ports, /dev/shm, memory and CPU.
 	Relaxed bool `json:"relaxed,omitempty"`
 
+	// NAT is the kind that its sandboxes are behind, for tests; empty: NATMasquerade.
+	NAT string `json:"nat,omitempty"`
+
 	// Config is what the function's nodes run: each launch event is this with a
 	// slot and a token. It is kept to be looked up, nothing is launched by it.
 	Config *config.Node `json:"config,omitempty"`
@@ -144,6 +147,7 @@ type Function struct {
 	TimeoutS    int               `json:"timeout_s"`
 	Environment map[string]string `json:"environment,omitempty"`
 	Relaxed     bool              `json:"relaxed,omitempty"`
+	NAT         string            `json:"nat,omitempty"`
 	CodeSHA256  string            `json:"code_sha256"`
 	Running     int               `json:"running"` // invocations under way
 	Created     time.Time         `json:"created"`

@@ -5,6 +5,7 @@ package transport
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,13 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Timing of what keeps the overlay port mapped. A NAT that has gone is noticed
-// as soon as the seed would notice it.
+// Timing of what keeps the overlay port mapped: that a NAT was replaced is noticed
+// with the next sign of life, as the new one has no such connection.
 const (
-	mappedIdle   = 2 * time.Second
+	mappedIdle   = 1 * time.Second
 	hairpinWait  = 700 * time.Millisecond
 	remapPause   = 200 * time.Millisecond
-	longestRemap = 10 * time.Second
+	longestRemap = 2 * time.Second
+	dialTries    = 3
+	dialPause    = time.Second // more is not allowed (probes.mayDial)
+	maxOthers    = 2           // witnesses of one probing, besides the one that keeps the mapping
 )
 
 // KeepMapped holds the mapping of this node's overlay port in its NAT until ctx
@@ -90,10 +94,19 @@ func (l *Layer) examineNAT(ctx context.Context, m *Mapping, early func(cluster.N
 	r := cluster.NATReport{Mapped: m.Mapped}
 	var all sync.WaitGroup
 	all.Go(func() {
-		r.Mapping = l.mappingOf(ctx, m)
+		others := slices.DeleteFunc(l.witnesses(), func(w RelayNode) bool { return w.ID == m.witness.ID })
+		others = others[:min(len(others), maxOthers)]
+		if m.second != 0 {
+			r.Mapping = l.mappingOf(ctx, m, at(m.witness.Endpoint, m.second))
+		}
 		early(cluster.NATReport{Mapped: m.Mapped, Mapping: r.Mapping})
+		r.Filtering, r.Unexpected = l.filteringOf(ctx, m, others)
+		for _, w := range others { // only now: they must not have been written to
+			if mapping := l.mappingOf(ctx, m, w.Endpoint); mapping != "" && r.Mapping != cluster.MappingDependent {
+				r.Mapping = mapping
+			}
+		}
 	})
-	all.Go(func() { r.Filtering, r.Unexpected = l.filteringOf(ctx, m) })
 	all.Go(func() {
 		if other, err := l.mapPort(ctx, 0); err == nil {
 			defer other.Close()
@@ -105,48 +118,58 @@ func (l *Layer) examineNAT(ctx context.Context, m *Mapping, early func(cluster.N
 	return r
 }
 
-// mappingOf asks from the same port at other places. The last seed is left to
-// filteringOf: it must not have been written to from this port.
-func (l *Layer) mappingOf(ctx context.Context, m *Mapping) string {
-	var places []string
-	if m.second != 0 {
-		places = append(places, at(m.seed.Endpoint, m.second))
-	}
-	if seeds := l.relays(); len(seeds) > 1 {
-		for _, seed := range seeds[:len(seeds)-1] {
-			if seed.ID != m.seed.ID {
-				places = append(places, seed.Endpoint)
-			}
+// witnesses are the nodes that answer probes: seeds, which stay, a different one
+// first for each node, then others that relay.
+func (l *Layer) witnesses() []RelayNode {
+	seeds, rest := []RelayNode(nil), []RelayNode(nil)
+	for _, r := range l.relays() {
+		if r.Seed {
+			seeds = append(seeds, r)
+		} else {
+			rest = append(rest, r)
 		}
 	}
-	mapping := ""
-	for _, place := range places {
-		conn, a, err := l.probe(ctx, place, m.Local, preface{})
-		if err != nil {
-			continue
-		}
-		reset(conn)
-		if a.observed != m.Mapped {
-			return cluster.MappingDependent
-		}
-		mapping = cluster.MappingIndependent
+	if len(seeds) > 0 {
+		first := int(l.o.Members.Self().ID) % len(seeds)
+		seeds = slices.Concat(seeds[first:], seeds[:first])
 	}
-	return mapping
+	return append(seeds, rest...)
 }
 
-// filteringOf has a seed dial the mapped port from a port that nothing was sent
-// to, and, where there are several, from an address as well.
-func (l *Layer) filteringOf(ctx context.Context, m *Mapping) (filtering, unexpected string) {
-	seeds := l.relays()
-	if len(seeds) == 0 {
-		return "", ""
-	}
-	ask := preface{flags: probeDial, src: netip.AddrPortFrom(netip.Addr{}, m.Mapped.Port())}
-	conn, a, err := l.probe(ctx, seeds[len(seeds)-1].Endpoint, 0, ask)
+// mappingOf asks from the same port at another place.
+func (l *Layer) mappingOf(ctx context.Context, m *Mapping, place string) string {
+	conn, a, err := l.probe(ctx, place, m.Local, preface{})
 	if err != nil {
-		return "", ""
+		return ""
 	}
 	reset(conn)
+	if a.observed != m.Mapped {
+		return cluster.MappingDependent
+	}
+	return cluster.MappingIndependent
+}
+
+// filteringOf has a node dial the mapped port from a port that nothing was sent
+// to, and, where there are several, from such an address.
+func (l *Layer) filteringOf(ctx context.Context, m *Mapping, others []RelayNode) (filtering, unexpected string) {
+	asked := append([]RelayNode{m.witness}, others...)
+	ask := preface{flags: probeDial, src: netip.AddrPortFrom(netip.Addr{}, m.Mapped.Port())}
+	a := answer{}
+	for range dialTries {
+		conn, again, err := l.probe(ctx, asked[len(asked)-1].Endpoint, 0, ask)
+		if err != nil {
+			return "", ""
+		}
+		reset(conn)
+		if a = again; a.verdict != verdictNone {
+			break
+		}
+		select { // a burst of nodes asks
+		case <-time.After(dialPause):
+		case <-ctx.Done():
+			return "", ""
+		}
+	}
 	switch {
 	case a.observed.Addr() != m.Mapped.Addr(): // a NAT of several addresses: another one was dialled
 	case a.verdict == verdictOpen:

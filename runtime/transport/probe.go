@@ -23,11 +23,12 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A probe asks a seed where a connection comes from: a preface of kind
+// A probe asks a node that relays (a *witness*: a seed, or a VM that can be
+// dialled) where a connection comes from: a preface of kind
 // kindProbe, answered by an answer. Its flags:
 const (
-	probeKeep uint16 = 1 << 0 // the seed keeps the connection, and a NAT the mapping
-	probeDial uint16 = 1 << 1 // the seed dials the source address first, at the preface's src port
+	probeKeep uint16 = 1 << 0 // the witness keeps the connection, and a NAT the mapping
+	probeDial uint16 = 1 << 1 // the witness dials the source address first, at the preface's src port
 )
 
 // verdict is what came of that dial.
@@ -44,7 +45,7 @@ const (
 const (
 	probeTimeout  = 2 * time.Second
 	probeDialTime = 800 * time.Millisecond // one SYN, and time to answer it
-	maxProbeDials = 64                     // at once
+	maxProbeDials = 256                    // at once
 	maxKept       = 8192                   // connections that hold mappings open,
 	maxKeptOf     = 512                    // for one member
 )
@@ -58,7 +59,7 @@ const answerSize = 48
 // answer to a probe.
 type answer struct {
 	observed netip.AddrPort // the source of the connection
-	second   uint16         // another port of the seed that answers probes, or 0
+	second   uint16         // another port of the witness that answers probes, or 0
 	verdict  verdict
 }
 
@@ -91,7 +92,7 @@ func answerCode(key []byte, nonce [16]byte, b []byte) []byte {
 	return code(key, append(nonce[:], b...))
 }
 
-// probes is the seed's side.
+// probes is the witness's side.
 type probes struct {
 	second atomic.Uint32 // the other port
 	// dialing bounds what is dialled for others at once.
@@ -219,15 +220,15 @@ func (p *probes) close() {
 }
 
 // Mapping is a local port whose place outside is known, and kept there by a
-// connection to a seed.
+// connection to a witness.
 type Mapping struct {
 	Local  uint16
 	Mapped netip.AddrPort
 
-	seed   RelayNode
-	second uint16
-	conn   *net.TCPConn
-	gone   chan struct{}
+	witness RelayNode // that keeps it
+	second  uint16    // its other port
+	conn    *net.TCPConn
+	gone    chan struct{}
 }
 
 // Close gives the mapping up.
@@ -244,17 +245,17 @@ func (m *Mapping) Gone() <-chan struct{} { return m.gone }
 // socket that keeps it has SO_REUSEADDR: another one that has it too can be
 // bound to the same port and connect elsewhere.
 func (l *Layer) mapPort(ctx context.Context, local uint16) (*Mapping, error) {
-	err := fmt.Errorf("no seed to probe with: %w", syscall.EHOSTUNREACH)
-	for _, seed := range l.relays() {
+	err := fmt.Errorf("no node to probe with: %w", syscall.EHOSTUNREACH)
+	for _, w := range l.witnesses() {
 		var conn *net.TCPConn
 		var a answer
-		conn, a, err = l.probe(ctx, seed.Endpoint, local, preface{flags: probeKeep})
+		conn, a, err = l.probe(ctx, w.Endpoint, local, preface{flags: probeKeep})
 		if err != nil {
 			continue
 		}
 		m := &Mapping{
 			Local:  conn.LocalAddr().(*net.TCPAddr).AddrPort().Port(),
-			Mapped: a.observed, seed: seed, second: a.second, conn: conn, gone: make(chan struct{}),
+			Mapped: a.observed, witness: w, second: a.second, conn: conn, gone: make(chan struct{}),
 		}
 		go func() {
 			defer close(m.gone)
@@ -266,7 +267,7 @@ func (l *Layer) mapPort(ctx context.Context, local uint16) (*Mapping, error) {
 	return nil, fmt.Errorf("map port %d: %w", local, err)
 }
 
-// probe asks a seed from a local port; the connection stays open.
+// probe asks a witness from a local port; the connection stays open.
 func (l *Layer) probe(ctx context.Context, endpoint string, local uint16, p preface) (*net.TCPConn, answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()

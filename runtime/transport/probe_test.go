@@ -102,11 +102,11 @@ func TestProbeDials(t *testing.T) {
 	}
 }
 
-// TestProbeElsewhere: who is no seed answers nothing.
+// TestProbeElsewhere: who does not relay answers nothing.
 func TestProbeElsewhere(t *testing.T) {
 	_, v := probing(t)
 	if _, _, err := v.probe(context.Background(), v.Self().UnderlayAddress.String(), 0, preface{}); err == nil {
-		t.Error("a node that is no seed answered a probe")
+		t.Error("a node that does not relay answered a probe")
 	}
 }
 

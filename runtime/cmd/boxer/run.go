@@ -33,6 +33,7 @@ type runFlags struct {
 	memory, timeout     int
 	ephemeral           int
 	relaxed             bool
+	nat                 string
 	tokenFile           string
 	seeds               []string
 }
@@ -91,6 +92,8 @@ relay: spliced through a seed, where both sides meet`)
 	flags.StringVar(&f.tokenFile, "join-token-file", "", joinTokenHelp)
 	flags.StringArrayVar(&f.seeds, "seed", nil, seedHelp)
 	flags.IntVar(&f.timeout, "timeout", 900, "life of a function, seconds, 1 to 900")
+	flags.StringVar(&f.nat, "nat", "", "kind of NAT that the function is behind")
+	_ = flags.MarkHidden("nat") // for tests
 	completeFlags(cmd, map[string]completer{
 		"kind":       words(config.KindClient, config.KindVM, config.KindFunction),
 		"restart":    words(config.RestartNo, config.RestartOnFailure, config.RestartAlways),
@@ -165,6 +168,9 @@ func (f *runFlags) config(argv []string) (config.Node, error) {
 	n.Transports = f.transports
 	if f.relaxed && f.kind != config.KindFunction {
 		return n, errors.New("run: --relaxed is for function nodes: add --kind function")
+	}
+	if f.nat != "" && f.kind != config.KindFunction {
+		return n, errors.New("run: --nat is for function nodes: add --kind function")
 	}
 	var err error
 	if n.Env, err = keyValues(f.env); err != nil {
@@ -248,7 +254,7 @@ func (p *platformRun) start(ctx context.Context, n config.Node) ([]launch.Want, 
 		if _, err := p.Client.CreateFunction(ctx, localcloud.FunctionSpec{
 			Config: replica(n),
 			Name:   function, SourceDir: p.flags.sourceDir, MemoryMB: p.flags.memory, EphemeralMB: p.flags.ephemeral,
-			TimeoutS: p.flags.timeout, Relaxed: p.flags.relaxed,
+			TimeoutS: p.flags.timeout, Relaxed: p.flags.relaxed, NAT: p.flags.nat,
 		}); err != nil {
 			return nil, err
 		}
