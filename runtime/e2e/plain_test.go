@@ -136,6 +136,12 @@ func (p *plainWorld) vmAndFunction(t *testing.T) {
 	if n := p.nodes(t)["front-0"]; n.NAT != "none" {
 		t.Errorf("the function is not behind NAT, but says %q", n.NAT)
 	}
+	if r := p.reports(t)["front-0"]; r != nil {
+		t.Errorf("a NAT was probed where there is none: %+v", r)
+	}
+	if r := p.run(t, "run", "--kind", "function", "--nat", "cone", "--", "true"); r.code != 125 || !strings.Contains(r.stderr, "not behind NAT") {
+		t.Errorf("a NAT was asked for: %s", r)
+	}
 	p.must(t, "stop", "front")
 	p.must(t, "stop", "back")
 }

@@ -202,7 +202,7 @@ func TestNATKinds(t *testing.T) {
 				if a.Addr() != box.address || b.Addr() != box.address || c.Addr() != box.address {
 					t.Errorf("seen at %s, %s, %s; the NAT is %s", a, b, c, box.address)
 				}
-				if same := a == b && a == c; same != kind.independent {
+				if ([3]netip.AddrPort{a, a, a} == [3]netip.AddrPort{a, b, c}) != kind.independent {
 					t.Errorf("port %d is seen at %s, %s, %s", port, a, b, c)
 				}
 				if (a.Port() == port) != kind.keeps {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -170,6 +171,24 @@ func keptOne(t *testing.T, s *node, member uint32) (one *mark) {
 		one = m
 	}
 	return one
+}
+
+// TestWitnesses: seeds first, each node with another one, then other relays.
+func TestWitnesses(t *testing.T) {
+	n := newNetwork(t)
+	all := func() []RelayNode {
+		return []RelayNode{{ID: 9}, {ID: 1, Seed: true}, {ID: 2, Seed: true}, {ID: 8}}
+	}
+	for _, want := range [][]uint32{{2, 1, 9, 8}, {1, 2, 9, 8}} {
+		v := n.node(func(_ *cluster.Member, o *Options) { o.Relays = all })
+		var got []uint32
+		for _, w := range v.witnesses() {
+			got = append(got, w.ID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("node %d asks %v, want %v", v.id, got, want)
+		}
+	}
 }
 
 func TestAnswer(t *testing.T) {
