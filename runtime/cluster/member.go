@@ -75,4 +75,8 @@ type Path struct {
 	To        uint32 `json:"to"`
 	Transport string `json:"transport"` // native, direct, punch, relay
 	Count     uint64 `json:"count"`
+	Failed    uint64 `json:"failed,omitempty"` // could not be made; refused ones are not among them
+	// How long half, and 99 of 100, took at most, if the supervisor made them.
+	P50 int64 `json:"setup_p50_us,omitempty"`
+	P99 int64 `json:"setup_p99_us,omitempty"`
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"regexp"
@@ -58,6 +59,9 @@ const (
 // SecretToken is the secret reference of a client that has a join token instead.
 const SecretToken = "token"
 
+// MetricsOff says that nobody may ask the supervisor for its metrics.
+const MetricsOff = "off"
+
 // WaitNodes is the key of WaitFor that counts all nodes (seeds excepted)
 // instead of the holders of one service.
 const WaitNodes = "nodes"
@@ -106,6 +110,10 @@ type Node struct {
 	Reach           string `json:"reach,omitempty"`            // any (default) or seeds
 	CIDR            string `json:"cidr,omitempty"`             // seeds only: the overlay CIDR
 	StateDir        string `json:"state_dir,omitempty"`        // seeds: what must survive a restart; others: run files
+
+	// Metrics is where the supervisor serves GET /metrics: host:port, unix:/path or
+	// "off". Empty: metrics.sock in its run directory, and off on functions.
+	Metrics string `json:"metrics,omitempty"`
 
 	// A node that is plain processes of its machine, beside other nodes.
 	Shared bool     `json:"shared,omitempty"` // UnderlayAddress is its own on a loopback that the others use as well
@@ -261,6 +269,9 @@ func (n *Node) Check() error {
 			return fmt.Errorf("underlay_address %q: want an IPv4 address", n.UnderlayAddress)
 		}
 	}
+	if err := n.checkMetrics(); err != nil {
+		return err
+	}
 	if a, _ := netip.ParseAddr(n.UnderlayAddress); n.Shared && !a.IsLoopback() {
 		return fmt.Errorf("shared: underlay_address %q: want one of this machine's loopback", n.UnderlayAddress)
 	}
@@ -285,6 +296,25 @@ func (n *Node) Check() error {
 		}
 	}
 	return n.checkGuest()
+}
+
+// MetricsListener is where metrics are served, and whether somebody asked for it.
+func (n *Node) MetricsListener() (at string, asked bool) {
+	if n.Metrics == "" && n.Kind == KindFunction {
+		return MetricsOff, false
+	}
+	return n.Metrics, n.Metrics != ""
+}
+
+func (n *Node) checkMetrics() error {
+	path, isPath := strings.CutPrefix(n.Metrics, "unix:")
+	if n.Metrics == "" || n.Metrics == MetricsOff || isPath && strings.HasPrefix(path, "/") {
+		return nil
+	}
+	if _, port, err := net.SplitHostPort(n.Metrics); err != nil || port == "" || isPath {
+		return fmt.Errorf("metrics %q: want host:port (127.0.0.1:9717), unix:/path or off", n.Metrics)
+	}
+	return nil
 }
 
 // checkSeeds: a seed is the only one, or one of three that know each other.

@@ -92,6 +92,8 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		`name "nodes" is reserved`:     func(n *Node) { n.Service = WaitNodes },
 		`cidr "10.0.0.1/16"`:           func(n *Node) { n.Kind, n.CIDR = KindSeed, "10.0.0.1/16" },
 		`cidr "10.0.0.0/30"`:           func(n *Node) { n.Kind, n.CIDR = KindSeed, "10.0.0.0/30" },
+		`metrics "here": want`:         func(n *Node) { n.Metrics = "here" },
+		`metrics "unix:x": want`:       func(n *Node) { n.Metrics = "unix:x" },
 	} {
 		n := valid()
 		change(&n)

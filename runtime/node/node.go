@@ -366,6 +366,7 @@ func (n *node) serve(background context.Context) error {
 	n.task(func() error { return n.announce(background) })
 	n.task(func() error { return n.keepMapped(background) })
 	n.task(func() error { return n.announceLoad(background) })
+	n.task(func() error { return n.serveMetrics(background) })
 	if n.seed == nil {
 		return n.publish(background)
 	}

@@ -71,7 +71,7 @@ func (n *node) announceLoad(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if now := n.transport.Carried(); differs(said, now) {
+		if now := n.transport.Usage().Pairs; differs(said, now) {
 			said = now
 			n.sayRelay(func(r *cluster.Relay) { r.Pairs = now })
 		}
@@ -112,6 +112,6 @@ func (n *node) awaitDrained() {
 	select {
 	case <-n.transport.Drain():
 	case <-time.After(time.Until(n.drainEnd)):
-		n.log.Info().Int("connections", n.transport.Carried()).Msg("relayed connections are reset")
+		n.log.Info().Int("connections", n.transport.Usage().Pairs).Msg("relayed connections are reset")
 	}
 }

@@ -26,6 +26,7 @@ func (l *Layer) Listens(ctx context.Context, m cluster.Member, port uint16) erro
 // guest until both directions have ended, or ctx has. It takes conn over; an
 // error says why the far end could not be made, and conn was reset.
 func (l *Layer) Carry(ctx context.Context, conn *net.TCPConn, m cluster.Member, port uint16) error {
+	began := time.Now()
 	self := l.o.Members.Self()
 	src := netip.AddrPortFrom(self.OverlayAddress, remote(conn).Port())
 	far, err := l.farFor(ctx, self, m, src, netip.AddrPortFrom(m.OverlayAddress, port))
@@ -37,9 +38,10 @@ func (l *Layer) Carry(ctx context.Context, conn *net.TCPConn, m cluster.Member, 
 			reset(far.conn)
 		}
 		reset(conn)
+		l.gaveUp(m, err)
 		return err
 	}
-	l.paths.add(m.ID, far.path)
+	l.paths.made(m.ID, far.path, time.Since(began))
 	splice(ctx, conn, far.conn)
 	return nil
 }

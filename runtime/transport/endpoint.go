@@ -83,6 +83,7 @@ func (l *Layer) greet(fd int) bool {
 	case errors.Is(err, unix.EAGAIN):
 		return false
 	case err != nil || n == 0 || (b[0] == firstTLS && l.o.ServeControl == nil) || (b[0] != firstTLS && b[0] != firstPreface):
+		l.strangers.Add(1)
 		raw.Close(fd)
 	case b[0] == firstTLS:
 		l.adopt(fd, func(c *net.TCPConn) { go l.o.ServeControl(c) }) // its owner ends it
@@ -132,6 +133,7 @@ func (l *Layer) examine(fd int, b []byte) {
 	p, err := l.check(b)
 	switch {
 	case err != nil:
+		l.strangers.Add(1)
 		l.adopt(fd, func(c *net.TCPConn) {
 			l.complain(c, err)
 			c.Close()

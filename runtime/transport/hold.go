@@ -177,10 +177,12 @@ type held struct {
 	l       *Layer
 	self, m cluster.Member
 	r       Request
+	began   time.Time
 }
 
 // hold plans a connection that waits until the far end is ready.
 func (l *Layer) hold(self, m cluster.Member, r Request) (Plan, error) {
+	began := time.Now()
 	if !enter(l.holds) {
 		return Plan{}, fmt.Errorf("%d connects are held already: %w", maxHolds, syscall.ENOBUFS)
 	}
@@ -195,7 +197,7 @@ func (l *Layer) hold(self, m cluster.Member, r Request) (Plan, error) {
 		// Not the supervisor's own errno: EMFILE would be the guest's fault.
 		return Plan{}, fmt.Errorf("%v: %w", err, syscall.ENOBUFS) //nolint:errorlint
 	}
-	h := &held{hole: at, l: l, self: self, m: m, r: r}
+	h := &held{hole: at, l: l, self: self, m: m, r: r, began: began}
 	// Before the guest can ask; its port is known when it is held.
 	l.o.Sockets.Remember(r.Cookie, netip.AddrPortFrom(self.OverlayAddress, 0), r.To, family(r))
 	end := sync.OnceFunc(func() {
@@ -231,6 +233,7 @@ func (h *held) run(guest netip.AddrPort, end func()) {
 	l.o.Sockets.Remember(h.r.Cookie, src, h.r.To, family(h.r))
 	far, err := h.reach(guest, src)
 	if err != nil {
+		l.gaveUp(h.m, err)
 		l.o.Logger.Debug().Err(err).Stringer("to", h.r.To).Msg("connect given up")
 		return
 	}
@@ -246,7 +249,7 @@ func (h *held) run(guest netip.AddrPort, end func()) {
 		reset(far.conn)
 		return
 	}
-	l.paths.add(h.m.ID, far.path)
+	l.paths.made(h.m.ID, far.path, time.Since(h.began))
 	splice(l.ctx, near, far.conn)
 }
 

@@ -121,8 +121,9 @@ type Layer struct {
 	tickets     tickets
 	failed      failures
 	paths       paths
-	quiet       quiet // about who knocks in vain
-	mute        quiet // about peers that Transports bars
+	strangers   atomic.Uint64 // who knocked at the overlay port in vain
+	quiet       quiet         // about who knocks in vain
+	mute        quiet         // about peers that Transports bars
 }
 
 // New makes a Layer.
@@ -146,7 +147,7 @@ func New(o Options) *Layer {
 		tried:       newTried(),
 		openings:    openings{by: map[netip.AddrPort]*opening{}, each: map[uint32]int{}},
 		failed:      failures{by: map[uint32]failure{}},
-		paths:       paths{counts: map[pathKey]uint64{}},
+		paths:       newPaths(),
 		quiet:       quiet{sources: map[netip.Addr]time.Time{}},
 		mute:        quiet{sources: map[netip.Addr]time.Time{}},
 	}

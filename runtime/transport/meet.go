@@ -80,12 +80,16 @@ func (l *Layer) meet(ctx context.Context, self, m cluster.Member, src, dst netip
 	if !l.spawn(func() {
 		err := l.ask(ctx, m.ID, methodRelay, meetCall{Session: id[:], Port: dst.Port(), From: src, Relay: relay.ID})
 		if err == nil {
-			err = fmt.Errorf("%w: both are there and are not paired", errRelay)
+			err = errors.New("both are there and are not paired")
 			select {
 			case <-time.After(pairTime):
 			case <-ctx.Done(): // paired
 			}
+		} else if !errors.Is(err, syscall.EHOSTUNREACH) { // that is what it cannot reach
+			cancel(err)
+			return
 		}
+		err = fmt.Errorf("%w: %w", errRelay, err)
 		cancel(err)
 	}) {
 		return nil, fmt.Errorf("this node is leaving: %w", syscall.EHOSTUNREACH)

@@ -4,9 +4,14 @@ package transport
 
 import (
 	"cmp"
+	"context"
+	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 )
@@ -16,17 +21,44 @@ type pathKey struct {
 	transport string
 }
 
-// paths counts the connections this node made.
+// paths counts the connections this node made, and those it could not make, and
+// how long the supervisor took for those that it made itself. What the kernel
+// makes alone (native), or after one answer (direct), nobody can time.
 type paths struct {
 	mu     sync.Mutex
 	counts map[pathKey]uint64
+	failed map[pathKey]uint64
+	setups map[pathKey]*times
 	seen   map[[2]netip.AddrPort]bool // native ones of the last sample
+}
+
+func newPaths() paths {
+	return paths{counts: map[pathKey]uint64{}, failed: map[pathKey]uint64{}, setups: map[pathKey]*times{}}
 }
 
 func (p *paths) add(to uint32, transport string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.counts[pathKey{to, transport}]++
+}
+
+// made adds one that took so long.
+func (p *paths) made(to uint32, transport string, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := pathKey{to, transport}
+	p.counts[key]++
+	if p.setups[key] == nil {
+		p.setups[key] = &times{}
+	}
+	p.setups[key].add(took)
+}
+
+// fail counts one that was not made. A refusal is no failure of the path.
+func (p *paths) fail(to uint32, transport string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failed[pathKey{to, transport}]++
 }
 
 // takeBack uncounts a connection that was not made after all.
@@ -49,14 +81,41 @@ func (l *Layer) Paths() []cluster.Path {
 	p := &l.paths
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := make([]cluster.Path, 0, len(p.counts))
+	all := map[pathKey]cluster.Path{}
 	for key, count := range p.counts {
-		list = append(list, cluster.Path{From: from, To: key.to, Transport: key.transport, Count: count})
+		one := cluster.Path{From: from, To: key.to, Transport: key.transport, Count: count}
+		if t := p.setups[key]; t != nil {
+			one.P50, one.P99 = t.quantile(0.5).Microseconds(), t.quantile(0.99).Microseconds()
+		}
+		all[key] = one
 	}
-	slices.SortFunc(list, func(a, b cluster.Path) int {
+	for key, count := range p.failed {
+		one := all[key]
+		one.From, one.To, one.Transport, one.Failed = from, key.to, key.transport, count
+		all[key] = one
+	}
+	return slices.SortedFunc(maps.Values(all), func(a, b cluster.Path) int {
 		return cmp.Or(cmp.Compare(a.To, b.To), cmp.Compare(a.Transport, b.Transport))
 	})
-	return list
+}
+
+// Setups are the set-up times of all connections this node made, by transport.
+func (l *Layer) Setups() []Setup {
+	p := &l.paths
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sums := map[string]*times{}
+	for key, t := range p.setups {
+		if sums[key.transport] == nil {
+			sums[key.transport] = &times{}
+		}
+		sums[key.transport].join(t)
+	}
+	var all []Setup
+	for _, transport := range slices.Sorted(maps.Keys(sums)) {
+		all = append(all, sums[transport].setup(transport))
+	}
+	return all
 }
 
 // SampleNative counts those native connections of a sample (local and remote
@@ -87,4 +146,16 @@ func (l *Layer) SampleNative(sample [][2]netip.AddrPort) (seen int) {
 	}
 	p.seen = now
 	return len(now)
+}
+
+// gaveUp counts a connection that could not be made in any way, as one of what
+// would have been the last.
+func (l *Layer) gaveUp(m cluster.Member, err error) {
+	last := pathRelay
+	if only := l.o.Transports; !allows(only, last) {
+		last = only[len(only)-1]
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, context.Canceled) && l.ctx.Err() == nil {
+		l.paths.fail(m.ID, last)
+	}
 }

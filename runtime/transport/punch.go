@@ -61,6 +61,7 @@ func (l *Layer) race(ctx context.Context, self, m cluster.Member, src, dst netip
 		f, err := l.reachPunch(ctx, self, m, src, dst, how)
 		if err != nil && ctx.Err() != nil && l.ctx.Err() == nil {
 			l.failed.add(self, m)
+			l.paths.fail(m.ID, pathPunch)
 		}
 		punched <- result{f, err}
 	}

@@ -172,11 +172,23 @@ func (r *relay) close() {
 	r.drained()
 }
 
-// Carried is how many connections this node relays.
-func (l *Layer) Carried() int {
+// Usage is what of this node's bounded places is taken, and who got none.
+type Usage struct {
+	Held         int // connects of the guest
+	Pairs        int // connections it relays
+	Halves       int // of connections that others are about to meet for
+	RelayRefused uint64
+	Strangers    uint64 // connections to the overlay port that proved nothing
+}
+
+// Usage is that of now.
+func (l *Layer) Usage() Usage {
 	l.relay.mu.Lock()
 	defer l.relay.mu.Unlock()
-	return l.relay.pairs
+	return Usage{
+		Held: len(l.holds), Pairs: l.relay.pairs, Halves: len(l.relay.halves),
+		RelayRefused: l.relay.refused, Strangers: l.strangers.Load(),
+	}
 }
 
 // Drain lets no new meeting begin here, and returns a channel that is closed

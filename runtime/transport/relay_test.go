@@ -116,7 +116,7 @@ func TestRelayDrains(t *testing.T) {
 	expectStart(t, begun)
 	expectStart(t, late)
 	talk(t, open, peer)
-	eventually(t, "one pair is left", func() bool { return v.Carried() == 1 })
+	eventually(t, "one pair is left", func() bool { return v.Usage().Pairs == 1 })
 	select {
 	case <-over:
 		t.Error("drained, with an open connection")
