@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -111,7 +112,7 @@ func TestAccImportErrors(t *testing.T) {
 // nothing is made again.
 func TestAccHangingDaemon(t *testing.T) {
 	c := newCloud(t)
-	w := c.workspace()
+	w := c.workspace(func(p *boxerProvider) { p.patience = 2 * time.Second })
 	w.configure(c.block() + idleStore)
 	w.apply()
 	info, err := c.store().Network("shop")

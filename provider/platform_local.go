@@ -31,13 +31,14 @@ type localPlatform struct {
 	dir       string // "": the default
 	isolation string // of new networks; "": the default
 	layers    LayerSource
+	patience  time.Duration // of looks at what there is
 
 	mu     sync.Mutex
 	opened *localcloud.Store
 }
 
 func newLocalPlatform(dir string, source LayerSource) *localPlatform {
-	return &localPlatform{dir: dir, layers: source}
+	return &localPlatform{dir: dir, layers: source, patience: lookTimeout}
 }
 
 // store is the state directory, for everything but making a network: what a
@@ -99,7 +100,7 @@ func step(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
 }
 
-// lookTimeout bounds a look at what there is.
+// lookTimeout bounds a look at what there is, but in tests.
 const lookTimeout = 10 * time.Second
 
 // look returns a client that only looks, nil if the network's daemon does not
@@ -289,7 +290,7 @@ func goneMeanwhile(err error) error {
 // VM fails with errGone when the host is not there or dead. A host dies with
 // the daemon.
 func (p *localPlatform) VM(ctx context.Context, network, name string) (vmStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
 	client, err := p.look(ctx, network)
 	if err == nil && client == nil {
@@ -413,7 +414,7 @@ func (p *localPlatform) StopReplica(ctx context.Context, network, name, slot str
 // Function fails with errGone when the function is not there. A function
 // survives the daemon; its replicas do not, and then nothing is known of it.
 func (p *localPlatform) Function(ctx context.Context, network, name string) (functionStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
 	client, err := p.look(ctx, network)
 	if err != nil || client == nil {

@@ -10,8 +10,10 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"os"
+	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/datasource"
@@ -49,6 +51,8 @@ type boxerProvider struct {
 	version string
 	layers  LayerSource
 	fixed   platform // tests only: used whatever is configured
+
+	patience time.Duration // tests only: of looks at what there is
 }
 
 // New returns the constructor that a plugin server asks for.
@@ -136,6 +140,7 @@ func (p *boxerProvider) Configure(ctx context.Context, req fwprovider.ConfigureR
 	if chosen == nil {
 		local := newLocalPlatform(dir, p.layers)
 		local.isolation = kept
+		local.patience = cmp.Or(p.patience, local.patience)
 		chosen = local
 	}
 	chosen = settings{platform: chosen, defaultTags: defaultTags(data.DefaultTags, &resp.Diagnostics), version: p.version}
