@@ -211,6 +211,22 @@ func (c *cloud) killHost(network, slot string) {
 	})
 }
 
+// killDaemon kills the daemon of the network shop, and with it all that runs there.
+func (c *cloud) killDaemon() {
+	c.t.Helper()
+	info, err := c.store().Network("shop")
+	if err == nil {
+		err = syscall.Kill(info.PID, syscall.SIGKILL)
+	}
+	if err != nil {
+		c.t.Fatalf("kill the daemon: %v", err)
+	}
+	c.eventually("the daemon is dead", func() bool {
+		info, err := c.store().Network("shop")
+		return err == nil && !info.Alive
+	})
+}
+
 func (c *cloud) host(network, slot string) localcloud.Host {
 	c.t.Helper()
 	host, err := c.client(network).Host(context.Background(), slot)

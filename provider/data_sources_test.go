@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
-	"syscall"
 	"testing"
 	"time"
 
@@ -89,17 +88,7 @@ func TestAccNodesOfStoppedNetwork(t *testing.T) {
 	w := c.workspace()
 	w.configure(c.block() + shop)
 	w.apply()
-	info, err := c.store().Network("shop")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(info.PID, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	c.eventually("the daemon is dead", func() bool {
-		info, err := c.store().Network("shop")
-		return err == nil && !info.Alive
-	})
+	c.killDaemon()
 	w.configure(c.block() + lookAtShop + "output \"count\" { value = length(data.boxer_nodes.all.nodes) }\n")
 	w.must("apply", "-refresh-only", "-auto-approve", "-input=false", "-no-color")
 	if got := w.must("output", "-raw", "count"); got != "0" {

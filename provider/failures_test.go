@@ -92,20 +92,30 @@ func TestAccTakenName(t *testing.T) {
 	w.apply()
 	client := c.client("shop")
 	starter := &launch.Launcher{Network: client.Info(), Client: client}
-	want := launch.Want{Slot: "store", Token: launch.Token()}
-	node := config.Node{Version: config.Version, Network: "shop", Kind: config.KindVM, Slot: "store", LaunchToken: want.Token, Argv: []string{"memcached", "-p", "8080", "-t", "1"}}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if _, err := starter.VM(ctx, node, ""); err != nil {
+	var wants []launch.Want
+	for _, slot := range []string{"store", "logic-0"} {
+		want := launch.Want{Slot: slot, Token: launch.Token()}
+		node := config.Node{Version: config.Version, Network: "shop", Kind: config.KindVM, Slot: slot, LaunchToken: want.Token, Argv: []string{"memcached", "-p", "8080", "-t", "1"}}
+		if _, err := starter.VM(ctx, node, ""); err != nil {
+			t.Fatal(err)
+		}
+		wants = append(wants, want)
+	}
+	if _, err := starter.Wait(ctx, wants); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := starter.Wait(ctx, []launch.Want{want}); err != nil {
-		t.Fatal(err)
-	}
+	hasty := c.workspace(func(p *boxerProvider) { p.patience = 2 * time.Second })
+	hasty.dir = w.dir
+	hasty.configure(c.block() + shop + function("logic", idle, ""))
+	hasty.golden("node/taken slot", hasty.errors(applying...), map[string]string{c.dir: "STATE"})
 	w.configure(c.block() + shop + vm("store", idle, ""))
 	w.golden("node/taken name", w.errors(applying...), map[string]string{c.dir: "STATE"})
-	if got := c.host("shop", "store"); got.LaunchID != launchID(want) || got.State != "running" {
-		t.Errorf("the holder was touched: %+v", got)
+	for _, want := range wants {
+		if got := c.host("shop", want.Slot); got.LaunchID != launchID(want) || got.State != "running" {
+			t.Errorf("the holder was touched: %+v", got)
+		}
 	}
 	if err := client.DeleteHost(ctx, "store"); err != nil {
 		t.Fatal(err)
@@ -209,17 +219,7 @@ func TestAccDeadDaemon(t *testing.T) {
 	w.configure(c.block() + idleStore + function("logic", idle, ""))
 	w.apply()
 	address := w.values(logicAddress)["overlay_addresses"]
-	info, err := c.store().Network("shop")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(info.PID, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	c.eventually("the daemon is dead", func() bool {
-		info, err := c.store().Network("shop")
-		return err == nil && !info.Alive
-	})
+	c.killDaemon()
 	planned := w.planned()
 	if planned[network] != "no-op" || planned[storeVM] != "create" || planned[logicAddress] != "update" {
 		t.Errorf("planned %v", planned)
@@ -233,7 +233,8 @@ func TestAccDeadDaemon(t *testing.T) {
 		t.Errorf("logic had address %v, now %v", address, now)
 	}
 	noted := c.processes()
-	w.destroy()
+	c.killDaemon() // and destroyed without looking first
+	w.must("destroy", "-auto-approve", "-no-color", "-input=false", "-refresh=false")
 	if err := c.nothingLeft(noted); err != nil {
 		t.Error(err)
 	}

@@ -31,8 +31,8 @@ func takenBy(spec nodeSpec, slot, holder, remedy string) error {
 // slotFree waits until no live member holds the slot: one that was just stopped
 // may still be counted for a moment. It also proves that the seed answers
 // before anything is made.
-func slotFree(outer context.Context, client *localcloud.Client, spec nodeSpec, slot string) error {
-	ctx, cancel := context.WithTimeout(outer, handOverTimeout)
+func (p *localPlatform) slotFree(outer context.Context, client *localcloud.Client, spec nodeSpec, slot string) error {
+	ctx, cancel := context.WithTimeout(outer, min(handOverTimeout, p.patience))
 	defer cancel()
 	session, err := launch.Observe(ctx, client.Info())
 	if err != nil && outer.Err() != nil {

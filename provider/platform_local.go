@@ -31,7 +31,7 @@ type localPlatform struct {
 	dir       string // "": the default
 	isolation string // of new networks; "": the default
 	layers    LayerSource
-	patience  time.Duration // of looks at what there is
+	patience  time.Duration // with what does not answer, or does not end
 
 	mu     sync.Mutex
 	opened *localcloud.Store
@@ -226,7 +226,7 @@ func (p *localPlatform) StartVM(ctx context.Context, spec nodeSpec) (launch.Want
 			return want, err
 		}
 	}
-	if err := slotFree(ctx, client, spec, want.Slot); err != nil {
+	if err := p.slotFree(ctx, client, spec, want.Slot); err != nil {
 		return want, err
 	}
 	ctx, cancel := step(ctx)
@@ -399,7 +399,7 @@ func (p *localPlatform) StartReplica(ctx context.Context, spec nodeSpec, slot st
 	if err != nil {
 		return want, err
 	}
-	if err := slotFree(ctx, client, spec, slot); err != nil {
+	if err := p.slotFree(ctx, client, spec, slot); err != nil {
 		return want, err
 	}
 	ctx, cancel := step(ctx)

@@ -12,6 +12,7 @@ package provider
 import (
 	"cmp"
 	"context"
+	"errors"
 	"os"
 	"time"
 
@@ -52,7 +53,7 @@ type boxerProvider struct {
 	layers  LayerSource
 	fixed   platform // tests only: used whatever is configured
 
-	patience time.Duration // tests only: of looks at what there is
+	patience time.Duration // tests only: see localPlatform
 }
 
 // New returns the constructor that a plugin server asks for.
@@ -107,7 +108,12 @@ func (p *boxerProvider) Schema(_ context.Context, _ fwprovider.SchemaRequest, re
 						Optional: true,
 						MarkdownDescription: "Directory that holds local networks: secrets, logs, files of hosts. Default: `BOXER_STATE_DIR`, " +
 							"else `$XDG_STATE_HOME/boxer`, else `~/.local/state/boxer`.",
-						Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
+						Validators: []validator.String{stringCheck{"Invalid state directory", "a directory", func(dir string) error {
+							if dir == "" {
+								return errors.New("state_dir is empty: name a directory, or leave it out for the default")
+							}
+							return nil
+						}}},
 					},
 					"isolation": schema.StringAttribute{
 						Optional: true,

@@ -60,7 +60,14 @@ func TestProviderBlock(t *testing.T) {
 		"aws by environment": {"", "aws"},
 		"unknown platform":   {"provider \"boxer\" { platform = \"gcp\" }\n", ""},
 		"default tags":       {"provider \"boxer\" {\n  default_tags = { \"\" = \"y\" }\n}\n", ""},
-		"isolation":          {"provider \"boxer\" { local = { isolation = \"chroot\" } }\n", ""},
+		"default tags later": {"resource \"terraform_data\" \"later\" { input = \"x\" }\n" +
+			"provider \"boxer\" { default_tags = { a = terraform_data.later.output } }\n", ""},
+		"state dir empty": {"provider \"boxer\" { local = { state_dir = \"\" } }\n", ""},
+		"isolation":       {"provider \"boxer\" { local = { isolation = \"chroot\" } }\n", ""},
+		"isolation later": {"resource \"terraform_data\" \"later\" { input = \"x\" }\n" +
+			"provider \"boxer\" { local = { isolation = terraform_data.later.output } }\n", ""},
+		"platform later": {"resource \"terraform_data\" \"later\" { input = \"x\" }\n" +
+			"provider \"boxer\" { platform = terraform_data.later.output }\n", ""},
 		"state dir later": {"resource \"terraform_data\" \"later\" { input = \"x\" }\n" +
 			"provider \"boxer\" { local = { state_dir = terraform_data.later.output } }\n", ""},
 	}

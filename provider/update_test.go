@@ -313,6 +313,19 @@ func TestAccFailedUpdate(t *testing.T) {
 			t.Errorf("%s: %+v, was %+v", slot, member, before[slot])
 		}
 	}
+	// What can fail before the guest is touched does not touch it.
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	running := c.members("shop")["store"].Guest.PID
+	w.configure(strings.Replace(works, "command ", fmt.Sprintf("publish = [{ port = 8080, host_port = %d }]\n  command ", port), 1))
+	w.golden("node/update occupied port", w.errors(applying...), map[string]string{c.dir: "STATE"})
+	if now := c.members("shop")["store"].Guest.PID; now != running {
+		t.Errorf("the guest was %d, is %d", running, now)
+	}
 	// Half-way and then destroyed.
 	w.configure(strings.ReplaceAll(works, idle, `["no-such-program"]`))
 	w.errors(applying...)
