@@ -301,7 +301,6 @@ func TestEveryAttribute(t *testing.T) {
 	plannedAsCase(t, w.actions(), func(c attributeCase) string { return c.action })
 	w.must("apply", "-input=false", "-no-color", "plan.bin")
 	w.emptyPlan()
-	slices.SortStableFunc(reasons, func(a, b diagnostic) int { return strings.Compare(a.Address, b.Address) })
 	w.golden("replace/every", reasons, nil)
 	replacedAndRestarted(t, f, reasons)
 

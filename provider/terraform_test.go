@@ -355,6 +355,7 @@ var variable = []struct {
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "SHA256"},
 	{regexp.MustCompile(`\.(new|probe)-\d+`), ".$1-N"},
 	{regexp.MustCompile(`\bpid \d+`), "pid N"},
+	{regexp.MustCompile(`\bnode \d+ \(`), "node N ("},
 	{regexp.MustCompile(`not running after \d+s`), "not running after TIME"},
 	{regexp.MustCompile(`(amd64|arm64)`), "ARCH"},
 	{regexp.MustCompile(`registry\.(terraform\.io|opentofu\.org)`), "REGISTRY"},
@@ -364,6 +365,8 @@ var variable = []struct {
 // replace (path -> word) are made the same everywhere.
 func (w *workspace) golden(name string, found []diagnostic, replace map[string]string) {
 	w.t.Helper()
+	// Terraform works on several resources at once.
+	slices.SortStableFunc(found, func(a, b diagnostic) int { return strings.Compare(a.Address, b.Address) })
 	var text bytes.Buffer
 	for i, d := range found {
 		if i > 0 {

@@ -300,7 +300,6 @@ func TestAccFailedUpdate(t *testing.T) {
 	before := c.members("shop")
 	w.configure(strings.ReplaceAll(works, idle, `["no-such-program"]`))
 	found := w.errors(applying...)
-	slices.SortFunc(found, func(a, b diagnostic) int { return strings.Compare(a.Address, b.Address) })
 	w.golden("node/update failed", found, map[string]string{c.dir: "STATE", "logic-1": "logic-0"})
 	w.configure(works)
 	if planned := w.planned(); planned[storeVM] != "update" || planned[logicAddress] != "update" {
