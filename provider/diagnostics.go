@@ -18,6 +18,11 @@ func addProblem(diags *diag.Diagnostics, doing, kind, name string, err error) {
 	diags.AddError(fmt.Sprintf("%s %s (%s)", doing, kind, name), strings.TrimPrefix(detail(err), name+": "))
 }
 
+// leftBehind is a failure to remove what a failed create has made.
+func leftBehind(err error) error {
+	return &explained{err, "It stays in Terraform's state: apply or destroy again to have it removed."}
+}
+
 func detail(err error) string {
 	cause, output, remedy := err.Error(), []string(nil), ""
 	var failure *launch.Failure

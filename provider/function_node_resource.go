@@ -232,7 +232,7 @@ func (r *functionNodeResource) undo(ctx context.Context, spec nodeSpec, diags *d
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	if err := r.platform.DeleteFunction(ctx, spec.Network, spec.Name); err != nil {
-		addProblem(diags, "cleaning up", functionKind, spec.Name, err)
+		addProblem(diags, "cleaning up", functionKind, spec.Name, leftBehind(err))
 		return false
 	}
 	return true

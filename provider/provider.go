@@ -237,7 +237,7 @@ func platformOf(data any, diags *diag.Diagnostics) platform {
 	}
 	p, ok := data.(platform)
 	if !ok {
-		diags.AddError("Unexpected provider data", "This is a bug of the provider: its resources were configured by something else.")
+		diags.AddError("Provider data of another kind", "This is a bug of the provider: report it with the configuration and the provider's version.")
 	}
 	return p
 }

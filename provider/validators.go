@@ -92,7 +92,7 @@ func (validCommand) ValidateList(_ context.Context, req validator.ListRequest, r
 		}
 	}
 	resp.Diagnostics.AddAttributeError(req.Path, "No command to run",
-		"The first element names the program, the others are its arguments: command = [\"redis-server\", \"--port\", \"6379\"].")
+		"The first element names the program, the others are its arguments: write command = [\"redis-server\", \"--port\", \"6379\"].")
 }
 
 // distinctHostPorts refuses a list that opens one port of this machine twice.

@@ -121,7 +121,7 @@ func (r *vmNodeResource) undo(ctx context.Context, spec nodeSpec, resp *resource
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	if err := r.platform.DeleteVM(ctx, spec.Network, spec.Name); err != nil {
-		addProblem(&resp.Diagnostics, "cleaning up", vmKind, spec.Name, err)
+		addProblem(&resp.Diagnostics, "cleaning up", vmKind, spec.Name, leftBehind(err))
 		return false
 	}
 	return true

@@ -24,7 +24,7 @@ func CheckVariable(name string) error {
 	case name == "":
 		return errors.New("the name of a variable is empty: write NAME = \"value\"")
 	case strings.ContainsAny(name, "=\x00"):
-		return fmt.Errorf("variable %q: a name holds neither = nor a null byte", name)
+		return fmt.Errorf("variable %q: a name holds neither = nor a null byte: choose another", name)
 	case strings.HasPrefix(name, ownVariable):
 		return fmt.Errorf("variable %q: names that begin with %s are set by Boxer itself; choose another", name, ownVariable)
 	}

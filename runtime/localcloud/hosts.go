@@ -353,7 +353,7 @@ func (d *daemon) deleteHost(slot string, logs bool) error {
 		return nil
 	}
 	if d.info.seedNumber(slot) >= 0 {
-		return badRequest{fmt.Errorf("host %q is the network's seed: it goes with the network", slot)}
+		return badRequest{fmt.Errorf("host %q is the network's seed, which goes with the network: delete that with 'boxer network delete %s'", slot, d.info.Name)}
 	}
 	if h.box == nil {
 		return fmt.Errorf("host %q is being created: wait for that to end", slot)

@@ -116,6 +116,8 @@ func stateError(dir string, err error) error {
 		return nil
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
 		remedy = "free space or set " + StateDirEnv
+	case errors.Is(err, fs.ErrNotExist):
+		remedy = "set " + StateDirEnv + " to another directory"
 	case errors.Is(err, syscall.EFBIG):
 		remedy = "raise the limit of the size of files (ulimit -f)"
 	case errors.As(err, &path) && path.Op == "fork/exec" && errors.Is(err, fs.ErrPermission):

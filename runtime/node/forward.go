@@ -162,9 +162,9 @@ func (f *Forwarder) find(name string, port uint16) (cluster.Member, error) {
 	if len(holders) == 0 {
 		slices.Sort(names)
 		if len(names) == 0 {
-			names = []string{"none"}
+			return cluster.Member{}, fmt.Errorf("network %q has no nodes yet: start one with 'boxer run --kind vm --name %s'", f.n.cfg.Network, name)
 		}
-		return cluster.Member{}, fmt.Errorf("network %q has no node or service %q; its nodes: %s", f.n.cfg.Network, name, strings.Join(names, ", "))
+		return cluster.Member{}, fmt.Errorf("network %q has no node or service %q; choose one of its nodes: %s", f.n.cfg.Network, name, strings.Join(names, ", "))
 	}
 	return holders[int(f.turn.Add(1))%len(holders)], nil
 }
@@ -181,7 +181,7 @@ func explain(m cluster.Member, port uint16, err error) error {
 		for i, p := range m.Listeners {
 			known[i] = strconv.FormatUint(uint64(p), 10)
 		}
-		return fmt.Errorf("nobody listens on port %d of %s; it listens on %s", port, m.Slot, strings.Join(known, ", "))
+		return fmt.Errorf("nobody listens on port %d of %s; choose a port that it listens on: %s", port, m.Slot, strings.Join(known, ", "))
 	}
 	return fmt.Errorf("port %d of %s: %w", port, m.Slot, err)
 }

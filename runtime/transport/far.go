@@ -161,7 +161,7 @@ func awaitStart(ctx context.Context, conn *net.TCPConn) error {
 		return fmt.Errorf("the other side did not come: %w", err)
 	}
 	if b[0] != start {
-		return fmt.Errorf("unexpected byte %#x instead of start", b[0])
+		return fmt.Errorf("the other side began with byte %#x and not with %#x: is it of another version?", b[0], start)
 	}
 	return conn.SetReadDeadline(time.Time{})
 }

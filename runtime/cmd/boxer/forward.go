@@ -56,7 +56,7 @@ type forwarding struct {
 
 // parseForward reads [ADDRESS:]PORT:PORT.
 func parseForward(spec string) (local string, port uint16, err error) {
-	bad := fmt.Errorf("%q is not [ADDRESS:]PORT:PORT, as in 15432:5432 or 127.0.0.1:15432:5432", spec)
+	bad := fmt.Errorf("%q: want [ADDRESS:]PORT:PORT, as in 15432:5432 or 127.0.0.1:15432:5432", spec)
 	i := strings.LastIndexByte(spec, ':')
 	if i < 0 {
 		return "", 0, bad
@@ -86,7 +86,7 @@ func listenHere(ctx context.Context, address string) (net.Listener, error) {
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("%s may not be opened by this user: choose a port from 1024 up", address)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("%s is not an address of this machine", address)
+		return nil, fmt.Errorf("%s is not an address of this machine: choose one that is (ip addr), or leave it out for 127.0.0.1", address)
 	}
 	return ln, err
 }

@@ -152,7 +152,7 @@ func (f *runFlags) config(argv []string) (config.Node, error) {
 		return n, fmt.Errorf("run: --count %d: want 1 to 1000", f.count)
 	}
 	if f.count > 1 && !f.detach {
-		return n, errors.New("run: --count needs --detach: several programs cannot share one terminal")
+		return n, errors.New("run: --count is for nodes that are left running, several programs cannot share one terminal: add --detach")
 	}
 	if f.detach && f.kind == config.KindClient {
 		return n, errors.New("run: --detach is for nodes of the platform: add --kind vm or --kind function")

@@ -126,9 +126,9 @@ func (s *scaling) noFunction(ctx context.Context) error {
 	}
 	names := strings.Join(functionNames(all), ", ")
 	if names == "" {
-		names = "none"
+		return fmt.Errorf("network %q has no functions: start one with 'boxer run --kind function --name %s --count N --detach'", s.Network.Name, s.Name)
 	}
-	return fmt.Errorf("network %q has no function of that name; its functions: %s", s.Network.Name, names)
+	return fmt.Errorf("network %q has no function of that name; choose one of its functions: %s", s.Network.Name, names)
 }
 
 // running are the slots that have a sandbox.
