@@ -87,7 +87,8 @@ func confine(groups int, program string) error {
 // notLimited says in the node's log that memory or CPU are not held to
 // memory_size, and why.
 func notLimited(err error) {
-	nodeLogger().Warn().Err(err).Msg("the sandbox is not held to its memory_size: this needs control groups that Boxer may use (docs/function-sandbox.md)")
+	// No warning: it is so on most machines, and no reason why a guest fails.
+	nodeLogger().Info().Str("why", err.Error()).Msg("the sandbox is not held to its memory_size: this needs control groups that Boxer may use (docs/function-sandbox.md)")
 }
 
 // tasksCountPerSandbox: since Linux 5.14 RLIMIT_NPROC counts the tasks of a user

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -68,5 +69,52 @@ func TestRemedies(t *testing.T) {
 	err := fmt.Errorf("start daemon: %w", s.wrap(&fs.PathError{Op: "write", Path: "/s/x", Err: unix.EIO}))
 	if text := s.explain(err).Error(); strings.Count(text, "state directory") != 1 {
 		t.Errorf("it names the state directory once: %s", text)
+	}
+}
+
+// TestRemovedNetwork: a daemon whose state directory was removed by hand ends with
+// all of its network, for nobody could find it any more; one that was moved stays.
+func TestRemovedNetwork(t *testing.T) {
+	t.Parallel()
+	s := testStore(t)
+	c := testNetwork(t, s, "shop")
+	found := tracesOf(t, c)
+	if err := os.Rename(string(c.dir), string(c.dir)+"2"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(homeCheck + homeCheck/4)
+	if err := os.Rename(string(c.dir)+"2", string(c.dir)); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := c.dir.daemon(); err != nil || !p.Outer.alive() {
+		t.Errorf("it should have stayed: %v", err)
+	}
+	if err := removeAll(string(c.dir)); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); len(found.left()) > 0; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("left: %v", found.left())
+		}
+	}
+}
+
+// TestDamagedNetwork: what is left of a network whose description is cut short can
+// be deleted, and until then is named.
+func TestDamagedNetwork(t *testing.T) {
+	s := testStore(t)
+	d := s.netDir("shop")
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.join("network.json"), []byte(`{"name": "sh`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("network \"shop\": %s is damaged (it ends after 12 bytes): put a good copy back, or delete the network", d.join("network.json"))
+	if _, err := s.Networks(); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	if err := s.DeleteNetwork(testContext(t), "shop"); err != nil {
+		t.Error(err)
 	}
 }

@@ -212,7 +212,7 @@ func freePort() (int, error) {
 		}
 		return port, l.Close()
 	}
-	return 0, errors.New("find a free port on 127.0.0.1: 100 tries found none from 20000 to 29999")
+	return 0, errors.New("find a free port on 127.0.0.1: 100 tries found none from 20000 to 29999: end a program that listens there")
 }
 
 // DeleteNetwork stops everything of a network and removes it. It is idempotent

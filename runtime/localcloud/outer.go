@@ -137,8 +137,19 @@ func (o *outer) run(signals <-chan os.Signal, committed <-chan bool) error {
 		}
 		_ = o.control.send(controlPacket{Op: opStop}, nil)
 	}
+	home, err := os.Open(string(o.dir))
+	if err != nil {
+		return fmt.Errorf("local cloud: %w", err)
+	}
+	defer home.Close()
+	look := time.NewTicker(homeCheck)
+	defer look.Stop()
 	for {
 		select {
+		case <-look.C:
+			if deadline == nil && removed(home) {
+				stop("its directory was removed")
+			}
 		case err := <-ended:
 			if err != nil && deadline == nil {
 				return fmt.Errorf("local cloud: inner ended: %w", err)
@@ -154,6 +165,16 @@ func (o *outer) run(signals <-chan os.Signal, committed <-chan bool) error {
 			_ = o.inner.Process.Kill()
 		}
 	}
+}
+
+// homeCheck: how often a daemon looks whether its network was removed by hand;
+// nobody could find it to end it.
+const homeCheck = 2 * time.Second
+
+// removed reports whether an open directory is in no other any more.
+func removed(dir *os.File) bool {
+	var info unix.Stat_t
+	return unix.Fstat(int(dir.Fd()), &info) == nil && info.Nlink == 0
 }
 
 // startInner starts the other half in namespaces of its own and tells it what

@@ -227,9 +227,18 @@ func readJSON(path string, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s is damaged (%s): put a good copy back, or delete the network", path, jsonProblem(err, len(data)))
 	}
 	return nil
+}
+
+// jsonProblem is what users may know of a document that is none.
+func jsonProblem(err error, size int) string {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) && syntax.Offset >= int64(size) {
+		return fmt.Sprintf("it ends after %d bytes", size)
+	}
+	return err.Error()
 }
 
 func writeJSON(path string, v any) error {

@@ -21,9 +21,9 @@ func lookUp(s Spec) (string, error) {
 	}
 	if s.Dir != "" {
 		if info, err := os.Stat(s.Dir); err != nil {
-			return "", &StartError{126, fmt.Errorf("working directory: %w", err)}
+			return "", &StartError{126, fmt.Errorf("working directory: %w: choose another, or create it on the node", err)}
 		} else if !info.IsDir() {
-			return "", &StartError{126, fmt.Errorf("working directory %s: %w", s.Dir, syscall.ENOTDIR)}
+			return "", &StartError{126, fmt.Errorf("working directory %s: %w: choose another", s.Dir, syscall.ENOTDIR)}
 		}
 	}
 	name := s.Argv[0]
@@ -94,11 +94,11 @@ func startError(name, path string, err error) error {
 	exists := runnable("", path) == nil
 	switch {
 	case errors.Is(err, syscall.ENOENT) && exists:
-		return &StartError{126, fmt.Errorf("command %q cannot be run: the interpreter or loader it names is missing on this node", name)}
+		return &StartError{126, fmt.Errorf("command %q cannot be run: the interpreter or loader it names is missing on this node: install it, or ship it in source_dir", name)}
 	case missing(err):
-		return &StartError{127, fmt.Errorf("command %q not found: there is no such file on this node", name)}
+		return &StartError{127, fmt.Errorf("command %q not found: there is no such file on this node: ship it in source_dir, or correct the path", name)}
 	case errors.Is(err, syscall.EISDIR):
-		return &StartError{126, fmt.Errorf("command %q cannot be run: it is a directory", name)}
+		return &StartError{126, fmt.Errorf("command %q cannot be run: it is a directory: name a program in it", name)}
 	case errors.Is(err, syscall.EACCES):
 		return &StartError{126, fmt.Errorf("command %q cannot be run: no permission to execute it; chmod +x may help", name)}
 	case errors.Is(err, syscall.ENOEXEC):

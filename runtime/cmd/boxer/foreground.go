@@ -125,7 +125,7 @@ func guestEnd(ev cluster.Event) (bool, int, error) {
 		return true, 0, &exitError{code, fmt.Errorf("%s: %s", ev.Member.Slot, g.Error)}
 	case ev.Member.State == cluster.StateExited || g.State == cluster.GuestExited:
 		if g.ExitCode == nil {
-			return true, 0, fmt.Errorf("%s: the program ended, its exit status is not known", ev.Member.Slot)
+			return true, 0, fmt.Errorf("%s: the program ended, its exit status is not known, for its supervisor was started again meanwhile", ev.Member.Slot)
 		}
 		return true, *g.ExitCode, nil
 	case ev.Type == cluster.EventLeave:
