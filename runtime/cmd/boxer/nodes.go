@@ -162,9 +162,9 @@ among them.
     direct  to the peer's overlay port, nobody in between
     relay   the peer was asked to come: met at a third node, or dialled back
 
-FAILED are those that could not be made although nobody refused them. P50 and P99 say
-how long half, and 99 of 100, took to set up at most, where the supervisor set them up;
-native and direct ones are the kernel's.`,
+FAILED are those that could not be made although nobody refused them. P50 and
+P99 say how long half, and 99 of 100, took to set up at most, where the
+supervisor set them up; native and direct ones are the kernel's.`,
 		Example: `  boxer paths --network shop
   boxer paths --watch
   boxer paths --json | jq '.[] | select(.transport == "relay")'`,
