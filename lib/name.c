@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* getsockname and getpeername: what the kernel says, in overlay terms. */
 #include <errno.h>
+#include <linux/tcp.h>
 
 #include "addr.h"
 #include "hooks.h"
@@ -9,6 +10,10 @@
 #include "shared.h"
 #include "sys.h"
 #include "view.h"
+
+#ifndef TCP_FASTOPEN_NO_COOKIE
+#define TCP_FASTOPEN_NO_COOKIE 34
+#endif
 
 #define ADDRESS_PATIENCE (1 * SECOND)
 
@@ -44,6 +49,8 @@ static int needs_asking(const struct table_info *info, enum side side, int fd,
     int connected = endpoint_at(side == LOCAL ? PEER : LOCAL, fd, &other);
     if (made_by_supervisor(info, e) || (connected && made_by_supervisor(info, &other)))
         return 1;
+    if (connected && socket_option(fd, IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE) > 0)
+        return 1; /* made with a preface, to a port that some NAT has chosen */
     if (!connected && segments_received(fd))
         return 1; /* it was one, and has been reset */
     return (side == LOCAL || connected) && local->ip && local->ip != info->header.own_underlay;

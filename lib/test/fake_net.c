@@ -133,7 +133,7 @@ static void fill_header(struct boxer_table *t, const struct fake *f) {
     t->own_overlay = 0x64500003;
     t->own_underlay = 0x7f440003;
     t->own_id = 3;
-    t->overlay_port = f->port;
+    t->overlay_port = f->local_port ? 1 : f->port; /* a NAT has chosen another one */
     t->member_off = sizeof *t;
     t->native_off = t->member_off + BOXER_TABLE_MEMBERS * (uint32_t)sizeof(struct boxer_member);
     t->name_off = t->native_off + BOXER_TABLE_MEMBERS * (uint32_t)sizeof(struct boxer_native);

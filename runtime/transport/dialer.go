@@ -13,8 +13,12 @@ import (
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/raw"
 	"golang.org/x/sys/unix"
 )
+
+// reserveFor is how long a port is kept for a guest.
+const reserveFor = 500 * time.Millisecond
 
 // confirmWait bounds the question whether anybody listens.
 const confirmWait = 2 * time.Second
@@ -117,11 +121,28 @@ func (l *Layer) plan(ctx context.Context, r Request) (Plan, error) {
 }
 
 func (l *Layer) direct(self, m cluster.Member, r Request, path string) Plan {
-	src := netip.AddrPortFrom(self.OverlayAddress, 0) // nobody knows the guest's port yet
+	local := uint16(0) // nobody knows the guest's port yet, the far end sees it
+	if self.NAT == cluster.NATBehind && m.ID != self.ID && !reportOf(self).Preserves {
+		local = reserve() // or another one
+	}
+	src := netip.AddrPortFrom(self.OverlayAddress, local)
 	l.o.Sockets.Remember(r.Cookie, src, r.To, family(r))
 	p := preface{kind: kindDirect, id: self.ID, src: src, dst: r.To}.fresh()
 	l.paths.add(m.ID, path) // unless the guest falls back
-	return Plan{Class: ClassDirect, Addr: l.placeOf(self, m), Preface: p.seal(*l.key.Load())}
+	return Plan{Class: ClassDirect, Addr: l.placeOf(self, m), Preface: p.seal(*l.key.Load()), Local: local}
+}
+
+// reserve gives a port that nobody else gets until the guest had time to bind it
+// (one that has it already may share it); 0: there is none.
+func reserve() uint16 {
+	fd, err := raw.Stream()
+	if err != nil {
+		return 0
+	}
+	raw.Set(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	_ = raw.Bind(fd, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+	time.AfterFunc(reserveFor, func() { raw.Close(fd) })
+	return raw.LocalPort(fd)
 }
 
 // overlayPort is where self dials m.

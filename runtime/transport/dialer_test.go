@@ -170,6 +170,10 @@ func (v *node) connect(to netip.AddrPort, v6 bool) *guest {
 	must(v.t, err)
 	switch p.Class {
 	case ClassDirect:
+		if p.Local != 0 { // as the monitor does with a socket that is not bound
+			g.close()
+			g = newGuestAt(v.t, v6, true, p.Local)
+		}
 		// The monitor would use TCP_FASTOPEN; what arrives is the same.
 		if err := g.connect(p.Addr); !errors.Is(err, unix.EINPROGRESS) {
 			v.t.Fatalf("connect: %v", err)

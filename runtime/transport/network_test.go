@@ -210,7 +210,9 @@ type guest struct {
 	local netip.AddrPort
 }
 
-func newGuest(t *testing.T, v6, nonblock bool) *guest {
+func newGuest(t *testing.T, v6, nonblock bool) *guest { return newGuestAt(t, v6, nonblock, 0) }
+
+func newGuestAt(t *testing.T, v6, nonblock bool, port uint16) *guest {
 	t.Helper()
 	family, kind := unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC
 	if v6 {
@@ -223,7 +225,8 @@ func newGuest(t *testing.T, v6, nonblock bool) *guest {
 	must(t, err)
 	g := &guest{t: t, fd: fd, v6: v6}
 	t.Cleanup(g.close)
-	must(t, unix.Bind(fd, g.name(netip.MustParseAddrPort("127.0.0.1:0"))))
+	must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	must(t, unix.Bind(fd, g.name(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port))))
 	name, err := unix.Getsockname(fd)
 	must(t, err)
 	switch a := name.(type) {

@@ -134,38 +134,63 @@ func (l *Layer) punch(ctx context.Context, self, m cluster.Member, port uint16, 
 		return nil, err
 	}
 	defer own.Close()
-	type result struct {
-		conn *net.TCPConn
-		err  error
-	}
-	dialled := make(chan result, 1)
-	dial := func() {
-		conn, err := dialFrom(ctx, own.Local, l.placeOf(self, m).String())
+	from, to := netip.AddrPortFrom(netip.IPv4Unspecified(), own.Local), l.placeOf(self, m)
+	call := punchCall{Ports: []uint16{own.Mapped.Port()}, Port: port}
+	if how == modePassiveFirst {
+		if _, err := l.open(ctx, m.ID, call); err != nil {
+			return nil, err
+		}
+		fd, err := dialOut(from, to)
 		if err != nil {
-			err = fmt.Errorf("%v: %w", err, syscall.EHOSTUNREACH) //nolint:errorlint // as in dial
+			return nil, err
 		}
-		dialled <- result{conn, err}
+		return connected(ctx, fd, to)
 	}
-	if how == modeActiveFirst {
-		go dial() // the peer's SYN takes two hops more than this one
-	}
-	if _, err = l.open(ctx, m.ID, punchCall{Ports: []uint16{own.Mapped.Port()}, Port: port}); err != nil {
-		cancel()
-		if how == modeActiveFirst {
-			if r := <-dialled; r.conn != nil {
-				reset(r.conn)
-			}
-		}
+	// The SYN has left when the peer is asked: this node's NAT would reset the
+	// peer's if it came before.
+	fd, err := dialOut(from, to)
+	if err != nil {
 		return nil, err
 	}
-	if how != modeActiveFirst {
-		dial()
+	if _, err := l.open(ctx, m.ID, call); err != nil {
+		raw.Close(fd)
+		return nil, err
 	}
-	r := <-dialled
-	if r.conn != nil {
-		concludeConnect(r.conn)
+	return connected(ctx, fd, to)
+}
+
+// connected waits until a socket of dialOut is. It takes fd over.
+func connected(ctx context.Context, fd int, to netip.AddrPort) (*net.TCPConn, error) {
+	ready := make(chan struct{}, 1)
+	stop, err := events.Watch(fd, unix.EPOLLOUT|unix.EPOLLET, func() {
+		select {
+		case ready <- struct{}{}:
+		default:
+		}
+	})
+	for err == nil {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			err = ctx.Err()
+			continue
+		}
+		err = raw.Connect(fd, to) // or a guest would be told that it connects
+		if err == nil || errors.Is(err, unix.EISCONN) {
+			stop()
+			conn, err := pollable(fd)
+			if err == nil {
+				conn.SetKeepAliveConfig(keepAlive)
+			}
+			return conn, err
+		}
+		if errors.Is(err, unix.EALREADY) {
+			err = nil
+		}
 	}
-	return r.conn, r.err
+	stop()
+	raw.Close(fd)
+	return nil, fmt.Errorf("connect to %s: %v: %w", to, err, syscall.EHOSTUNREACH) //nolint:errorlint // as in dial
 }
 
 // open asks the peer to open its NAT, and says for which ports it did not.
@@ -272,16 +297,16 @@ func (o *openings) open(l *Layer, caller uint32, to netip.AddrPort, keep bool) e
 	return nil
 }
 
-// dialOut sends a SYN from the overlay port.
+// dialOut sends a SYN from a port that another socket of this node has, too.
 func dialOut(from, to netip.AddrPort) (int, error) {
 	fd, err := raw.Stream()
 	if err != nil {
 		return -1, err
 	}
 	raw.Set(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	raw.Set(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) // the listener has it, too
+	raw.Set(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) // as a listener has it
 	if err = raw.Bind(fd, from); err != nil {
-		err = fmt.Errorf("bind to the overlay port %s: %w", from, err)
+		err = fmt.Errorf("bind to %s: %w", from, err)
 	} else if err = raw.Connect(fd, to); errors.Is(err, unix.EINPROGRESS) {
 		return fd, nil
 	}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The matrix of docs/nat.md: how a node in a row's place reaches one in a
+// column's.
+const matrixPage = "../../docs/nat.md"
+
+var places = []string{"vm", "cone", "masquerade", "restricted", "restricted-rst", "symmetric"}
+
+var matrix = map[string][]string{
+	"vm":             {"native", "punch", "punch", "punch", "punch", "punch"},
+	"cone":           {"direct", "punch", "punch", "punch", "punch", "punch"},
+	"masquerade":     {"direct", "punch", "punch", "punch", "punch", "relay"},
+	"restricted":     {"direct", "punch", "punch", "punch", "punch", "relay"},
+	"restricted-rst": {"direct", "punch", "punch", "punch", "relay", "relay"},
+	"symmetric":      {"direct", "punch", "relay", "relay", "relay", "relay"},
+}
+
+// slowest is what a connection may take, also the first one of a pair.
+const slowest = 2 * time.Second
+
+// TestNATMatrix: nodes behind NATs of every kind reach each other, over the
+// transport that the page promises.
+func TestNATMatrix(t *testing.T) {
+	t.Parallel()
+	checkMatrixPage(t)
+	w := newWorld(t)
+	task := filepath.Join(filepath.Dir(w.state), "task")
+	if err := os.MkdirAll(task, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile("testdata/matrix.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(task, "matrix.py"), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.network(t, "matrix")
+	run := func(place, role string) []string {
+		args := []string{"run", "--name", role + "-" + place, "--source-dir", task}
+		if place == "vm" {
+			return append(args, "--kind", "vm")
+		}
+		return append(args, "--kind", "function", "--nat", place)
+	}
+	slot := func(place, role string) string {
+		if place == "vm" {
+			return role + "-vm"
+		}
+		return role + "-" + place + "-0"
+	}
+	var all sync.WaitGroup
+	var targets []string
+	var ids sync.Map // of the rows' nodes
+	for _, place := range places {
+		targets = append(targets, slot(place, "to"))
+		all.Go(func() {
+			w.must(t, append(run(place, "to"), "--detach", "--", "python3", "/var/task/matrix.py", "serve")...)
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		return
+	}
+	for _, place := range places {
+		all.Go(func() {
+			args := append(run(place, "from"), "--", "python3", "/var/task/matrix.py", "dial")
+			checkRow(t, place, targets, w.run(t, append(args, targets...)...), &ids)
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		return
+	}
+	for from, row := range matrix {
+		id, _ := ids.Load(from)
+		for i, to := range places {
+			w.wantPath(t, fmt.Sprintf("node-%d", id), slot(to, "to"), row[i], 3)
+		}
+	}
+}
+
+func checkRow(t *testing.T, place string, targets []string, r result, ids *sync.Map) {
+	if r.code != 0 || strings.Count(r.stdout, "\n") != len(targets) {
+		t.Error(r)
+		return
+	}
+	for line := range strings.Lines(r.stdout) {
+		var cell struct {
+			ID         uint32
+			To, Error  string
+			Cold, Warm float64
+		}
+		if err := json.Unmarshal([]byte(line), &cell); err != nil {
+			t.Errorf("%s: %v: %s", place, err, line)
+			continue
+		}
+		ids.Store(place, cell.ID)
+		t.Logf("%-14s %-20s cold %6.1f ms, warm %6.1f ms", place, cell.To, cell.Cold*1e3, cell.Warm*1e3)
+		if cell.Error != "" || max(cell.Cold, cell.Warm) > slowest.Seconds() {
+			t.Errorf("%s to %s: %q, %.3f and %.3f s", place, cell.To, cell.Error, cell.Cold, cell.Warm)
+		}
+	}
+}
+
+// checkMatrixPage compares the page's table with the one that is tested; with
+// -update it writes it.
+func checkMatrixPage(t *testing.T) {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("| from \\ to | " + strings.Join(places, " | ") + " |\n|---|" + strings.Repeat("---|", len(places)) + "\n")
+	for _, from := range places {
+		fmt.Fprintf(&b, "| **%s** | %s |\n", from, strings.Join(matrix[from], " | "))
+	}
+	page, err := os.ReadFile(matrixPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = "<!-- matrix: TestNATMatrix -->\n", "<!-- end of matrix -->\n"
+	before, rest, ok := strings.Cut(string(page), begin)
+	table, after, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		t.Fatalf("%s has no place for the table", matrixPage)
+	}
+	if table == b.String() {
+		return
+	}
+	if !*update {
+		t.Fatalf("%s has another table than what is tested (-update writes it)", matrixPage)
+	}
+	if err := os.WriteFile(matrixPage, []byte(before+begin+b.String()+end+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
