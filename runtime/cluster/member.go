@@ -79,4 +79,7 @@ type Path struct {
 	// How long half, and 99 of 100, took at most, if the supervisor made them.
 	P50 int64 `json:"setup_p50_us,omitempty"`
 	P99 int64 `json:"setup_p99_us,omitempty"`
+	// The slots of those that have left, where the seed still knows them.
+	FromLeft string `json:"from_left,omitempty"`
+	ToLeft   string `json:"to_left,omitempty"`
 }

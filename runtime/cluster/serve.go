@@ -167,9 +167,18 @@ func (s *Seed) report(id uint32, body json.RawMessage) {
 func (s *Seed) allPaths() []Path {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	left := map[uint32]string{}
+	for name, sl := range s.slots {
+		if s.members[sl.ID] == nil {
+			left[sl.ID] = name
+		}
+	}
 	all := []Path{}
 	for _, id := range slices.Sorted(maps.Keys(s.paths)) {
-		all = append(all, s.paths[id]...)
+		for _, p := range s.paths[id] {
+			p.FromLeft, p.ToLeft = left[p.From], left[p.To]
+			all = append(all, p)
+		}
 	}
 	return all
 }

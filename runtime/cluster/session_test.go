@@ -97,6 +97,13 @@ func TestObserverIsNoMember(t *testing.T) {
 		p, err := w.Paths(t.Context())
 		return err == nil && len(p) == 1 && p[0] == Path{From: 1, To: 2, Transport: "native", Count: 3}
 	})
+	if err := a.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the path has the last name of the one that left", func() bool {
+		p, err := w.Paths(t.Context())
+		return err == nil && len(p) == 1 && p[0].FromLeft == "a" && p[0].ToLeft == ""
+	})
 }
 
 func TestCallsAreRoutedBetweenMembers(t *testing.T) {

@@ -545,4 +545,10 @@ func TestNativeConnectionsAreCountedOnce(t *testing.T) {
 	if got := a.Paths(); !slices.Equal(got, want) {
 		t.Errorf("paths %v, want %v", got, want)
 	}
+	// A client is at the machine's 127.0.0.1, as all other programs are.
+	laptop := n.node(func(m *cluster.Member, _ *Options) { m.Kind = kindClient })
+	laptop.SampleNative([][2]netip.AddrPort{{netip.AddrPortFrom(laptop.Self().UnderlayAddress.Addr(), 4000), netip.AddrPortFrom(laptop.Self().UnderlayAddress.Addr(), 4242)}})
+	if got := laptop.Paths(); len(got) > 0 {
+		t.Errorf("a client counts the machine's own connections: %v", got)
+	}
 }

@@ -125,6 +125,9 @@ func (l *Layer) SampleNative(sample [][2]netip.AddrPort) (seen int) {
 	self := l.o.Members.Self()
 	peers := map[netip.Addr]cluster.Member{}
 	for _, m := range l.o.Members.Members() {
+		if m.ID == self.ID && m.Kind == kindClient {
+			continue // its 127.0.0.1 is that of every program of the machine
+		}
 		m.UnderlayAddress = l.overlayPort(self, m)
 		if m.UnderlayAddress.IsValid() && Classify(self, m, l.o.Reach, l.o.Transports) == ClassNative {
 			peers[m.UnderlayAddress.Addr().Unmap()] = m

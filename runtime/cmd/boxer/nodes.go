@@ -145,6 +145,9 @@ type pathView struct {
 	P99       int64  `json:"setup_p99_us,omitempty"`
 }
 
+// leftNote follows the name of a node that has left.
+const leftNote = " (left)"
+
 // sampledNote says what the counts are not.
 const sampledNote = "Native connections are seen by sampling: those shorter than a second may be missing."
 
@@ -215,22 +218,26 @@ func setupTime(us int64) string {
 	}
 }
 
-// viewPaths puts slots in the place of ids; a node that has left keeps node-<id>.
+// viewPaths puts slots in the place of ids; a node that has left keeps its last name,
+// or node-<id> where another has that now.
 func viewPaths(members []cluster.Member, paths []cluster.Path) []pathView {
 	slots := make(map[uint32]string, len(members))
 	for _, m := range members {
 		slots[m.ID] = m.Slot
 	}
-	name := func(id uint32) string {
+	name := func(id uint32, left string) string {
 		if s, ok := slots[id]; ok {
 			return s
+		}
+		if left != "" {
+			return left + leftNote
 		}
 		return fmt.Sprintf("node-%d", id)
 	}
 	views := make([]pathView, len(paths))
 	for i, p := range paths {
 		views[i] = pathView{
-			From: name(p.From), To: name(p.To), Transport: p.Transport, Count: p.Count, Sampled: p.Transport == config.TransportNative,
+			From: name(p.From, p.FromLeft), To: name(p.To, p.ToLeft), Transport: p.Transport, Count: p.Count, Sampled: p.Transport == config.TransportNative,
 			Failed: p.Failed, P50: p.P50, P99: p.P99,
 		}
 	}
