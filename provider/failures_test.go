@@ -134,7 +134,8 @@ func TestAccWaitForNeverMet(t *testing.T) {
 	w.destroy()
 }
 
-// Ctrl-C ends the wait, and what was begun is taken back.
+// Ctrl-C ends the wait, and what was begun is taken back; also if terraform is
+// killed, and nobody hears of it.
 func TestAccInterrupted(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
@@ -142,29 +143,34 @@ func TestAccInterrupted(t *testing.T) {
 	w.apply()
 	w.configure(c.block() + shop + vm("front", idle, "wait_for = { logic = 2 }"))
 	w.must("init", "-input=false")
-	var out bytes.Buffer
-	apply := w.command(append(applying, "-json")...)
-	apply.Stdout, apply.Stderr = &out, &out
-	if err := apply.Start(); err != nil {
-		t.Fatal(err)
-	}
-	c.eventually("the host exists", func() bool { return slices.Contains(c.hosts("shop"), "front") })
-	if err := apply.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	started := time.Now()
-	if err := apply.Wait(); err == nil {
-		t.Error("the interrupted apply succeeded")
-	}
-	if took := time.Since(started); took > 30*time.Second {
-		t.Errorf("it took %s to end", took)
-	}
-	if !strings.Contains(out.String(), "interrupted before the guest ran: context canceled") {
-		t.Errorf("got %v", diagnosticsIn(out.String()))
-	}
-	c.onlySeed("shop")
-	if w.values(frontVM) != nil {
-		t.Error("the node that does not exist is in the state")
+	for _, signal := range []os.Signal{os.Interrupt, os.Kill} {
+		var out bytes.Buffer
+		apply := w.command(append(applying, "-json")...)
+		apply.Stdout, apply.Stderr = &out, &out
+		if err := apply.Start(); err != nil {
+			t.Fatal(err)
+		}
+		c.eventually("the host exists", func() bool { return slices.Contains(c.hosts("shop"), "front") })
+		if err := apply.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		started := time.Now()
+		if err := apply.Wait(); err == nil {
+			t.Error("the interrupted apply succeeded")
+		}
+		if took := time.Since(started); took > 30*time.Second {
+			t.Errorf("it took %s to end", took)
+		}
+		if signal == os.Interrupt && !strings.Contains(out.String(), "interrupted before the guest ran: context canceled") {
+			t.Errorf("got %v", diagnosticsIn(out.String()))
+		}
+		if signal == os.Kill {
+			c.eventually("the host is gone", func() bool { return !slices.Contains(c.hosts("shop"), "front") })
+		}
+		c.onlySeed("shop")
+		if w.values(frontVM) != nil {
+			t.Error("the node that does not exist is in the state")
+		}
 	}
 	w.destroy()
 }
