@@ -4,12 +4,9 @@ package transport
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
@@ -26,6 +23,7 @@ const (
 	ticketLife  = 90 * time.Second // then its port is given up
 	peerIdle    = 5 * time.Minute  // then nothing is prepared any more
 	rescueAfter = 250 * time.Millisecond
+	rescueLast  = 5 * time.Second
 	makeRetry   = 5 * time.Second
 )
 
@@ -337,35 +335,35 @@ func (l *Layer) spend(self, m cluster.Member, r Request, k ticket) Plan {
 	p := preface{kind: kindDirect, id: self.ID, src: src, dst: r.To}.fresh()
 	l.paths.add(m.ID, pathPunch) // unless the guest falls back
 	time.AfterFunc(rescueAfter, func() {
-		if !l.spawn(func() {
-			defer k.Close() // the guest's connection keeps its place now
-			if !l.o.Sockets.Connecting(netip.AddrPortFrom(self.UnderlayAddress.Addr(), k.Local), to) {
-				return
-			}
-			if err := l.rescue(m, k, r.To.Port()); err != nil {
-				l.o.Logger.Debug().Err(err).Uint32("node", m.ID).Msg("a punched connect waits")
-			}
-		}) {
+		if !l.spawn(func() { l.rescue(m.ID, k, netip.AddrPortFrom(self.UnderlayAddress.Addr(), k.Local), to, r.To.Port()) }) {
 			k.Close()
 		}
 	})
 	return Plan{Class: ClassDirect, Addr: to, Preface: p.seal(*l.key.Load()), Local: k.Local}
 }
 
-// rescue is for a guest's socket that still waits: the peer dials it. What was
-// prepared like its ticket is worth no more.
-func (l *Layer) rescue(m cluster.Member, k ticket, port uint16) error {
-	l.tickets.forget(m.ID)
-	ctx, cancel := context.WithTimeout(l.ctx, startWait)
-	defer cancel()
-	_, err := l.open(ctx, m.ID, punchCall{Ports: []uint16{k.Mapped.Port()}, Port: port})
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return nil
+// rescue is for a guest's socket that still waits: the peer dials it, some times,
+// for a NAT that is new is not known at once. What was prepared like its ticket is
+// worth no more.
+func (l *Layer) rescue(id uint32, k ticket, local, to netip.AddrPort, port uint16) {
+	k.Close() // the guest's connection keeps its place now
+	for pause := rescueAfter; pause < rescueLast; pause *= 2 {
+		if !l.o.Sockets.Connecting(local, to) {
+			return
+		}
+		l.tickets.forget(id)
+		ctx, cancel := context.WithTimeout(l.ctx, startWait)
+		_, err := l.open(ctx, id, punchCall{Ports: []uint16{k.Mapped.Port()}, Port: port})
+		cancel()
+		if err != nil {
+			l.o.Logger.Debug().Err(err).Uint32("node", id).Msg("a punched connect waits")
+		}
+		select {
+		case <-time.After(pause):
+		case <-l.ctx.Done():
+			return
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("rescue: %w", err)
-	}
-	return nil
 }
 
 // forget drops the tickets for a peer; others are made when it is connected to.

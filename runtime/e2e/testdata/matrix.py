@@ -63,6 +63,22 @@ def dial(slots):
         print(json.dumps(result), flush=True)
 
 
+def follow(slot):
+    """Connects again and again, and says how long each took, or what failed."""
+    probed([slot])
+    while True:
+        began = time.monotonic()
+        try:
+            connect(slot)
+            what = "ok"
+        except OSError as e:
+            what = "failed (%s)" % e
+        print("%.0f ms: %s" % ((time.monotonic() - began) * 1e3, what), flush=True)
+        time.sleep(0.05)
+
+
+if sys.argv[1] == "follow":
+    follow(sys.argv[2])
 if sys.argv[1] == "serve":
     socketserver.ThreadingTCPServer.allow_reuse_address = True
     socketserver.ThreadingTCPServer.request_queue_size = 64
