@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,7 +96,7 @@ func TestContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	bare := read(t, out)
-	for _, r := range routes {
+	for _, r := range append(slices.Clone(routes), route{"punch", "function", "lambda-0"}) {
 		t.Run(r.transport, func(t *testing.T) {
 			t.Parallel()
 			w.contract(t, r, bare, names, "run", r.host, "7000")
@@ -105,7 +106,7 @@ func TestContract(t *testing.T) {
 		return
 	}
 	// The same between nodes that could do better, and of a node with itself.
-	for _, transport := range []string{"native", "direct", "relay"} {
+	for _, transport := range []string{"native", "direct", "punch", "relay"} {
 		t.Run("only "+transport, func(t *testing.T) {
 			t.Parallel()
 			w.contract(t, route{transport, "vm", "alpha"}, bare, names, "run", "alpha", "7000")
