@@ -22,7 +22,7 @@ import (
 const (
 	handshakeTimeout = 10 * time.Second // once its turn has come
 	joinTimeout      = 10 * time.Second // from the handshake to join or observe
-	maxHandshakes    = 64               // at once; more wait
+	maxHandshakes    = 256              // at once; more wait
 )
 
 // SeedOptions of NewSeed. Zero durations mean the defaults.
@@ -45,7 +45,7 @@ type Seed struct {
 	log      zerolog.Logger
 	identity *identity
 	failures *failureLimit
-	shaking  chan struct{} // handshakes under way
+	shakes   *shakes
 	saver    *saver
 	replica  *replica // nil: the only seed
 	broken   chan error
@@ -103,7 +103,7 @@ func NewSeed(o SeedOptions) (*Seed, error) {
 	}
 	s := &Seed{
 		o: o, log: o.Logger, identity: id,
-		failures: newFailureLimit(), shaking: make(chan struct{}, maxHandshakes),
+		failures: newFailureLimit(), shakes: newShakes(),
 		broken: make(chan error, 1), conns: map[net.Conn]bool{},
 	}
 	s.forget()
@@ -202,12 +202,10 @@ func (s *Seed) handshake(conn net.Conn, source netip.Addr) (*tls.Conn, error) {
 	if s.failures.blocked(source) {
 		return nil, errors.New("too many failed handshakes")
 	}
-	select {
-	case s.shaking <- struct{}{}:
-		defer func() { <-s.shaking }()
-	case <-time.After(handshakeTimeout):
+	if !s.shakes.begin(conn) {
 		return nil, errors.New("too many handshakes at once")
 	}
+	defer s.shakes.end(conn)
 	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
 	protocols := []string{alpn}
 	if s.replica != nil {

@@ -5,7 +5,9 @@ package events
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,6 +85,27 @@ func TestWhoSpeaksIsGreeted(t *testing.T) {
 	greeted(t, at)
 	slow.Write([]byte("i"))
 	greeted(t, slow)
+}
+
+// What was said and does not suffice is looked at when it comes, not for ever.
+func TestHalfAWordKeepsNobodyBusy(t *testing.T) {
+	var greeted atomic.Int32
+	s := Server{Greet: func(fd int) bool { greeted.Add(1); return echo(fd) }, Silent: 4, Patience: time.Minute}
+	address, stop := serveTCP(t, &s)
+	defer stop()
+	conn := dial(t, address)
+	_, err := conn.Write([]byte("a"))
+	must(t, err)
+	time.Sleep(50 * time.Millisecond)
+	if n := greeted.Load(); n > 5 {
+		t.Errorf("greeted %d times for one byte", n)
+	}
+	_, err = conn.Write([]byte("b"))
+	must(t, err)
+	var b [2]byte
+	if _, err := io.ReadFull(conn, b[:]); err != nil || string(b[:]) != "ab" {
+		t.Errorf("read %q, %v", b, err)
+	}
 }
 
 func TestSilenceEnds(t *testing.T) {

@@ -51,6 +51,7 @@ type Server struct {
 type stranger struct {
 	fd    int // -1 when it is gone
 	since time.Time
+	heard int // bytes that did not suffice
 	stop  func()
 }
 
@@ -202,13 +203,32 @@ func (s *Server) watch(place *list.Element) {
 	}
 }
 
-// speaks is called when a silent connection may have said something.
+// speaks is called when a silent connection may have said something. To watch it
+// again tells what is there already: without a look at whether that is more than
+// before, one byte would keep this loop busy for as long as it is waited.
 func (s *Server) speaks(place *list.Element) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if place.Value.(*stranger).fd >= 0 && !s.hear(place) {
+	who := place.Value.(*stranger)
+	if who.fd < 0 {
+		return
+	}
+	has, over := said(who.fd)
+	if has == who.heard && !over {
+		return
+	}
+	who.heard = has
+	if !s.hear(place) {
 		s.watch(place)
 	}
+}
+
+// said tells how much there is to read, and whether that is all.
+func said(fd int) (bytes int, over bool) {
+	bytes, _ = unix.IoctlGetInt(fd, unix.TIOCINQ)
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(poll, 0)
+	return bytes, n > 0 && err == nil
 }
 
 // hear greets a connection that was silent; it is not watched afterwards.

@@ -4,6 +4,7 @@ package transport
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -85,6 +86,12 @@ func (l *Layer) greet(fd int) bool {
 	case err != nil || n == 0 || (b[0] == firstTLS && l.o.ServeControl == nil) || (b[0] != firstTLS && b[0] != firstPreface):
 		l.strangers.Add(1)
 		raw.Close(fd)
+	case b[0] == firstTLS && !wholeRecord(fd, b[:n]):
+		if !ended(fd) {
+			return false
+		}
+		l.strangers.Add(1)
+		raw.Close(fd)
 	case b[0] == firstTLS:
 		l.adopt(fd, func(c *net.TCPConn) { go l.o.ServeControl(c) }) // its owner ends it
 	case n < prefaceSize && !ended(fd):
@@ -93,6 +100,17 @@ func (l *Layer) greet(fd int) bool {
 		l.examine(fd, b[:])
 	}
 	return true
+}
+
+// wholeRecord tells whether the record that b begins has come: who does not even
+// say hello waits among the silent, not for a handshake.
+func wholeRecord(fd int, b []byte) bool {
+	const head = 5
+	if len(b) < head {
+		return false
+	}
+	has, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+	return err != nil || has >= head+int(binary.BigEndian.Uint16(b[3:]))
 }
 
 // ended tells whether no more bytes will come.

@@ -101,13 +101,13 @@ func TestSourcePortIsThatOfTheConnectionIfUnknown(t *testing.T) {
 
 func TestControlConnectionsAreHandedOnUnread(t *testing.T) {
 	v := newNetwork(t).node()
-	v.knock([]byte{firstTLS, 3, 1})
+	v.knock([]byte{firstTLS, 3, 1, 0, 0})
 	select {
 	case conn := <-v.control:
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(5 * time.Second))
-		var b [3]byte
-		if _, err := io.ReadFull(conn, b[:]); err != nil || b != [3]byte{firstTLS, 3, 1} {
+		var b [5]byte
+		if _, err := io.ReadFull(conn, b[:]); err != nil || b != [5]byte{firstTLS, 3, 1} {
 			t.Errorf("read %v, %v", b, err)
 		}
 	case <-time.After(5 * time.Second):
