@@ -125,9 +125,6 @@ func (l *Layer) SampleNative(sample [][2]netip.AddrPort) (seen int) {
 	self := l.o.Members.Self()
 	peers := map[netip.Addr]cluster.Member{}
 	for _, m := range l.o.Members.Members() {
-		if m.ID == self.ID && m.Kind == kindClient {
-			continue // its 127.0.0.1 is that of every program of the machine
-		}
 		m.UnderlayAddress = l.overlayPort(self, m)
 		if m.UnderlayAddress.IsValid() && Classify(self, m, l.o.Reach, l.o.Transports) == ClassNative {
 			peers[m.UnderlayAddress.Addr().Unmap()] = m
@@ -141,6 +138,9 @@ func (l *Layer) SampleNative(sample [][2]netip.AddrPort) (seen int) {
 		m, ok := peers[pair[1].Addr().Unmap()]
 		if !ok || pair[1].Port() == m.UnderlayAddress.Port() || holdNet.Contains(pair[0].Addr().Unmap()) {
 			continue // the overlay port: control connections; a guest's end of a splice
+		}
+		if m.ID == self.ID && m.Kind == kindClient && !slices.Contains(m.Listeners, pair[1].Port()) {
+			continue // its 127.0.0.1 is that of every program of the machine
 		}
 		now[pair] = true
 		if !p.seen[pair] {
