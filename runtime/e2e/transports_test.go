@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,10 +43,6 @@ func TestTransports(t *testing.T) {
 	} {
 		name := test.kind + "-" + test.transport + "-v6" // as checkView wants it
 		t.Run(name, func(t *testing.T) {
-			left := name + " (left)" // how paths call it when it has ended
-			if test.kind == "function" {
-				left = name + "-0 (left)"
-			}
 			dir := "/var/task"
 			args := []string{"run", "--kind", test.kind, "--name", name, "--transports", test.transport}
 			if test.kind == "client" {
@@ -80,7 +77,7 @@ func TestTransports(t *testing.T) {
 				to, reached := host, strings.Contains(test.reaches, host)
 				switch host {
 				case name:
-					to, reached = left, true
+					to, reached = fmt.Sprintf("node-%d", me.ID), true
 				case "fn-v6":
 					to = "fn-v6-0"
 				}
@@ -91,7 +88,7 @@ func TestTransports(t *testing.T) {
 					continue
 				}
 				checkView(t, v.view, all)
-				w.wantPath(t, left, to, test.transport, 2)
+				w.wantPath(t, fmt.Sprintf("node-%d", me.ID), to, test.transport, 2)
 			}
 			if want := 8; strings.Count(out, "\n") != want {
 				t.Errorf("%d lines, want %d:\n%s", strings.Count(out, "\n"), want, out)

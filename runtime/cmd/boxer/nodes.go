@@ -143,10 +143,18 @@ type pathView struct {
 	Failed    uint64 `json:"failed,omitempty"`
 	P50       int64  `json:"setup_p50_us,omitempty"`
 	P99       int64  `json:"setup_p99_us,omitempty"`
+	// The last names of those that have left, where they are known.
+	FromLeft string `json:"from_left,omitempty"`
+	ToLeft   string `json:"to_left,omitempty"`
 }
 
-// leftNote follows the name of a node that has left.
-const leftNote = " (left)"
+// lastName is how a table calls a node that may have left.
+func lastName(name, left string) string {
+	if left == "" {
+		return name
+	}
+	return left + " (left)"
+}
 
 // sampledNote says what the counts are not.
 const sampledNote = "Native connections are seen by sampling: those shorter than a second may be missing."
@@ -199,7 +207,7 @@ func tabulatePaths(paths []pathView) view {
 		if p.Sampled {
 			count, v.note = "~"+count, sampledNote
 		}
-		v.table.rows = append(v.table.rows, []string{p.From, p.To, p.Transport, count, strconv.FormatUint(p.Failed, 10), setupTime(p.P50), setupTime(p.P99)})
+		v.table.rows = append(v.table.rows, []string{lastName(p.From, p.FromLeft), lastName(p.To, p.ToLeft), p.Transport, count, strconv.FormatUint(p.Failed, 10), setupTime(p.P50), setupTime(p.P99)})
 	}
 	return v
 }
@@ -218,26 +226,23 @@ func setupTime(us int64) string {
 	}
 }
 
-// viewPaths puts slots in the place of ids; a node that has left keeps its last name,
-// or node-<id> where another has that now.
+// viewPaths puts slots in the place of ids; a node that has left keeps node-<id>,
+// and its last name where no other has that now.
 func viewPaths(members []cluster.Member, paths []cluster.Path) []pathView {
 	slots := make(map[uint32]string, len(members))
 	for _, m := range members {
 		slots[m.ID] = m.Slot
 	}
-	name := func(id uint32, left string) string {
+	name := func(id uint32) string {
 		if s, ok := slots[id]; ok {
 			return s
-		}
-		if left != "" {
-			return left + leftNote
 		}
 		return fmt.Sprintf("node-%d", id)
 	}
 	views := make([]pathView, len(paths))
 	for i, p := range paths {
 		views[i] = pathView{
-			From: name(p.From, p.FromLeft), To: name(p.To, p.ToLeft), Transport: p.Transport, Count: p.Count, Sampled: p.Transport == config.TransportNative,
+			From: name(p.From), To: name(p.To), FromLeft: p.FromLeft, ToLeft: p.ToLeft, Transport: p.Transport, Count: p.Count, Sampled: p.Transport == config.TransportNative,
 			Failed: p.Failed, P50: p.P50, P99: p.P99,
 		}
 	}
