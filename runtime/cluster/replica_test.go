@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -106,6 +107,8 @@ type trio struct {
 	known   [3]*Session // each seed's own view, as its node has it
 }
 
+var trios atomic.Uint32
+
 func startTrio(t *testing.T) *trio {
 	t.Helper()
 	return startTrioWith(t, 2*time.Second)
@@ -115,8 +118,11 @@ func startTrioWith(t *testing.T, lease time.Duration) *trio {
 	t.Helper()
 	w := &trio{t: t, o: testOptions(t), dirs: t.TempDir()}
 	w.o.StatePath, w.o.Lease = "", lease
-	for i := range 3 { // addresses first: they must know each other
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	// Addresses first: they must know each other. On one of our own no connection
+	// of another process takes the port meanwhile.
+	host := fmt.Sprintf("127.77.%d.%d:0", os.Getpid()%250, 1+trios.Add(1)%250)
+	for i := range 3 {
+		ln, err := net.Listen("tcp", host)
 		if err != nil {
 			t.Fatal(err)
 		}
