@@ -18,7 +18,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo screenshot test test-c test-go bench bench-docs conformance fuzz fuzz-go fuzz-calls lint docs man clean
+.PHONY: help deps build demo screenshot test test-c test-go bench bench-docs conformance mesh fuzz fuzz-go fuzz-calls lint docs man clean
 .PHONY: test-opentofu scale docs-check release release-check
 
 help: ## list the targets
@@ -95,6 +95,9 @@ conformance: build ## CPython's network tests, bare against Boxer on every trans
 	@tools/deps.sh conformance
 	@mkdir -p bench
 	BOXER_BIN=$(CURDIR)/bin BOXER_CONFORMANCE_OUT=$(CURDIR)/bench/conformance.json go test -count=1 -timeout 120m -run '^TestConformance$$' -v ./runtime/conformance
+
+mesh: build ## 64 functions behind NATs, all pairs at once, ten times
+	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_MESH=64 go test -count=10 -timeout 30m -run '^TestMesh$$' -v ./runtime/e2e
 
 FUZZTIME ?= 60
 SEQUENCES := 100000

@@ -115,7 +115,7 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 	}
 	b.servers(ctx, dir, cpu)
 	server := b.underlay(ctx, "srv")
-	say("native and relay, from a VM")
+	say("native, from a VM")
 	script := rep.Plan.script("vm")
 	vmScript(script, server, cpu, other)
 	b.host(ctx, r, dir, "vm", "client", script)
@@ -123,8 +123,16 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 	script = rep.Plan.script("function")
 	functionScript(script, server, cpu, other)
 	b.host(ctx, r, dir, "function", "burst", script)
+	say("relay, from a VM")
+	script = rep.Plan.script("relay")
+	relayScript(script, server, cpu)
+	b.host(ctx, r, dir, "vm", "relayed", script, "--transports", "relay")
+	say("punch, from a function to another")
+	script = rep.Plan.script("punch")
+	punchScript(script, server, cpu)
+	b.host(ctx, r, dir, "function", "peer", script)
 	if len(rep.Plan.Only) == 0 {
-		b.checkPaths(ctx, map[string][]string{"srv": {"native", "direct"}, "fn-0": {"relay"}})
+		b.checkPaths(ctx, map[string][]string{"srv": {"native", "direct"}, "fn-0": {"relay", "punch"}})
 	}
 	if rep.Plan.wants("launch") {
 		say("%d launches a side", launches)
@@ -172,7 +180,7 @@ func (b *boxer) servers(ctx context.Context, dir, cpu string) {
 }
 
 // host runs a script as the guest of one node and takes up what it measured.
-func (b *boxer) host(ctx context.Context, r results, dir, kind, name string, s *script) {
+func (b *boxer) host(ctx context.Context, r results, dir, kind, name string, s *script, more ...string) {
 	b.t.Helper()
 	if s.idle() {
 		return
@@ -181,7 +189,7 @@ func (b *boxer) host(ctx context.Context, r results, dir, kind, name string, s *
 	if err := os.WriteFile(filepath.Join(dir, file), []byte(s.text("/var/task")), 0o755); err != nil {
 		b.t.Fatal(err)
 	}
-	args := []string{"run", "--network", networkName, "--kind", kind, "--name", name, "--source-dir", dir}
+	args := append([]string{"run", "--network", networkName, "--kind", kind, "--name", name, "--source-dir", dir}, more...)
 	if kind == "function" {
 		args = append(args, "--memory-size", fastFunction)
 	}

@@ -25,6 +25,7 @@ var connectCurves = []curve{
 	{"Boxer direct", "direct.connect", "boxer", "#228833", false},
 	{"native, 200 µs link", "link.connect", "native", "#ccbb44", true},
 	{"Boxer direct, 200 µs link", "link.connect", "boxer", "#ccbb44", false},
+	{"Boxer punch, function to function", "punch.connect", "boxer", "#aa3377", false},
 	{"Boxer relay", "relay.connect", "boxer", "#ee6677", false},
 }
 

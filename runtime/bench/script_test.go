@@ -26,6 +26,9 @@ const (
 	streamBlocks  = 72
 	connectCount  = 250
 	connectMS     = 200
+	pausedCount   = 30 // with a pause of 10 ms before each
+	pausedUS      = 10_000
+	pausedMS      = 1000
 	rttBytes      = 1024
 	rttCount      = 2500
 	streamMS      = 80
@@ -178,7 +181,7 @@ func (s *script) text(dir string) string {
 	return "# SPDX-License-Identifier: Apache-2.0\nset -eu\nT=" + dir + "\n" + requests + strings.Join(s.lines, "\n") + "\n"
 }
 
-// vmScript is what the client VM measures: native, relay, and what preloading costs.
+// vmScript is what the client VM measures: native, and what preloading costs.
 func vmScript(s *script, server, cpu, otherCPU string) {
 	sides := threeSides(server, "srv", cpu)
 	// A native client of the interposed server: what accept costs alone.
@@ -189,10 +192,25 @@ func vmScript(s *script, server, cpu, otherCPU string) {
 	s.open("native", sides)
 	s.web("native.web", webBlocks, sides)
 	s.crowd("native.crowd", threeSides(server, "srv", ""))
-	relay := threeSides(server, "fn", cpu)
-	s.connect("relay.connect", relay)
-	s.open("relay", relay)
 	preload(s, cpu)
+}
+
+// relayScript is what a VM measures that may use relays only.
+func relayScript(s *script, server, cpu string) {
+	sides := threeSides(server, "fn", cpu)
+	s.connect("relay.connect", sides)
+	s.open("relay", sides)
+}
+
+// punchScript is what one function measures with another. The pauses are what a
+// supervisor needs to make tickets ready, which is what is to be measured here.
+func punchScript(s *script, server, cpu string) {
+	sides := threeSides(server, "fn", cpu)
+	s.blocks(latencyBlocks, "punch.connect", sides, func(sd side) string {
+		return fmt.Sprintf("PROBE_SAMPLES=1 PROBE_PAUSE_US=%d ", pausedUS) +
+			sd.probe("connect", sd.host, boxerPort+sd.native, pausedCount, pausedMS)
+	})
+	s.open("punch", sides)
 }
 
 // preload measures what guests pay that talk to nobody.

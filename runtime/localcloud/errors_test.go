@@ -232,7 +232,7 @@ func TestCopySource(t *testing.T) {
 			}
 			return err
 		},
-		"no such file": os.RemoveAll,
+		"does not exist: create it": os.RemoveAll,
 		"not a directory": func(d string) error {
 			return errors.Join(os.RemoveAll(d), os.WriteFile(d, nil, 0o600))
 		},

@@ -23,7 +23,7 @@
  * A server greets with one byte. Then a client hangs up, or sends 'r' and a size
  * (blocks of that size are echoed) or 's' (bytes are swallowed and counted).
  * Results are one JSON object a line, with PROBE_LABEL, and with every sample if
- * PROBE_SAMPLES is set; PROBE_CPU pins.
+ * PROBE_SAMPLES is set; PROBE_CPU pins, PROBE_PAUSE_US makes `connect` wait.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -279,7 +279,10 @@ static int measure_connect(char **argv) {
     long count = atol(argv[2]), n = 0;
     uint64_t *samples = sample_room(count);
     uint64_t until = now_ns() + (uint64_t)atol(argv[3]) * 1000000u;
+    const char *pause = getenv("PROBE_PAUSE_US"); /* before each connection */
     while (n < count && (n < MIN_SAMPLES || now_ns() < until)) {
+        if (pause)
+            usleep((useconds_t)atol(pause));
         uint64_t began = now_ns();
         int fd = dial(&to);
         samples[n++] = now_ns() - began;
