@@ -6,6 +6,7 @@ import os
 import socket
 import socketserver
 import sys
+import threading
 import time
 
 PORT = 9000
@@ -63,17 +64,22 @@ def dial(slots):
         print(json.dumps(result), flush=True)
 
 
+def attempt(slot):
+    began, start = time.time(), time.monotonic()
+    os.write(1, b"%.6f begun\n" % began)
+    try:
+        connect(slot)
+        what = "ok"
+    except OSError as e:
+        what = "failed (%s)" % e
+    os.write(1, b"%.6f %.0f ms: %s\n" % (began, (time.monotonic() - start) * 1e3, what.encode()))
+
+
 def follow(slot):
-    """Connects again and again, and says how long each took, or what failed."""
+    """Connects again and again, whatever became of those before: when, how long, what."""
     probed([slot])
     while True:
-        began = time.monotonic()
-        try:
-            connect(slot)
-            what = "ok"
-        except OSError as e:
-            what = "failed (%s)" % e
-        print("%.0f ms: %s" % ((time.monotonic() - began) * 1e3, what), flush=True)
+        threading.Thread(target=attempt, args=[slot], daemon=True).start()
         time.sleep(0.05)
 
 
