@@ -5,8 +5,6 @@ package e2e
 import (
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,10 +18,7 @@ import (
 func TestNATDisturbed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	task := filepath.Join(filepath.Dir(w.state), "task")
-	if err := os.CopyFS(task, os.DirFS("testdata")); err != nil {
-		t.Fatal(err)
-	}
+	task := w.task(t)
 	w.network(t, "disturbed")
 	w.function(t, "to", "--nat", "restricted", "--source-dir", task, "--", "python3", "/var/task/matrix.py", "serve")
 	w.function(t, "from", "--nat", "restricted", "--source-dir", task, "--", "python3", "/var/task/matrix.py", "follow", "to-0")

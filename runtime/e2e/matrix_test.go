@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -37,17 +36,7 @@ func TestNATMatrix(t *testing.T) {
 	t.Parallel()
 	checkMatrixPage(t)
 	w := newWorld(t)
-	task := filepath.Join(filepath.Dir(w.state), "task")
-	if err := os.MkdirAll(task, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile("testdata/matrix.py")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(task, "matrix.py"), data, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	task := w.task(t)
 	w.network(t, "matrix")
 	run := func(place, role string) []string {
 		args := []string{"run", "--name", role + "-" + place, "--source-dir", task}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,17 +25,7 @@ func TestMesh(t *testing.T) {
 		count = 8
 	}
 	w := newWorld(t)
-	task := filepath.Join(filepath.Dir(w.state), "task")
-	data, err := os.ReadFile("testdata/mesh.py")
-	if err == nil {
-		err = os.MkdirAll(task, 0o755)
-	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(task, "mesh.py"), data, 0o644)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	task := w.task(t)
 	w.network(t, "mesh")
 	if r := w.runIn(t, 3*time.Minute, nil, "run", "--kind", "function", "--name", "mesh", "--nat", "restricted",
 		"--count", strconv.Itoa(count), "--source-dir", task, "--detach",

@@ -5,7 +5,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -31,10 +30,7 @@ type view struct {
 // listeners plain and dual-stack ones mapped.
 func TestPeers(t *testing.T) {
 	w := newWorld(t)
-	task := filepath.Join(filepath.Dir(w.state), "task")
-	if err := os.CopyFS(task, os.DirFS("testdata")); err != nil {
-		t.Fatal(err)
-	}
+	task := w.task(t)
 	w.network(t, "peers")
 	servers := map[string]string{"v4": "4", "v6": "6"}
 	for name, family := range servers {

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -16,10 +15,7 @@ var streamLine = regexp.MustCompile(`^processes: ([0-9]+) failures: 0 \[\]\n$`)
 // the other, to servers whose processes share a listener or have one each.
 func TestStreams(t *testing.T) {
 	w := newWorld(t)
-	task := filepath.Join(filepath.Dir(w.state), "task")
-	if err := os.CopyFS(task, os.DirFS("testdata")); err != nil {
-		t.Fatal(err)
-	}
+	task := w.task(t)
 	w.network(t, "streams")
 	for _, mode := range []string{"shared", "reuseport"} {
 		w.vm(t, "vm-"+mode, "--source-dir", task, "--", "python3", "/var/task/stream_server.py", "9000", mode)

@@ -5,8 +5,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -15,10 +13,7 @@ import (
 // towards others and itself, and both ends see overlay addresses on each.
 func TestTransports(t *testing.T) {
 	w := newWorld(t)
-	task := filepath.Join(filepath.Dir(w.state), "task")
-	if err := os.CopyFS(task, os.DirFS("testdata")); err != nil {
-		t.Fatal(err)
-	}
+	task := w.task(t)
 	w.network(t, "transports")
 	serve := []string{"--source-dir", task, "--", "python3", "/var/task/peers_server.py", "9000", "6"}
 	w.vm(t, "vm-v6", serve...)

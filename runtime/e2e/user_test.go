@@ -36,10 +36,7 @@ func (w *world) ordinary(t *testing.T) {
 func TestOrdinaryUser(t *testing.T) {
 	w := newWorld(t)
 	w.ordinary(t)
-	task := filepath.Join(filepath.Dir(w.state), "task")
-	if err := os.CopyFS(task, os.DirFS("testdata")); err != nil {
-		t.Fatal(err)
-	}
+	task := w.task(t)
 	w.network(t, "user")
 	w.vm(t, "back", "--source-dir", task, "--", "python3", "/var/task/tick.py", "9000", "back-marker")
 	w.function(t, "front", "--source-dir", task, "--", "python3", "/var/task/tick.py", "9000", "front-marker")

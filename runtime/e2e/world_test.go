@@ -107,6 +107,16 @@ func (w *world) dump(t *testing.T) {
 	}
 }
 
+// task is a copy of testdata that guests of any user may read.
+func (w *world) task(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(filepath.Dir(w.state), "task")
+	if err := os.CopyFS(dir, os.DirFS("testdata")); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // result of a boxer command.
 type result struct {
 	args   []string
