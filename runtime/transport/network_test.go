@@ -75,7 +75,7 @@ func newNetwork(t *testing.T) *network {
 func (n *network) node(change ...func(*cluster.Member, *Options)) *node {
 	n.t.Helper()
 	id := uint32(len(n.on) + 1)
-	ln, err := ListenOverlay(context.Background(), fmt.Sprintf("127.68.0.%d:0", id))
+	ln, err := ListenOverlay(context.Background(), fmt.Sprintf("127.68.0.%d:%d", id, ownPort(n.t)))
 	must(n.t, err)
 	must(n.t, Share(ln))
 	m := cluster.Member{
@@ -104,6 +104,21 @@ func (n *network) node(change ...func(*cluster.Member, *Options)) *node {
 		}
 	})
 	return v
+}
+
+// ownPort is a port that until the test ends nobody else on this machine has on
+// any address: a node dials from its overlay port on the wildcard address, which
+// the kernel refuses when another process uses the port on some address.
+func ownPort(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	must(t, unix.Bind(fd, &unix.SockaddrInet4{}))
+	name, err := unix.Getsockname(fd)
+	must(t, err)
+	return name.(*unix.SockaddrInet4).Port
 }
 
 func behindNAT(m *cluster.Member, _ *Options) { m.NAT = cluster.NATBehind }
