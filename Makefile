@@ -18,11 +18,11 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo screenshot test test-c test-go bench bench-docs conformance mesh fuzz fuzz-go fuzz-calls lint docs man clean
+.PHONY: help deps build demo screenshot test test-c test-go bench bench-docs bench-fig8 bench-fig8-docs conformance mesh fuzz fuzz-go fuzz-calls lint docs man clean
 .PHONY: test-opentofu scale docs-check release release-check
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## install what building and testing need, and say why
 	@tools/deps.sh build test
@@ -89,6 +89,13 @@ bench: deps build ## measure ratios against native in one run: a table, bench/be
 
 bench-docs: ## put the table and the plot of the last `make bench` into docs/
 	cp bench/bench-table.md bench/bench-connect.svg docs/
+
+# BOXER_FIG8_PAIRS and BOXER_FIG8_REPS are the scale, BOXER_FIG8_FIRST goes on at a pair (docs/figure8.md).
+bench-fig8: deps build ## connection set-up and round trip between all kinds of endpoints: a table and a figure in bench/fig8
+	BOXER_BIN=$(CURDIR)/bin BOXER_FIG8_OUT=$(CURDIR)/bench/fig8 go test -count=1 -timeout 190m -run '^TestFigure8$$' -v ./runtime/bench
+
+bench-fig8-docs: ## put the table and the figure of the last `make bench-fig8` into docs/
+	cp bench/fig8/figure8-table.md bench/fig8/figure8.svg docs/
 
 # BOXER_CONFORMANCE_MODULES and BOXER_CONFORMANCE_PAIRS choose, separated by commas.
 conformance: build ## CPython's network tests, bare against Boxer on every transport: the difference, and bench/conformance.json

@@ -75,19 +75,23 @@ func say(format string, args ...any) {
 // newPlan takes the time for a seed, or what is given: a seed to repeat an
 // order, a number of rounds for a quick look, the measures that are wanted.
 func newPlan(t *testing.T) plan {
-	number := func(variable string, otherwise uint64) uint64 {
-		text := os.Getenv(variable)
-		if text == "" {
-			return otherwise
-		}
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			t.Fatalf("%s: %v", variable, err)
-		}
-		return n
-	}
+	t.Helper()
 	only := strings.FieldsFunc(os.Getenv("BOXER_BENCH_ONLY"), func(r rune) bool { return r == ',' })
-	return plan{Seed: number("BOXER_BENCH_SEED", uint64(time.Now().Unix())), Rounds: int(number("BOXER_BENCH_ROUNDS", 0)), Only: only}
+	return plan{Seed: variable(t, "BOXER_BENCH_SEED", uint64(time.Now().Unix())), Rounds: int(variable(t, "BOXER_BENCH_ROUNDS", 0)), Only: only}
+}
+
+// variable is a number of the environment.
+func variable(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
 }
 
 // measure starts the servers, runs the scripts, the launches and the delayed link.

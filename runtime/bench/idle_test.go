@@ -85,22 +85,13 @@ func (b *boxer) idle(ctx context.Context) ([]row, error) {
 // runs below the daemon is, per node, an init named NETWORK/SLOT with the
 // supervisor below it.
 func (b *boxer) supervisors() (map[string]int, error) {
-	var daemon struct {
-		Inner struct {
-			PID int `json:"pid"`
-		} `json:"inner"`
-	}
-	file := filepath.Join(b.work, "state", "networks", networkName, "daemon.json")
-	text, err := os.ReadFile(file)
-	if err == nil {
-		err = json.Unmarshal(text, &daemon)
-	}
+	router, err := b.router()
 	if err != nil {
-		return nil, fmt.Errorf("find the network's processes: %w", err)
+		return nil, err
 	}
 	children, words := processes()
 	found := map[string]int{}
-	for _, init := range children[daemon.Inner.PID] {
+	for _, init := range children[router] {
 		if len(words[init]) < 3 || words[init][1] != "local-host" {
 			continue
 		}
@@ -114,6 +105,24 @@ func (b *boxer) supervisors() (map[string]int, error) {
 		}
 	}
 	return found, nil
+}
+
+// router is the process of the network's daemon that routes between its nodes.
+func (b *boxer) router() (pid int, err error) {
+	var daemon struct {
+		Inner struct {
+			PID int `json:"pid"`
+		} `json:"inner"`
+	}
+	file := filepath.Join(b.work, "state", "networks", networkName, "daemon.json")
+	text, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(text, &daemon)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find the network's processes: %w", err)
+	}
+	return daemon.Inner.PID, nil
 }
 
 // processes of this machine: who has which children, and the command lines.

@@ -129,7 +129,7 @@ func linkMain(doc string) error {
 	if err != nil {
 		return err
 	}
-	link, err := w.startLink(nearTUN, farTUN)
+	link, err := startDelayer(w.Dir, w.OtherCPU, nearTUN, farTUN)
 	if err != nil {
 		return err
 	}
@@ -177,8 +177,9 @@ type delayer struct {
 	lines *bufio.Reader
 }
 
-func (w *linkWorld) startLink(near, far *os.File) (*delayer, error) {
-	d := &delayer{cmd: exec.Command(filepath.Join(w.Dir, "link"), w.OtherCPU, filepath.Join(w.Dir, traceFile))}
+// startDelayer joins two TUN devices; the trace goes to dir, which has the program.
+func startDelayer(dir, cpu string, near, far *os.File) (*delayer, error) {
+	d := &delayer{cmd: exec.Command(filepath.Join(dir, "link"), cpu, filepath.Join(dir, traceFile))}
 	d.cmd.ExtraFiles, d.cmd.Stderr = []*os.File{near, far}, os.Stderr
 	var err error
 	if d.in, err = d.cmd.StdinPipe(); err != nil {

@@ -29,75 +29,95 @@ var connectCurves = []curve{
 	{"Boxer relay", "relay.connect", "boxer", "#ee6677", false},
 }
 
-// The size of the plot, of the frame in it, and of its time axis.
-const (
-	plotWidth, plotHeight   = 760, 360
-	frameLeft, frameTop     = 50, 15
-	frameWidth, frameHeight = 500, 300
-	firstMicrosecond        = 10.0
-	lastMicrosecond         = 100e3
-)
+// The size of the plot, and the frame in it.
+const plotWidth, plotHeight = 760, 360
 
-func plotX(us float64) float64 {
-	at := math.Log10(us/firstMicrosecond) / math.Log10(lastMicrosecond/firstMicrosecond)
-	return frameLeft + frameWidth*min(max(at, 0), 1)
+var connectPanel = panel{left: 50, top: 15, width: 500, height: 300, first: 10, last: 100e3, title: "socket, connect and first byte"}
+
+// panel is one frame of distributions: microseconds, by powers of ten, and shares.
+type panel struct {
+	left, top, width, height float64
+	first, last              float64 // microseconds
+	title                    string  // below
 }
 
-func plotY(share float64) float64 { return frameTop + frameHeight*(1-share) }
+func (p panel) x(us float64) float64 {
+	at := math.Log10(us/p.first) / math.Log10(p.last/p.first)
+	return p.left + p.width*min(max(at, 0), 1)
+}
 
-// plot draws which share of the connections had their first byte after how
-// long; a curve that was not measured is left out.
-func plot(r results) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n"+
-		`<rect width="100%%" height="100%%" fill="white"/>`+"\n", plotWidth, plotHeight)
-	for us := firstMicrosecond; us <= lastMicrosecond; us *= 10 {
+func (p panel) y(share float64) float64 { return p.top + p.height*(1-share) }
+
+// svgHead opens a picture.
+func svgHead(b *strings.Builder, width, height int) {
+	fmt.Fprintf(b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n"+
+		`<rect width="100%%" height="100%%" fill="white"/>`+"\n", width, height)
+}
+
+// grid draws the axes.
+func (p panel) grid(b *strings.Builder) {
+	for us := p.first; us <= p.last; us *= 10 {
 		label := fmt.Sprintf("%g µs", us)
 		if us >= 1000 {
 			label = fmt.Sprintf("%g ms", us/1000)
 		}
-		x := plotX(us)
-		fmt.Fprintf(&b, `<path d="M%.1f %d v%d" stroke="#ddd"/><text x="%.1f" y="%d" text-anchor="middle">%s</text>`+"\n",
-			x, frameTop, frameHeight, x, frameTop+frameHeight+18, label)
+		fmt.Fprintf(b, `<path d="M%.1f %.1f v%.1f" stroke="#ddd"/><text x="%.1f" y="%.1f" text-anchor="middle">%s</text>`+"\n",
+			p.x(us), p.top, p.height, p.x(us), p.top+p.height+18, label)
 	}
 	for _, share := range []float64{0, 0.25, 0.5, 0.75, 0.99} {
-		y := plotY(share)
-		fmt.Fprintf(&b, `<path d="M%d %.1f h%d" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end">%.0f %%</text>`+"\n",
-			frameLeft, y, frameWidth, frameLeft-6, y+4, 100*share)
+		fmt.Fprintf(b, `<path d="M%.1f %.1f h%.1f" stroke="#ddd"/><text x="%.1f" y="%.1f" text-anchor="end">%.0f %%</text>`+"\n",
+			p.left, p.y(share), p.width, p.left-6, p.y(share)+4, 100*share)
 	}
-	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">socket, connect and first byte</text>`+"\n",
-		frameLeft+frameWidth/2, plotHeight-8)
-	named := 0
-	for _, c := range connectCurves {
-		all := pool(r[c.measure][c.side])
-		if len(all) == 0 {
-			continue
-		}
-		dash := ""
-		if c.dashed {
-			dash = ` stroke-dasharray="5 4"`
-		}
-		y := frameTop + 16 + 20*named
-		named++
-		fmt.Fprintf(&b, `<path d="%s" fill="none" stroke="%s" stroke-width="1.8"%s/>`+"\n", c.path(all), c.color, dash)
-		fmt.Fprintf(&b, `<path d="M%d %d h24" stroke="%s" stroke-width="1.8"%s/><text x="%d" y="%d">%s</text>`+"\n",
-			frameLeft+frameWidth+12, y-4, c.color, dash, frameLeft+frameWidth+42, y, c.title)
+	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="middle">%s</text>`+"\n", p.left+p.width/2, p.top+p.height+37, p.title)
+}
+
+// stroke of a curve, and of its line in a legend.
+func stroke(color, dashes string) string {
+	if dashes != "" {
+		dashes = fmt.Sprintf(` stroke-dasharray="%s"`, dashes)
 	}
-	b.WriteString("</svg>\n")
-	return b.String()
+	return fmt.Sprintf(`fill="none" stroke="%s" stroke-width="1.8"%s`, color, dashes)
 }
 
 // path of the distribution function, at two hundred shares.
-func (c curve) path(all []sample) string {
+func (p panel) path(all []sample) string {
 	var b strings.Builder
 	command := "M"
 	const steps = 200
 	for i := range steps + 1 {
 		share := float64(i) / steps
 		at := all[min(int(share*float64(len(all))), len(all)-1)]
-		fmt.Fprintf(&b, "%s%.1f %.1f", command, plotX(at.value/1e3), plotY(share))
+		fmt.Fprintf(&b, "%s%.1f %.1f", command, p.x(at.value/1e3), p.y(share))
 		command = " L"
 	}
+	return b.String()
+}
+
+// plot draws which share of the connections had their first byte after how
+// long; a curve that was not measured is left out.
+func plot(r results) string {
+	var b strings.Builder
+	p := connectPanel
+	svgHead(&b, plotWidth, plotHeight)
+	p.grid(&b)
+	named := 0.0
+	for _, c := range connectCurves {
+		all := pool(r[c.measure][c.side])
+		if len(all) == 0 {
+			continue
+		}
+		dashes := ""
+		if c.dashed {
+			dashes = "5 4"
+		}
+		line := stroke(c.color, dashes)
+		y := p.top + 16 + 20*named
+		named++
+		fmt.Fprintf(&b, `<path d="%s" %s/>`+"\n", p.path(all), line)
+		fmt.Fprintf(&b, `<path d="M%.1f %.1f h24" %s/><text x="%.1f" y="%.1f">%s</text>`+"\n",
+			p.left+p.width+12, y-4, line, p.left+p.width+42, y, c.title)
+	}
+	b.WriteString("</svg>\n")
 	return b.String()
 }
 
@@ -111,7 +131,7 @@ func TestThePlotShowsWhatWasMeasured(t *testing.T) {
 		t.Errorf("not XML: %v", err)
 	}
 	// 100 us are a quarter of the way from 10 us to 100 ms.
-	if x := plotX(100); x != frameLeft+frameWidth/4 {
+	if x := connectPanel.x(100); x != connectPanel.left+connectPanel.width/4 {
 		t.Errorf("100 us at %v", x)
 	}
 	if !strings.Contains(svg, "native, VM to VM") || strings.Contains(svg, "Boxer relay") {

@@ -8,7 +8,7 @@
  * Reads "delay NANOSECONDS" lines from standard input and answers each with a
  * line. At the end of standard input it writes the TCP packets it saw to TRACE:
  *
- *   time_ns  from(0: descriptor 3, 1: 4)  source_port  port  flags  payload_bytes
+ *   time_ns  from(0: descriptor 3, 1: 4)  source_port  port  flags  payload_bytes  source  target
  *
  * It spins while packets are on their way, because waking up takes as long as the
  * delay may be wrong, and SPIN_NS longer, in which a host natively answers. Then it
@@ -43,7 +43,7 @@ static struct {
 static struct {
     uint64_t when;
     uint16_t source, port, payload;
-    uint8_t from, flags;
+    uint8_t from, flags, addresses[8];
 } traces[TRACES];
 static size_t traced;
 
@@ -76,6 +76,7 @@ static void trace(uint64_t when, int from, const struct packet *p) {
     traces[traced].source = (uint16_t)pair(header);
     traces[traced].port = (uint16_t)pair(header + 2);
     traces[traced].flags = header[13];
+    memcpy(traces[traced].addresses, p->data + 12, 8);
     traces[traced].payload = (uint16_t)(pair(p->data + 2) - ip - tcp);
     traced++;
 }
@@ -86,8 +87,11 @@ static void write_traces(const char *path) {
         die(path);
     }
     for (size_t i = 0; i < traced; i++) {
-        fprintf(out, "%llu %d %d %d %d %d\n", (unsigned long long)traces[i].when, traces[i].from,
-                traces[i].source, traces[i].port, traces[i].flags, traces[i].payload);
+        const uint8_t *a = traces[i].addresses;
+        fprintf(out, "%llu %d %d %d %d %d %d.%d.%d.%d %d.%d.%d.%d\n",
+                (unsigned long long)traces[i].when, traces[i].from, traces[i].source,
+                traces[i].port, traces[i].flags, traces[i].payload, a[0], a[1], a[2], a[3], a[4],
+                a[5], a[6], a[7]);
     }
     if (fclose(out) != 0) {
         die(path);

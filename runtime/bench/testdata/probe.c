@@ -10,6 +10,8 @@
  *   serve PORT                       serve
  *   connect HOST PORT COUNT MAX_MS   socket, connect, first byte: the median
  *   rtt HOST PORT BYTES COUNT        round trips on one open connection
+ *   agent HOST PORT NAME             measure what a hub asks for, until it ends
+ *   hub PORT COUNT                   pass questions on to COUNT agents, one after the other
  *   stream HOST PORT MS              bytes per second over one open connection
  *   await HOST PORT                  until somebody greets
  *   crowd PORT COUNT                 serve with COUNT processes on one listener
@@ -31,6 +33,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
 #include <linux/sockios.h>
@@ -314,6 +317,112 @@ static int measure_rtt(char **argv) {
     return 0;
 }
 
+/* ---- repetitions on demand: Figure 8 ---- */
+
+enum { ROUNDS = 128, ROUND_BYTES = 1024 };
+
+/*
+ * One repetition, as a line: when it began, how long socket, connect and first
+ * byte took, and then each round trip on the open connection; nanoseconds.
+ */
+static void repeat(int out, const char *host, const char *port) {
+    struct sockaddr_in to = resolve(host, port);
+    struct __attribute__((packed)) {
+        char what;
+        uint32_t size;
+    } ask = {'r', ROUND_BYTES};
+    int one = 1, fd, length;
+    char line[24 * (ROUNDS + 3)];
+    uint64_t began, first;
+    alarm(TIMEOUT_S);
+    began = now_ns();
+    fd = dial(&to);
+    first = now_ns() - began;
+    length = sprintf(line, "%llu %llu", (unsigned long long)began, (unsigned long long)first);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    limit_waiting(fd);
+    if (write_all(fd, &ask, sizeof ask) != 0) {
+        die("ask %s to echo", host);
+    }
+    for (int i = 0; i < ROUNDS; i++) {
+        began = now_ns();
+        if (write_all(fd, chunk, ROUND_BYTES) != 0 || read_all(fd, chunk, ROUND_BYTES) != 0) {
+            die("round trip %d to %s", i, host);
+        }
+        length += sprintf(line + length, " %llu", (unsigned long long)(now_ns() - began));
+    }
+    drop(fd);
+    line[length++] = '\n';
+    if (write_all(out, line, (size_t)length) != 0) {
+        die("answer the hub");
+    }
+    alarm(0);
+}
+
+/* The hub's connection is the bare kernel's: it is at an underlay address. */
+static int agent(char **argv) {
+    struct sockaddr_in to = resolve(argv[0], argv[1]);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char line[256], host[128], port[16];
+    FILE *in;
+    if (connect(fd, (struct sockaddr *)&to, sizeof to) != 0 || !(in = fdopen(fd, "r"))) {
+        die("connect to the hub at %s", argv[0]);
+    }
+    dprintf(fd, "%s\n", argv[2]);
+    while (fgets(line, sizeof line, in)) {
+        if (sscanf(line, "%127s %15s", host, port) != 2) {
+            errno = EINVAL;
+            die("question %s", line);
+        }
+        repeat(fd, host, port);
+    }
+    return 0;
+}
+
+enum { AGENTS = 64 };
+
+/* Who says "control" asks: lines AGENT HOST PORT, each answered with the agent's line. */
+static int hub(const char *port, int count) {
+    static struct {
+        char name[32];
+        int fd;
+        FILE *in;
+    } all[AGENTS + 1];
+    static char line[24 * (ROUNDS + 3)];
+    int listener = listen_on(port), asker = -1, have = 0;
+    for (; have <= count && have <= AGENTS; have++) {
+        int fd = accept(listener, NULL, NULL);
+        FILE *in = fd < 0 ? NULL : fdopen(fd, "r");
+        if (!in || !fgets(line, sizeof line, in) || sscanf(line, "%31s", all[have].name) != 1) {
+            die("agent %d", have);
+        }
+        all[have].fd = fd;
+        all[have].in = in;
+        if (strcmp(all[have].name, "control") == 0) {
+            asker = have;
+        }
+    }
+    if (asker < 0) {
+        errno = EINVAL;
+        die("%d agents and nobody who asks", have);
+    }
+    dprintf(all[asker].fd, "ready\n");
+    while (fgets(line, sizeof line, all[asker].in)) {
+        char *question = strchr(line, ' ');
+        int i = 0;
+        for (*question = '\0'; i < have && strcmp(all[i].name, line) != 0; i++) {
+        }
+        if (i == have || write_all(all[i].fd, question + 1, strlen(question + 1)) != 0 ||
+            !fgets(line, sizeof line, all[i].in)) {
+            die("agent %s", line);
+        }
+        if (write_all(all[asker].fd, line, strlen(line)) != 0) {
+            die("answer");
+        }
+    }
+    return 0;
+}
+
 /* Returns how many bytes it sent. */
 static uint64_t send_until(int fd, const char *host, uint64_t end) {
     uint64_t sent = 0;
@@ -560,6 +669,12 @@ int main(int argc, char **argv) {
     }
     if (strcmp(mode, "crowd") == 0 && left == 2) {
         crowd(argv[0], atoi(argv[1]));
+    }
+    if (strcmp(mode, "agent") == 0 && left == 3) {
+        return agent(argv);
+    }
+    if (strcmp(mode, "hub") == 0 && left == 2) {
+        return hub(argv[0], atoi(argv[1]));
     }
     alarm(120);
     if (strcmp(mode, "connect") == 0 && left == 4) {
