@@ -83,6 +83,7 @@ test-opentofu: deps build ## the provider's tests with OpenTofu, built from sour
 	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin TF_ACC_TERRAFORM_PATH=$(CURDIR)/tools/bin/tofu go test -race -count=1 -timeout 25m ./provider
 
 bench: deps build ## measure ratios against native in one run: a table, bench/bench.json and a plot
+	@tools/deps.sh bench
 	@mkdir -p bench
 	bin/boxer version
 	BOXER_BIN=$(CURDIR)/bin BOXER_BENCH_OUT=$(CURDIR)/bench/bench.json go test -count=1 -timeout 20m -run '^TestBench$$' -v ./runtime/bench

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs what the named purposes need (build, test, conformance, demo, fuzz, lint,
+# Installs what the named purposes need (build, test, bench, conformance, demo, fuzz, lint,
 # docs, opentofu), and says what and why. Does nothing when everything is there.
 # With --check first it installs nothing, and fails when something is missing.
 set -eu
@@ -80,6 +80,7 @@ for purpose in "$@"; do
     conformance | test)
         python=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || python=3.11
         want "libpython$python-testsuite" '/usr/bin/python3 -c "import test.test_epoll"' "to run CPython's tests of sockets, bare and under Boxer" ;;
+    bench) want haproxy 'command -v haproxy' 'to compare a relay with, in the benchmark' ;;
     fuzz)
         want clang 'command -v clang' 'to fuzz the monitor'
         want libclang-rt-14-dev 'ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a' 'for the sanitizers and libFuzzer'

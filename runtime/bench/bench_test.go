@@ -4,8 +4,10 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -130,13 +132,20 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 	say("relay, from a VM")
 	script = rep.Plan.script("relay")
 	relayScript(script, server, cpu)
+	if rep.Plan.wants("haproxy.stream") {
+		if at, err := b.haproxy(ctx, dir, server); err != nil {
+			missing["haproxy.stream"] = err.Error()
+		} else {
+			haproxyScript(script, at, cpu)
+		}
+	}
 	b.host(ctx, r, dir, "vm", "relayed", script, "--transports", "relay")
 	say("punch, from a function to another")
 	script = rep.Plan.script("punch")
 	punchScript(script, server, cpu)
 	b.host(ctx, r, dir, "function", "peer", script)
 	if len(rep.Plan.Only) == 0 {
-		b.checkPaths(ctx, map[string][]string{"srv": {"native", "direct"}, "fn-0": {"relay", "punch"}})
+		b.checkPaths(ctx, map[string][]string{"srv": {"native", "direct", "relay"}, "fn-0": {"relay", "punch"}})
 	}
 	if rep.Plan.wants("launch") {
 		say("%d launches a side", launches)
@@ -181,6 +190,22 @@ func (b *boxer) servers(ctx context.Context, dir, cpu string) {
 	} {
 		b.must(ctx, append([]string{"run", "--network", networkName, "--name", name, "--detach", "--source-dir", dir, "-e", "PROBE_CPU=" + cpu}, args...)...)
 	}
+}
+
+// haproxy starts HAProxy on a VM of its own, without the process monitor, and says where.
+func (b *boxer) haproxy(ctx context.Context, dir, server string) (at string, err error) {
+	program := "/usr/sbin/haproxy"
+	if found, err := exec.LookPath("haproxy"); err == nil {
+		program = found
+	} else if _, err := os.Stat(program); err != nil {
+		return "", errors.New("haproxy is not installed: run tools/deps.sh bench")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "haproxy.cfg"), []byte(haproxyConfig(server)), 0o644); err != nil {
+		return "", err
+	}
+	b.must(ctx, "run", "--network", networkName, "--kind", "vm", "--name", "haproxy", "--detach", "--source-dir", dir,
+		"--", "/var/task/probe-static", "bare", program, "-db", "-f", "/var/task/haproxy.cfg")
+	return b.underlay(ctx, "haproxy"), nil
 }
 
 // host runs a script as the guest of one node and takes up what it measured.

@@ -48,6 +48,7 @@ var wantedRows = []wanted{
 	{"throughput, native", "MB/s", "native.stream", blockValue, atLeast(0.97), ""},
 	{"throughput, direct", "MB/s", "direct.stream", blockValue, atLeast(0.97), ""},
 	{"throughput, relay (native: VM to VM)", "MB/s", "relay.stream", blockValue, nil, ""},
+	{"throughput, relay (VM to VM; native: HAProxy in TCP mode in its place)", "MB/s", "haproxy.stream", blockValue, atLeast(0.8), ""},
 	{"throughput, punch (native: to a VM, through one NAT)", "MB/s", "punch.stream", blockValue, nil, ""},
 	{"fork, exec and exit of /bin/true, p50", "us", "fork", blockValue, atMost(1.15), ""},
 	{"vfork, exec and exit of /bin/true, p50", "us", "spawn", blockValue, nil, ""},

@@ -136,6 +136,10 @@ func (s *script) open(prefix string, sides []side) {
 	s.blocks(latencyBlocks, prefix+".rtt", sides, func(sd side) string {
 		return sd.probe("rtt", sd.host, boxerPort+sd.native, rttBytes, rttCount)
 	})
+	s.stream(prefix, sides)
+}
+
+func (s *script) stream(prefix string, sides []side) {
 	s.blocks(streamBlocks, prefix+".stream", sides, func(sd side) string {
 		return sd.probe("stream", sd.host, boxerPort+sd.native, streamMS)
 	})
@@ -202,6 +206,14 @@ func relayScript(s *script, server, cpu string) {
 	s.open("relay", sides)
 }
 
+// haproxyScript is what the same VM measures with another VM, by way of a third
+// host: a relay there, or HAProxy, which stands for native.
+func haproxyScript(s *script, haproxy, cpu string) {
+	sides := threeSides(haproxy, "srv", cpu)
+	s.await(sides[0], boxerPort)
+	s.stream("haproxy", sides)
+}
+
 // punchScript is what one function measures with another. The pauses are what a
 // supervisor needs to make tickets ready, which is what is to be measured here.
 func punchScript(s *script, server, cpu string) {
@@ -248,6 +260,22 @@ taskset -c $PROBE_CPU nginx -e stderr -c $T/nginx-7005.conf &
 $bare /usr/bin/taskset -c $PROBE_CPU nginx -e stderr -c $T/nginx-7006.conf &
 exec $T/probe serve 7001
 `
+
+// haproxyConfig forwards the port of the native server to that of a host, as fast
+// as HAProxy can.
+func haproxyConfig(server string) string {
+	return fmt.Sprintf(`# SPDX-License-Identifier: Apache-2.0
+defaults
+    mode tcp
+    option splice-auto
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+listen path
+    bind :%[2]d
+    server only %[1]s:%[2]d
+`, server, boxerPort+native)
+}
 
 // nginxConfig for a port: it answers by itself and closes after each request.
 func nginxConfig(port int) string {
