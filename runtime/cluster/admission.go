@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -15,13 +16,16 @@ const probeTimeout = time.Second
 // admit decides on a join:
 //
 //	slot unknown, or its last holder left or lost  -> a new id, the slot's address
-//	held by the same launch                        -> resumed, the newer connection counts
+//	by the same launch, which lost its connection  -> resumed, the newer connection counts
+//	by the same launch, begun anew, that answers   -> refused: its event was repeated
+//	held by the launch that this one succeeds      -> its successor: a new id, the slot's address
 //	held by another launch that still answers      -> name_taken
 //
 // It returns the term in which that was decided, for keep.
 func (s *Seed) admit(l *link, source netip.Addr, r joinRequest) (*record, uint64, error) {
 	hash := launchHash(r.Hello.LaunchToken)
-	if err := s.evict(r.Hello.Slot, hash); err != nil {
+	silent, err := s.evict(r, hash)
+	if err != nil {
 		return nil, 0, err
 	}
 
@@ -30,14 +34,15 @@ func (s *Seed) admit(l *link, source netip.Addr, r joinRequest) (*record, uint64
 	if !s.leading {
 		return nil, 0, errNotLeading
 	}
-	sl, holder := s.holder(r.Hello.Slot)
-	if holder != nil && holder.launch != hash && (holder.link != nil || holder.awaited != nil) {
-		return nil, 0, nameTaken(holder) // somebody was faster
+	rival, taken := s.rival(r, hash)
+	if rival != nil && (rival.link != nil && rival.link != silent || rival.awaited != nil) {
+		return nil, 0, taken // somebody was faster
 	}
-	if err := s.checkLaunch(r, sl, hash); err != nil {
+	sl := s.slots[r.Hello.Slot]
+	if err := l.bound.first(sl); err != nil {
 		return nil, 0, err
 	}
-	if err := l.bound.first(sl); err != nil {
+	if err := s.checkLaunch(r, sl, hash); err != nil {
 		return nil, 0, err
 	}
 	if sl == nil {
@@ -48,21 +53,40 @@ func (s *Seed) admit(l *link, source netip.Addr, r joinRequest) (*record, uint64
 		sl = &slot{Address: address}
 		s.slots[r.Hello.Slot] = sl
 	}
-	if holder != nil && holder.launch != hash {
-		s.remove(holder, false)
-		holder = nil
-	}
-	if sl.Launch != hash || sl.ID == 0 {
-		sl.ID, sl.Launch, sl.Taken = s.nextID, hash, time.Now()
-		s.nextID++
-	}
-	sl.Left, sl.Spent = time.Time{}, false
 	s.dirty[r.Hello.Slot] = true
-	return s.enrol(l, source, r, sl, holder), s.term, nil
+	if rival != nil && rival.launch != hash {
+		s.remove(rival, false)
+		if holder := s.members[sl.ID]; holder != nil && !s.follows(r, sl) { // its successor was there first
+			return nil, 0, nameTaken(holder)
+		}
+	}
+	return s.enrol(l, source, r, sl, s.settleIn(r, sl, hash)), s.term, nil
 }
 
-// enrol makes or renews the record of the slot's holder. Callers hold mu.
-func (s *Seed) enrol(l *link, source netip.Addr, r joinRequest, sl *slot, rec *record) *record {
+// settleIn gives a launch its place in the slot. Callers hold mu.
+func (s *Seed) settleIn(r joinRequest, sl *slot, hash string) tenant {
+	t := sl.of(hash)
+	if t == nil || t.ID == 0 {
+		t = &tenant{ID: s.nextID, Launch: hash, Taken: time.Now()}
+		s.nextID++
+		if s.follows(r, sl) {
+			sl.Next = t
+			return *t
+		}
+		if sl.Spent {
+			sl.end(sl.Launch)
+		}
+		sl.tenant = *t
+	}
+	if sl.ID == t.ID {
+		sl.Left, sl.Spent = time.Time{}, false
+	}
+	return *t
+}
+
+// enrol makes or renews the record of one of the slot's launches. Callers hold mu.
+func (s *Seed) enrol(l *link, source netip.Addr, r joinRequest, sl *slot, t tenant) *record {
+	rec := s.members[t.ID]
 	since := time.Now().UTC().Truncate(time.Millisecond)
 	if rec != nil {
 		since = rec.member.Since
@@ -76,18 +100,20 @@ func (s *Seed) enrol(l *link, source netip.Addr, r joinRequest, sl *slot, rec *r
 		rec.arrived()
 	}
 	h := r.Hello
-	rec = &record{link: l, launch: sl.Launch, status: r.Status}
+	rec = &record{link: l, launch: t.Launch, status: r.Status}
 	rec.member = Member{
-		ID: sl.ID, Name: h.Name, Service: h.Service, Slot: h.Slot, Kind: h.Kind,
+		ID: t.ID, Name: h.Name, Service: h.Service, Slot: h.Slot, Kind: h.Kind,
 		State: r.Status.State, OverlayAddress: sl.Address, Site: h.Site, NAT: natOf(h, source),
 		Version: h.Version, Since: since, Guest: r.Status.Guest, Listeners: r.Status.Listeners, NATReport: r.Status.NATReport, Relay: r.Status.Relay,
-		LaunchID: LaunchID(h.LaunchToken), Leader: s.replica != nil && h.Kind == kindSeed && h.Slot == s.replica.self,
+		Ends: r.Status.Ends, LaunchID: LaunchID(h.LaunchToken), Leader: s.replica != nil && h.Kind == kindSeed && h.Slot == s.replica.self,
 	}
 	if h.UnderlayAddress.IsValid() {
 		rec.member.UnderlayAddress = netip.AddrPortFrom(h.UnderlayAddress.Unmap(), h.Port)
 	}
-	s.members[sl.ID] = rec
+	sl.assume(&rec.member)
+	s.members[t.ID] = rec
 	s.touch(rec)
+	s.watchSuccessor(rec)
 	return rec
 }
 
@@ -116,35 +142,76 @@ func natOf(h Hello, source netip.Addr) string {
 	return NATBehind
 }
 
-// evict loses a holder of another launch that has fallen silent. One that the
-// seed before this one admitted gets its time to come over.
-func (s *Seed) evict(slotName, hash string) error {
-	s.mu.Lock()
-	_, holder := s.holder(slotName)
-	if holder != nil && holder.launch != hash && holder.awaited != nil {
-		awaited := holder.awaited
-		s.mu.Unlock()
-		<-awaited // closed when it came, or its time is over
+// rival finds the member that must be gone, or silent, before r is admitted, and
+// what r is told otherwise. Callers hold mu.
+func (s *Seed) rival(r joinRequest, hash string) (*record, error) {
+	sl, holder := s.holder(r.Hello.Slot)
+	if sl == nil || sl.ended(hash) {
+		return nil, nil
+	}
+	if own := sl.of(hash); own != nil {
+		rec := s.members[own.ID]
+		if rec == nil || r.Resume != 0 || rec.awaited != nil && !once(r) {
+			return nil, nil // this is its newer connection
+		}
+		return rec, remoteErrorf(CodeRefused, "this launch of %q runs already, as node %d: a repeated event does not start it again", r.Hello.Slot, own.ID)
+	}
+	switch {
+	case holder == nil:
+		return nil, nil
+	case !s.follows(r, sl):
+		return holder, nameTaken(holder)
+	case sl.Next == nil || s.members[sl.Next.ID] == nil:
+		return nil, nil
+	}
+	next := s.members[sl.Next.ID]
+	return next, nameTaken(next)
+}
+
+// once: a supervisor of this kind is not started again for the same launch, so
+// that who joins anew is a repeated event.
+func once(r joinRequest) bool { return r.Hello.Kind == "function" }
+
+// evict makes way for r: it loses a rival that has fallen silent. Of a rival that
+// is a process before this one, of the same launch, it returns the connection. One
+// that the seed before this one admitted, and a function that has just lost its
+// connection, get time to come.
+func (s *Seed) evict(r joinRequest, hash string) (silent *link, err error) {
+	for end := time.Now().Add(probeTimeout); ; {
 		s.mu.Lock()
-		_, holder = s.holder(slotName)
+		rival, taken := s.rival(r, hash)
+		if rival == nil {
+			s.mu.Unlock()
+			return nil, nil
+		}
+		old, awaited, same := rival.link, rival.awaited, rival.launch == hash
+		s.mu.Unlock()
+		switch {
+		case awaited != nil:
+			<-awaited // closed when it came, or its time is over
+		case old != nil:
+			return s.probe(old, same, taken)
+		case same && once(r) && time.Now().Before(end):
+			time.Sleep(leaderTick)
+		default:
+			return nil, nil
+		}
 	}
-	var old *link
-	var taken error
-	if holder != nil && holder.launch != hash {
-		old, taken = holder.link, nameTaken(holder)
-	}
-	s.mu.Unlock()
-	if old == nil {
-		return nil
-	}
+}
+
+// probe asks a rival for a sign of life. Without one, another launch is lost.
+func (s *Seed) probe(old *link, same bool, taken error) (silent *link, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	if err := old.call(ctx, methodPing, nil, nil); err == nil {
-		return taken
+		return nil, taken
+	}
+	if same {
+		return old, nil
 	}
 	s.drop(old, errSilent)
 	old.close(errSilent)
-	return nil
+	return nil, nil
 }
 
 func nameTaken(holder *record) error {
@@ -165,17 +232,22 @@ func (s *Seed) holder(name string) (*slot, *record) {
 // checkLaunch holds a launch token to its one use and its one slot. Callers hold mu.
 func (s *Seed) checkLaunch(r joinRequest, sl *slot, hash string) error {
 	switch {
-	case sl != nil && sl.Launch == hash && sl.Spent:
+	case sl != nil && sl.ended(hash):
 		return remoteErrorf(CodeRefused, "this launch of %q has ended already: a repeated event does not start it again", r.Hello.Slot)
-	case r.Resume != 0 && (sl == nil || sl.Launch != hash || sl.ID != r.Resume):
+	case r.Resume != 0 && (sl == nil || sl.of(hash) == nil || sl.of(hash).ID != r.Resume):
 		return remoteErrorf(CodeRefused, "node %d is gone for good: slot %q was given to another", r.Resume, r.Hello.Slot)
 	}
 	for name, other := range s.slots {
-		if other.Launch == hash && name != r.Hello.Slot {
+		if name != r.Hello.Slot && other.of(hash) != nil {
 			return remoteErrorf(CodeRefused, "this launch token belongs to slot %q, not %q", name, r.Hello.Slot)
 		}
 	}
 	return nil
+}
+
+// empty: none of the slot's launches is a member. Callers hold mu.
+func (s *Seed) empty(sl *slot) bool {
+	return !slices.ContainsFunc(sl.tenants(), func(t tenant) bool { return s.members[t.ID] != nil })
 }
 
 // allocate finds the lowest free address, or takes that of the slot which has
@@ -192,7 +264,7 @@ func (s *Seed) allocate() (netip.Addr, error) {
 	}
 	oldest := ""
 	for name, sl := range s.slots {
-		if s.members[sl.ID] == nil && (oldest == "" || sl.Left.Before(s.slots[oldest].Left)) {
+		if s.empty(sl) && (oldest == "" || sl.Left.Before(s.slots[oldest].Left)) {
 			oldest = name
 		}
 	}

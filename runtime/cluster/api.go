@@ -42,6 +42,7 @@ type Hello struct {
 	UnderlayAddress netip.Addr `json:"underlay_address"` // where this node can be dialled, if it can
 	Port            uint16     `json:"port"`             // its overlay port
 	Reach           string     `json:"reach,omitempty"`
+	Succeeds        string     `json:"succeeds,omitempty"` // launch id of the holder that this node follows
 }
 
 // Status is what a member says of itself from time to time.
@@ -52,6 +53,7 @@ type Status struct {
 	Relay     *Relay   `json:"relay,omitempty"`
 	// NATReport comes some time after the join; never changed, only replaced.
 	NATReport *NATReport `json:"nat_report,omitempty"`
+	Ends      time.Time  `json:"ends,omitzero"` // when its platform makes it leave; in UTC
 }
 
 // Handler answers the calls of other members.

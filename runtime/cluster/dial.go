@@ -117,7 +117,7 @@ func (s *Session) connectTo(ctx context.Context, endpoint string, lost int) (*li
 // enter joins or observes over a fresh link.
 func (s *Session) enter(ctx context.Context, l *link, lost int) (*joinReply, error) {
 	method := methodObserve
-	r := joinRequest{Protocol: protocolVersion, Network: s.o.Network, Lost: lost}
+	r := joinRequest{Protocol: protocolVersion, Network: s.o.Network, Lost: lost, Beside: true}
 	if s.member {
 		method = methodJoin
 		s.mu.Lock()

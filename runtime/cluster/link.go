@@ -32,6 +32,7 @@ type link struct {
 	silence   time.Duration
 	serve     func(l *link, m message) // called in order; must not block
 	bound     *binding                 // at a seed: what the peer's join token allows; nil: it has none
+	holders   bool                     // at a seed: the peer is to know of holders only
 
 	mu      sync.Mutex
 	pending map[uint64]chan message

@@ -61,7 +61,15 @@ type Member struct {
 	LaunchID        string         `json:"launch_id,omitempty"` // LaunchID(token): tells one launch of a slot from the next
 	Leader          bool           `json:"leader,omitempty"`    // the seed that admits members
 	Relay           *Relay         `json:"relay,omitempty"`     // others may meet at its overlay port
+	Ends            time.Time      `json:"ends,omitzero"`       // when its platform makes it leave
+
+	// Two members of one slot have one address: name and address stand for the holder.
+	Succeeds uint32 `json:"succeeds,omitempty"` // the holder that this one takes over from as soon as it runs
+	Retired  bool   `json:"retired,omitempty"`  // its successor has the slot: it lets its connections end, and leaves
 }
+
+// Holds tells whether the slot's name and address stand for this member.
+func (m *Member) Holds() bool { return m.Succeeds == 0 && !m.Retired }
 
 // Relay is what a member says that lets others meet at its overlay port.
 type Relay struct {

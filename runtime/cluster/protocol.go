@@ -36,6 +36,8 @@ type joinRequest struct {
 	// Lost is the number, from 1, of the seed this node cannot reach: the asked
 	// one waits for another to lead.
 	Lost int `json:"lost,omitempty"`
+	// Beside: this node knows that a holder may have others beside it with its address.
+	Beside bool `json:"beside,omitempty"`
 }
 
 type joinReply struct {
@@ -80,6 +82,9 @@ func (r *joinRequest) check() error {
 	}
 	if r.Hello.LaunchToken == "" || len(r.Hello.LaunchToken) > 256 {
 		return remoteErrorf(CodeBadRequest, "launch token of %d bytes: want 1 to 256", len(r.Hello.LaunchToken))
+	}
+	if len(r.Hello.Succeeds) > 64 {
+		return remoteErrorf(CodeBadRequest, "succeeds is %d bytes long: want a launch id", len(r.Hello.Succeeds))
 	}
 	if len(r.Hello.Kind) > 32 || len(r.Hello.Site) > 128 || len(r.Hello.Version) > 128 {
 		return remoteErrorf(CodeBadRequest, "kind, site or version is too long")

@@ -128,16 +128,16 @@ func (s *Seed) lead(term uint64) {
 	s.nextID = state.NextID
 	for name, p := range state.Slots {
 		s.slots[name] = &p.slot
-		if p.Member == nil || p.Member.ID != p.ID {
-			continue
+		for _, m := range p.members() {
+			if now, ok := known[m.ID]; ok {
+				m = now
+			}
+			m.Leader = false
+			if rec := s.reinstate(m); rec != nil {
+				s.expect(rec)
+			}
 		}
-		rec := &record{member: *p.Member, launch: p.Launch, status: Status{State: StateStarting}}
-		if m, ok := known[p.ID]; ok {
-			rec.member = m
-		}
-		rec.member.Leader = false
-		s.members[p.ID] = rec
-		s.expect(rec)
+		s.complete(&p.slot)
 	}
 	s.leading, s.term = true, term
 	s.log.Info().Uint64("term", term).Int("members", len(s.members)).Msg("this seed leads")
@@ -233,9 +233,10 @@ func (s *Seed) propose() error {
 		c.Slots[name] = nil
 		if sl := s.slots[name]; sl != nil {
 			p := &place{slot: *sl}
-			if rec := s.members[sl.ID]; rec != nil {
-				m := rec.member
-				p.Member = &m
+			for _, t := range sl.tenants() {
+				if rec := s.members[t.ID]; rec != nil {
+					p.add(rec.member)
+				}
 			}
 			c.Slots[name] = p
 		}
@@ -272,10 +273,26 @@ type change struct {
 	Slots    map[string]*place `json:"slots"` // nil: given up
 }
 
-// place is a slot and, while it has one, its holder.
+// place is a slot and the members that have it.
 type place struct {
 	slot
-	Member *Member `json:"member,omitempty"`
+	Member *Member  `json:"member,omitempty"`
+	Beside []Member `json:"beside,omitempty"` // its successor, and those that have retired
+}
+
+func (p *place) add(m Member) {
+	if m.ID == p.ID {
+		p.Member = &m
+	} else {
+		p.Beside = append(p.Beside, m)
+	}
+}
+
+func (p *place) members() []Member {
+	if p.Member == nil || p.Member.ID != p.ID {
+		return p.Beside
+	}
+	return append([]Member{*p.Member}, p.Beside...)
 }
 
 func (c change) encode() ([]byte, error) {

@@ -539,7 +539,7 @@ func FuzzLedger(f *testing.F) {
 		return &ledger{state: change{Network: "shop", CIDR: cidr, NextID: 1, Slots: map[string]*place{}}}
 	}
 	good, _ := change{Network: "shop", CIDR: cidr, NextID: 3, Slots: map[string]*place{
-		"a": {slot: slot{Address: cidr.Addr().Next(), ID: 1, Launch: "x"}, Member: &Member{ID: 1, Slot: "a"}}, "b": nil,
+		"a": {slot: slot{Address: cidr.Addr().Next(), tenant: tenant{ID: 1, Launch: "x"}}, Member: &Member{ID: 1, Slot: "a"}}, "b": nil,
 	}}.encode()
 	f.Add(good)
 	f.Add([]byte(`{"version":1,"protocol":1,"network":"shop","cidr":"100.80.0.0/16","slots":{"a":{"address":"","id":-1}}}`))

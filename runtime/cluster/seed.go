@@ -62,6 +62,7 @@ type Seed struct {
 	lastWords map[uint32]json.RawMessage // what leavers said after the last delta
 	flush     *time.Timer
 	paths     map[uint32][]Path
+	promoting map[uint32]bool // successors that are being made holders
 	conns     map[net.Conn]bool
 	closed    bool
 	serving   sync.WaitGroup
@@ -126,6 +127,7 @@ func (s *Seed) forget() {
 	s.slots, s.members, s.dirty = map[string]*slot{}, map[uint32]*record{}, map[string]bool{}
 	s.links, s.changed = map[*link]uint32{}, map[uint32]bool{}
 	s.lastWords, s.paths = map[uint32]json.RawMessage{}, map[uint32][]Path{}
+	s.promoting = map[uint32]bool{}
 }
 
 // Broken receives why this seed cannot go on, if that happens.
@@ -274,8 +276,8 @@ func (s *Seed) remove(rec *record, spent bool) {
 		s.lastWords[id] = rec.encode()
 	}
 	delete(s.members, id)
-	if sl := s.slots[rec.member.Slot]; sl != nil && sl.ID == id {
-		sl.Left, sl.Spent = time.Now(), spent
+	if sl := s.slots[rec.member.Slot]; sl != nil && sl.has(id) {
+		s.vacate(sl, id, spent)
 		s.dirty[rec.member.Slot] = true
 	}
 	s.mark(id)

@@ -77,6 +77,7 @@ func (s *Seed) open(l *link, source netip.Addr, m message) error {
 	if err := l.bound.check(m.Method, r.Hello); err != nil {
 		return err
 	}
+	l.holders = !r.Beside
 	if err := s.here(r.Lost); err != nil {
 		return err
 	}
@@ -99,9 +100,11 @@ func (s *Seed) open(l *link, source netip.Addr, m message) error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
 	self := rec.member
+	s.mu.Unlock()
 	s.log.Info().Uint32("node", self.ID).Str("slot", self.Slot).Str("kind", self.Kind).
-		Stringer("address", self.OverlayAddress).Str("nat", self.NAT).Msg("member joined")
+		Stringer("address", self.OverlayAddress).Str("nat", self.NAT).Uint32("succeeds", self.Succeeds).Msg("member joined")
 	return nil
 }
 
@@ -143,8 +146,9 @@ func (s *Seed) status(id uint32, l *link, body json.RawMessage) {
 	}
 	rec.status = st
 	rec.member.State, rec.member.Guest, rec.member.Listeners, rec.member.NATReport = st.State, st.Guest, st.Listeners, st.NATReport
-	rec.member.Relay = st.Relay
+	rec.member.Relay, rec.member.Ends = st.Relay, st.Ends
 	s.touch(rec)
+	s.watchSuccessor(rec)
 }
 
 func (s *Seed) report(id uint32, body json.RawMessage) {

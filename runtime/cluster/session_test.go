@@ -182,7 +182,15 @@ func TestSameLaunchResumesAndReplaces(t *testing.T) {
 	seed := startSeed(t, testOptions(t), "127.0.0.1:0")
 	o := seed.options("store")
 	o.Hello.LaunchToken = "launch one"
-	first := join(t, o)
+	// The process before is silent, and hears all the same: one that answers stays.
+	var mute muteConn
+	silent := o
+	silent.Heartbeat, silent.Silence, silent.Dial = time.Hour, time.Hour, mute.dial
+	first := join(t, silent)
+	if _, err := Join(t.Context(), o); !errors.Is(err, ErrRefused) {
+		t.Errorf("the same launch, while the first process answers, gets %v", err)
+	}
+	mute.silence()
 	second := join(t, o)
 	if first.Self().ID != second.Self().ID || first.Self().OverlayAddress != second.Self().OverlayAddress {
 		t.Errorf("the same launch got %+v, then %+v", first.Self(), second.Self())

@@ -34,23 +34,27 @@ func (s *Seed) spread() {
 	}
 	ids := slices.Sorted(maps.Keys(s.changed))
 	clear(s.changed)
-	frames := s.encodeDeltas(ids, false)
-	clear(s.lastWords)
+	frames := map[bool][][]byte{}
 	for l := range s.links {
-		for _, frame := range frames {
+		if frames[l.holders] == nil {
+			frames[l.holders] = s.encodeDeltas(ids, false, l.holders)
+		}
+		for _, frame := range frames[l.holders] {
 			_ = l.send(frame) // a dead link is dropped by its reader
 		}
 	}
+	clear(s.lastWords)
 }
 
-// encodeDeltas describes the members with these ids as they are now. Callers hold mu.
-func (s *Seed) encodeDeltas(ids []uint32, full bool) [][]byte {
+// encodeDeltas describes the members with these ids as they are now. Who is to
+// know of holders only is told that the others have left. Callers hold mu.
+func (s *Seed) encodeDeltas(ids []uint32, full, holders bool) [][]byte {
 	var frames [][]byte
 	for first := true; first || len(ids) > 0; first = false {
 		n := min(len(ids), deltaChunk)
 		d := delta{Begin: full && first, End: full && n == len(ids)}
 		for _, id := range ids[:n] {
-			if rec := s.members[id]; rec != nil {
+			if rec := s.members[id]; rec != nil && (!holders || rec.member.Holds()) {
 				d.Members = append(d.Members, rec.encode())
 			} else {
 				if last, said := s.lastWords[id]; said {
@@ -104,7 +108,7 @@ func (s *Seed) welcome(l *link, request uint64, rec *record) error {
 		reply.PrefaceKey = PrefaceKey(s.o.Secret)
 	}
 	l.respond(request, reply, nil)
-	for _, frame := range s.encodeDeltas(slices.Sorted(maps.Keys(s.members)), true) {
+	for _, frame := range s.encodeDeltas(slices.Sorted(maps.Keys(s.members)), true, l.holders) {
 		_ = l.send(frame)
 	}
 	return nil

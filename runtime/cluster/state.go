@@ -20,11 +20,12 @@ const stateVersion = 1
 // slot is a place in the network. It keeps its address from holder to holder.
 type slot struct {
 	Address netip.Addr `json:"address"`
-	ID      uint32     `json:"id"`             // of the last holder
-	Launch  string     `json:"launch"`         // hash of its launch token
-	Taken   time.Time  `json:"taken,omitzero"` // when it joined first
+	tenant             // the holder, or the last one
 	Spent   bool       `json:"spent,omitempty"`
 	Left    time.Time  `json:"left,omitzero"`
+	Next    *tenant    `json:"next,omitempty"`    // the holder's successor
+	Retired []tenant   `json:"retired,omitempty"` // that have one, and have not left yet
+	Ended   []string   `json:"ended,omitempty"`   // launch ids
 }
 
 // seedState is what survives a restart of the seed.
@@ -67,15 +68,36 @@ func (s *Seed) restore() error {
 		}
 	}
 	for _, m := range st.Members {
-		sl := s.slots[m.Slot]
-		if sl == nil || sl.ID != m.ID {
-			continue
+		if rec := s.reinstate(m); rec != nil {
+			s.lose(rec, 2*s.o.Lease)
 		}
-		rec := &record{member: m, launch: sl.Launch, status: Status{State: StateStarting}}
-		s.members[m.ID] = rec
-		s.lose(rec, 2*s.o.Lease)
+	}
+	for _, sl := range s.slots {
+		s.complete(sl)
 	}
 	return nil
+}
+
+// reinstate makes m a member again, if it is one of its slot's. Callers hold mu.
+func (s *Seed) reinstate(m Member) *record {
+	sl := s.slots[m.Slot]
+	if sl == nil {
+		return nil
+	}
+	for _, t := range sl.tenants() {
+		if t.ID == m.ID {
+			rec := &record{member: m, launch: t.Launch, status: Status{State: StateStarting}}
+			s.members[m.ID] = rec
+			return rec
+		}
+	}
+	return nil
+}
+
+// complete is called when all members of a slot are reinstated. Callers hold mu.
+func (s *Seed) complete(sl *slot) {
+	sl.keepOnly(func(id uint32) bool { return s.members[id] != nil })
+	s.settle(sl)
 }
 
 // snapshot encodes the state.

@@ -164,6 +164,8 @@ func (b *binding) check(method string, h Hello) error {
 		return remoteErrorf(CodeRefused, "this join token is for %q of service %q, not for %q of service %q", b.slot, b.service, h.Slot, h.Service)
 	case h.Kind != kindByToken:
 		return remoteErrorf(CodeRefused, "this join token is for a node of kind %s, not %s", kindByToken, h.Kind)
+	case h.Succeeds != "":
+		return remoteErrorf(CodeRefused, "a join token lets nobody succeed a node that runs")
 	case launchHash(h.LaunchToken) != b.launch:
 		return remoteErrorf(CodeRefused, "this join token is for another launch of %q", b.slot)
 	}

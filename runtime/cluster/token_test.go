@@ -176,7 +176,7 @@ func TestTokenExpires(t *testing.T) {
 	if err := b.first(nil); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "was good until") {
 		t.Errorf("after its end: %v", err)
 	}
-	if err := b.first(&slot{Launch: "l"}); err != nil {
+	if err := b.first(&slot{tenant: tenant{Launch: "l"}}); err != nil {
 		t.Errorf("coming back after its end: %v", err)
 	}
 	for _, life := range []time.Duration{-time.Hour, time.Second, TokenMaxLife + time.Minute} {

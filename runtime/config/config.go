@@ -86,6 +86,7 @@ type Node struct {
 	SeedEndpoints []string          `json:"seed_endpoints,omitempty"` // host:port
 	SecretRef     string            `json:"secret_ref"`               // file:/path, a 0600 file
 	LaunchToken   string            `json:"launch_token,omitempty"`   // one use, bound to the slot
+	Succeeds      string            `json:"succeeds,omitempty"`       // functions: launch id of the slot's holder, which this node follows
 	Name          string            `json:"name,omitempty"`           // resource name; default: the slot
 	Slot          string            `json:"slot"`
 	Service       string            `json:"service,omitempty"` // default: the name
@@ -126,6 +127,9 @@ var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // nodeIDName is the canonical name of a node, which no slot may take.
 var nodeIDName = regexp.MustCompile(`^node-[0-9]+$`)
+
+// launchIDRule is the form of cluster.LaunchID.
+var launchIDRule = regexp.MustCompile(`^[0-9a-f]{12}$`)
 
 // CheckName reports why name cannot be the name of a network, slot or service.
 func CheckName(name string) error {
@@ -247,6 +251,9 @@ func (n *Node) Check() error {
 	byToken := n.Kind == KindClient && n.SecretRef == SecretToken
 	if !strings.HasPrefix(n.SecretRef, "file:") && !byToken {
 		return fmt.Errorf("secret_ref %q: want file:/path of a file with mode 0600", n.SecretRef)
+	}
+	if n.Succeeds != "" && (n.Kind != KindFunction || !launchIDRule.MatchString(n.Succeeds)) {
+		return fmt.Errorf("succeeds %q: want the launch id of a running node (12 digits, 0 to f), for a function", n.Succeeds)
 	}
 	if err := CheckRestart(n.Restart); err != nil {
 		return err
