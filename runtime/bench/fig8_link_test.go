@@ -37,13 +37,13 @@ func (w *fig8World) overLink(ctx context.Context, draw *rand.Rand, p *pairResult
 		p.NoLink = err.Error()
 		return nil
 	}
-	const warm = 2
+	const warm = 2 // the nodes know each other
 	type window struct {
 		c          combination
 		began, end time.Duration
 	}
 	var windows []window
-	err = w.repeat(ctx, draw, warm+max(p.Run.Reps/fig8LinkPart, 1), func(n int, c combination, r repetition) {
+	err = w.repeat(ctx, draw, warm+p.Run.linkReps(), func(n int, c combination, r repetition) {
 		if n < warm {
 			return
 		}

@@ -37,7 +37,7 @@ const (
 var figurePanels = map[string]panel{
 	"rtt":          {left: 60, top: 40, width: 390, height: 270, first: 1, last: 10e3, title: "round trip of 1,024 bytes"},
 	"connect":      {left: 560, top: 40, width: 390, height: 270, first: 10, last: 100e3, title: "socket, connect and first byte"},
-	"link.rtt":     {left: 60, top: 400, width: 390, height: 270, first: 100, last: 100e3, title: "round trip of 1,024 bytes"},
+	"link.rtt":     {left: 60, top: 400, width: 390, height: 270, first: 100, last: 10e3, title: "round trip of 1,024 bytes"},
 	"link.connect": {left: 560, top: 400, width: 390, height: 270, first: 100, last: 100e3, title: "socket, connect and first byte"},
 }
 

@@ -119,7 +119,7 @@ func (f *figure) head() string {
 	}
 	return fmt.Sprintf("%s UTC: boxer %s on %d x %s, Linux %s. %d endpoint pairs x %d repetitions of each combination (the paper: 32 x 1,024), "+
 		"%d over the link with a delay, each with %d round trips. %d of %d Boxer connections took the transport of their row.",
-		span, f.run.Version, f.run.CPUs, f.run.CPU, f.run.Kernel, f.pairs, f.run.Reps, max(f.run.Reps/fig8LinkPart, 1), fig8Rounds, f.made, f.made+f.strayed)
+		span, f.run.Version, f.run.CPUs, f.run.CPU, f.run.Kernel, f.pairs, f.run.Reps, f.run.linkReps(), fig8Rounds, f.made, f.made+f.strayed)
 }
 
 // markdown is docs/figure8-table.md.

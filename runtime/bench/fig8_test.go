@@ -27,9 +27,9 @@ import (
 // The scale, unless variables say otherwise, and what is a share of it.
 const (
 	fig8Pairs    = 32
-	fig8Reps     = 64
-	fig8LinkPart = 8 // over the link with a delay, where each takes ten times as long
-	fig8Warm     = 5 // repetitions that do not count: the first is the cold one
+	fig8Reps     = 32
+	fig8LinkPart = 8 // over the link with a delay, where each takes several times as long
+	fig8Turn     = 8 // repetitions of a combination in a row; those of the first turn do not count
 	fig8Rounds   = 128
 	hubPort      = 7900
 )
@@ -74,6 +74,9 @@ type fig8Run struct {
 	Kernel  string `json:"kernel"`
 	Reps    int    `json:"repetitions"`
 }
+
+// linkReps are those over the link with a delay.
+func (r fig8Run) linkReps() int { return max(r.Reps/fig8LinkPart, 1) }
 
 // pairResult is what one pair of endpoints measured, as it is kept in a file of
 // its own: a figure may be measured in pieces.
@@ -176,15 +179,16 @@ func (b *boxer) measurePair(ctx context.Context, dir string, p *pairResult) (err
 	defer w.hub.conn.Close()
 	draw := rand.New(rand.NewPCG(p.Seed, uint64(p.Pair)))
 	s := samples{}
-	if err := w.repeat(ctx, draw, fig8Warm+p.Run.Reps, func(n int, c combination, r repetition) {
+	err = w.repeat(ctx, draw, fig8Turn+p.Run.Reps, func(n int, c combination, r repetition) {
 		switch {
 		case n == 0:
 			s.add("cold", c.name, r.first)
-		case n >= fig8Warm:
+		case n >= fig8Turn:
 			s.add("connect", c.name, r.first)
 			s.add("rtt", c.name, r.rounds...)
 		}
-	}); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	if err := w.overLink(ctx, draw, p, s); err != nil {
@@ -217,26 +221,32 @@ func (s samples) blocks() results {
 	return all
 }
 
-// repeat has all combinations take turns, in each round in an order that is drawn.
-func (w *fig8World) repeat(ctx context.Context, draw *rand.Rand, rounds int, took func(round int, c combination, r repetition)) error {
-	for round := range rounds {
+// repeat has all combinations take turns, in each round in an order that is drawn,
+// until each has had so many repetitions.
+func (w *fig8World) repeat(ctx context.Context, draw *rand.Rand, repetitions int, took func(n int, c combination, r repetition)) error {
+	for done := 0; done < repetitions; done += fig8Turn {
 		for _, i := range draw.Perm(len(combinations)) {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
 			c := combinations[i]
-			host, port := c.server, boxerPort
-			if c.transport == "" {
-				host, port = w.server, boxerPort+native
-			}
-			r, err := w.hub.ask(c.agent, host, port)
+			turn, err := w.turn(ctx, c, min(fig8Turn, repetitions-done))
 			if err != nil {
-				return fmt.Errorf("%s, %s, repetition %d: %w", c.ends, c.how, round, err)
+				return fmt.Errorf("%s, %s, repetitions from %d: %w", c.ends, c.how, done, err)
 			}
-			took(round, c, r)
+			for n, r := range turn {
+				took(done+n, c, r)
+			}
 		}
 	}
 	return nil
+}
+
+func (w *fig8World) turn(ctx context.Context, c combination, repetitions int) ([]repetition, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if c.transport == "" {
+		return w.hub.ask(c.agent, w.server, boxerPort+native, repetitions)
+	}
+	return w.hub.ask(c.agent, c.server, boxerPort, repetitions)
 }
 
 const fig8Server = `# SPDX-License-Identifier: Apache-2.0
@@ -435,12 +445,20 @@ func dialHub(ctx context.Context, port int) (*hubClient, error) {
 	return h, nil
 }
 
-func (h *hubClient) ask(agent, host string, port int) (repetition, error) {
-	h.conn.SetDeadline(time.Now().Add(30 * time.Second))
-	fmt.Fprintf(h.conn, "%s %s %d\n", agent, host, port)
-	line, err := h.lines.ReadString('\n')
-	if err != nil {
-		return repetition{}, fmt.Errorf("no answer of %s: %w", agent, err)
+func (h *hubClient) ask(agent, host string, port, repetitions int) ([]repetition, error) {
+	h.conn.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprintf(h.conn, "%s %s %d %d\n", agent, host, port, repetitions)
+	var all []repetition
+	for range repetitions {
+		line, err := h.lines.ReadString('\n')
+		if err != nil {
+			return nil, fmt.Errorf("no answer of %s: %w", agent, err)
+		}
+		r, err := parseRepetition(line)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
 	}
-	return parseRepetition(line)
+	return all, nil
 }

@@ -319,48 +319,52 @@ static int measure_rtt(char **argv) {
 
 /* ---- repetitions on demand: Figure 8 ---- */
 
-enum { ROUNDS = 128, ROUND_BYTES = 1024 };
+enum { ROUNDS = 128, ROUND_BYTES = 1024, LINE = 24 * (ROUNDS + 3), TURN = 64, AGENTS = 64 };
 
 /*
  * One repetition, as a line: when it began, how long socket, connect and first
  * byte took, and then each round trip on the open connection; nanoseconds.
+ * Returns the length of the line.
  */
-static void repeat(int out, const char *host, const char *port) {
-    struct sockaddr_in to = resolve(host, port);
+static int repetition(const struct sockaddr_in *to, char *line) {
     struct __attribute__((packed)) {
         char what;
         uint32_t size;
     } ask = {'r', ROUND_BYTES};
+    uint64_t rounds[ROUNDS], began, connecting, first;
     int one = 1, fd, length;
-    char line[24 * (ROUNDS + 3)];
-    uint64_t began, first;
     alarm(TIMEOUT_S);
-    began = now_ns();
-    fd = dial(&to);
-    first = now_ns() - began;
-    length = sprintf(line, "%llu %llu", (unsigned long long)began, (unsigned long long)first);
+    connecting = now_ns();
+    fd = dial(to);
+    first = now_ns() - connecting;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     limit_waiting(fd);
     if (write_all(fd, &ask, sizeof ask) != 0) {
-        die("ask %s to echo", host);
+        die("ask for an echo");
     }
     for (int i = 0; i < ROUNDS; i++) {
         began = now_ns();
         if (write_all(fd, chunk, ROUND_BYTES) != 0 || read_all(fd, chunk, ROUND_BYTES) != 0) {
-            die("round trip %d to %s", i, host);
+            die("round trip %d", i);
         }
-        length += sprintf(line + length, " %llu", (unsigned long long)(now_ns() - began));
+        rounds[i] = now_ns() - began;
     }
     drop(fd);
-    line[length++] = '\n';
-    if (write_all(out, line, (size_t)length) != 0) {
-        die("answer the hub");
-    }
     alarm(0);
+    length = sprintf(line, "%llu %llu", (unsigned long long)connecting, (unsigned long long)first);
+    for (int i = 0; i < ROUNDS; i++) {
+        length += sprintf(line + length, " %llu", (unsigned long long)rounds[i]);
+    }
+    line[length++] = '\n';
+    return length;
 }
 
-/* The hub's connection is the bare kernel's: it is at an underlay address. */
+/*
+ * The hub's connection is the bare kernel's: it is at an underlay address. All
+ * answers go back at the end, so that nobody else works meanwhile.
+ */
 static int agent(char **argv) {
+    static char lines[LINE * TURN];
     struct sockaddr_in to = resolve(argv[0], argv[1]);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     char line[256], host[128], port[16];
@@ -370,35 +374,60 @@ static int agent(char **argv) {
     }
     dprintf(fd, "%s\n", argv[2]);
     while (fgets(line, sizeof line, in)) {
-        if (sscanf(line, "%127s %15s", host, port) != 2) {
+        size_t length = 0;
+        int count;
+        if (sscanf(line, "%127s %15s %d", host, port, &count) != 3 || count > TURN) {
             errno = EINVAL;
             die("question %s", line);
         }
-        repeat(fd, host, port);
+        to = resolve(host, port);
+        while (count-- > 0) {
+            length += (size_t)repetition(&to, lines + length);
+        }
+        if (write_all(fd, lines, length) != 0) {
+            die("answer the hub");
+        }
     }
     return 0;
 }
 
-enum { AGENTS = 64 };
+static struct {
+    char name[32];
+    int fd;
+    FILE *in;
+} asked[AGENTS + 1]; /* agents, and who asks */
 
-/* Who says "control" asks: lines AGENT HOST PORT, each answered with the agent's line. */
+/* Passes a question, AGENT HOST PORT COUNT, on, and COUNT lines back. */
+static void pass(char *question, int have, int asker) {
+    static char line[LINE];
+    char *words = strchr(question, ' '), *count = strrchr(question, ' ');
+    int i = 0;
+    for (*words = '\0'; i < have && strcmp(asked[i].name, question) != 0; i++) {
+    }
+    if (i == have || write_all(asked[i].fd, words + 1, strlen(words + 1)) != 0) {
+        die("agent %s", question);
+    }
+    for (int n = atoi(count); n > 0; n--) {
+        if (!fgets(line, sizeof line, asked[i].in) ||
+            write_all(asked[asker].fd, line, strlen(line)) != 0) {
+            die("answer of agent %s", question);
+        }
+    }
+}
+
+/* Whoever says "control" asks, once all agents are there. */
 static int hub(const char *port, int count) {
-    static struct {
-        char name[32];
-        int fd;
-        FILE *in;
-    } all[AGENTS + 1];
-    static char line[24 * (ROUNDS + 3)];
+    char line[256];
     int listener = listen_on(port), asker = -1, have = 0;
     for (; have <= count && have <= AGENTS; have++) {
         int fd = accept(listener, NULL, NULL);
         FILE *in = fd < 0 ? NULL : fdopen(fd, "r");
-        if (!in || !fgets(line, sizeof line, in) || sscanf(line, "%31s", all[have].name) != 1) {
+        if (!in || !fgets(line, sizeof line, in) || sscanf(line, "%31s", asked[have].name) != 1) {
             die("agent %d", have);
         }
-        all[have].fd = fd;
-        all[have].in = in;
-        if (strcmp(all[have].name, "control") == 0) {
+        asked[have].fd = fd;
+        asked[have].in = in;
+        if (strcmp(asked[have].name, "control") == 0) {
             asker = have;
         }
     }
@@ -406,19 +435,9 @@ static int hub(const char *port, int count) {
         errno = EINVAL;
         die("%d agents and nobody who asks", have);
     }
-    dprintf(all[asker].fd, "ready\n");
-    while (fgets(line, sizeof line, all[asker].in)) {
-        char *question = strchr(line, ' ');
-        int i = 0;
-        for (*question = '\0'; i < have && strcmp(all[i].name, line) != 0; i++) {
-        }
-        if (i == have || write_all(all[i].fd, question + 1, strlen(question + 1)) != 0 ||
-            !fgets(line, sizeof line, all[i].in)) {
-            die("agent %s", line);
-        }
-        if (write_all(all[asker].fd, line, strlen(line)) != 0) {
-            die("answer");
-        }
+    dprintf(asked[asker].fd, "ready\n");
+    while (fgets(line, sizeof line, asked[asker].in)) {
+        pass(line, have, asker);
     }
     return 0;
 }
