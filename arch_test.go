@@ -28,6 +28,7 @@ var allowed = map[string][]string{
 	"runtime/table":     nil,
 	"runtime/raw":       nil,
 	"runtime/process":   nil,
+	"runtime/capacity":  nil,
 	"layer":             nil,
 	// one idea each, over the leaves
 	"runtime/cluster":    {"runtime/consensus"},
@@ -42,12 +43,13 @@ var allowed = map[string][]string{
 	"runtime/lambda":    {"runtime/config", "runtime/node"},
 	"runtime/dashboard": {"runtime/cluster", "runtime/config"},
 	// programs and what they show
-	"provider":                              {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud", "layer", "provider/layers"},
+	"provider":                              {"runtime/capacity", "runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud", "layer", "provider/layers"},
 	"provider/layers":                       nil,
 	"provider/cmd/terraform-provider-boxer": {"provider"},
 	"layer/cmd/layer":                       {"layer"},
 	"release":                               nil,
-	"runtime/cmd/boxer":                     {"runtime/config", "runtime/cluster", "runtime/dashboard", "runtime/launch", "runtime/localcloud", "runtime/node", "runtime/lambda"},
+	"runtime/capacity/sample":               {"runtime/capacity"},
+	"runtime/cmd/boxer":                     {"runtime/capacity", "runtime/config", "runtime/cluster", "runtime/dashboard", "runtime/launch", "runtime/localcloud", "runtime/node", "runtime/lambda"},
 	// tests of the whole, and what drives them
 	"runtime/browser":        nil,
 	"runtime/e2e":            {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud"},

@@ -46,6 +46,7 @@ Boxer failed, 126 if the command cannot be run, 127 if it was not found.`,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		text := notBool.ReplaceAllString(notNumber.ReplaceAllString(err.Error(), "want a whole number"), "want true or false")
+		text = notDecimal.ReplaceAllString(text, "want a number")
 		return fmt.Errorf("%s; see '%s --help'", text, c.CommandPath())
 	})
 	group(root)
@@ -66,7 +67,7 @@ Boxer failed, 126 if the command cannot be run, 127 if it was not found.`,
 	})
 	root.AddCommand(
 		networkCommand(g), runCommand(g), nodesCommand(g), pathsCommand(g), membersCommand(g),
-		logsCommand(g), stopCommand(g), scaleCommand(g), forwardCommand(g), dashboardCommand(g), versionCommand(g),
+		logsCommand(g), stopCommand(g), scaleCommand(g), forwardCommand(g), dashboardCommand(g), planCapacityCommand(g), versionCommand(g),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
@@ -81,8 +82,9 @@ Boxer failed, 126 if the command cannot be run, 127 if it was not found.`,
 
 // What strconv says of a flag's value.
 var (
-	notNumber = regexp.MustCompile(`strconv\.Parse(Int|Uint): parsing .*$`)
-	notBool   = regexp.MustCompile(`strconv\.ParseBool: parsing .*$`)
+	notNumber  = regexp.MustCompile(`strconv\.Parse(Int|Uint): parsing .*$`)
+	notBool    = regexp.MustCompile(`strconv\.ParseBool: parsing .*$`)
+	notDecimal = regexp.MustCompile(`strconv\.ParseFloat: parsing .*$`)
 )
 
 // group makes a command that only has commands below it refuse others.
