@@ -84,6 +84,9 @@ func fakePair(pair int, faster float64) pairResult {
 		if c.transport == "" {
 			by = 1
 		}
+		if c.name == "fn-vm.bare" {
+			by = 1.25
+		}
 		for i := range 100 {
 			for _, prefix := range []string{"", "link."} {
 				s.add(prefix+"connect", c.name, by*1e5*float64(i+1))
@@ -118,6 +121,7 @@ func TestTheFigureIsOfAllPairs(t *testing.T) {
 		"| function to function | punch | 10100 | 10200 | 18200 | 20000 | 2.000x | 2.000..2.000 | 20000 |",
 		"| function to function | punch | 10100 | 10200 | 18200 | 20000 | 2.000x | 2.000..2.000 | 2.5 (90 %: up to 4.5) |",
 		"| VM to VM | without Boxer | 505 | 510 | 910 | 1000 | - | - |\n",
+		"| function to function | punch | 1010 | 1020 | 1820 | 2000 | 1.600x | 1.600..1.600 |\n",
 		"median |  | 2.00 | 2.50 | - | - | - | <= 4 | yes |",
 	} {
 		if !strings.Contains(text, want) {
@@ -130,6 +134,9 @@ func TestTheFigureIsOfAllPairs(t *testing.T) {
 	}
 	if got := strings.Count(svg, " L"); got != 4*len(combinations)*200 {
 		t.Errorf("%d lines drawn, want 200 of each of %d curves in four frames", got, len(combinations))
+	}
+	if p := figurePanels["connect"]; !strings.Contains(svg, fmt.Sprintf(" L%.1f %.1f L", p.x(10200), p.y(0.5))) {
+		t.Error("no curve has half of its connections by 10.2 ms")
 	}
 	other := fakePair(3, 2)
 	other.Run.Reps = 7
@@ -159,6 +166,24 @@ func TestGoalsOfTheFigureAreHeldPairByPair(t *testing.T) {
 	}
 	if got, want := met(4), []bool{false, false, false, false, false, true}; !slices.Equal(got, want) {
 		t.Errorf("four times as much: %v, want %v", got, want)
+	}
+}
+
+func TestAFigureWithoutTheLinkSaysWhy(t *testing.T) {
+	p := fakePair(0, 1)
+	p.NoLink, p.Trips = "it takes root", nil
+	delete(p.Results, "link.connect")
+	delete(p.Results, "link.rtt")
+	f := &figure{results: results{}, trips: map[string][]float64{}}
+	if err := f.take(p); err != nil {
+		t.Fatal(err)
+	}
+	text := f.markdown()
+	if !strings.Contains(text, "Not measured: it takes root") || strings.Count(text, "| not measured |") != 2 {
+		t.Errorf("%s", text)
+	}
+	if got := strings.Count(f.plot(), " L"); got != 2*len(combinations)*200 {
+		t.Errorf("%d lines drawn", got)
 	}
 }
 
