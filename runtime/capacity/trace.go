@@ -49,7 +49,7 @@ func Read(r io.Reader, fillGaps bool) (Trace, error) {
 		case missing < 0:
 			return fmt.Errorf("second %d comes after second %d: sort the lines by time", second, last)
 		case !fillGaps:
-			return fmt.Errorf("%d seconds are missing before second %d: add them, with 0 if nobody asked for anything; or have all gaps filled so", missing, second)
+			return fmt.Errorf("%d seconds are missing before second %d: add them, with 0 if nobody asked for anything; or fill all gaps so (--fill-gaps; in Terraform fill_gaps)", missing, second)
 		case missing >= maxSeconds-int64(len(trace)):
 			return errTooLong
 		default:
