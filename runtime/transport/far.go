@@ -113,10 +113,17 @@ func (l *Layer) reachBack(ctx context.Context, self, m cluster.Member, src, dst 
 	id, arrived := l.backs.expect()
 	defer l.backs.forget(id, arrived)
 	call := meetCall{Session: id[:], Port: dst.Port(), From: src, Endpoint: l.placeOf(m, self).String()}
-	if err := l.ask(ctx, m.ID, methodDialBack, call); err != nil {
-		return far{}, err
+	failed := make(chan error, 1)
+	if !l.spawn(func() { // it comes before it has said so
+		if err := l.ask(ctx, m.ID, methodDialBack, call); err != nil {
+			failed <- err
+		}
+	}) {
+		return far{}, fmt.Errorf("this node is leaving: %w", syscall.EHOSTUNREACH)
 	}
 	select {
+	case err := <-failed:
+		return far{}, err
 	case conn := <-arrived:
 		conn.SetNoDelay(true)
 		conn.SetKeepAliveConfig(keepAlive)

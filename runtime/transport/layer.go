@@ -118,6 +118,7 @@ type Layer struct {
 	probes      probes
 	tried       *tried
 	openings    openings
+	turn        turn
 	tickets     tickets
 	failed      failures
 	paths       paths

@@ -249,7 +249,17 @@ func (l *Layer) mapPort(ctx context.Context, local uint16) (*Mapping, error) {
 	for _, w := range l.witnesses() {
 		var conn *net.TCPConn
 		var a answer
-		conn, a, err = l.probe(ctx, w.Endpoint, local, preface{flags: probeKeep})
+		from := local
+		for try := 0; ; try++ {
+			if local == 0 {
+				from = l.turn.take()
+			}
+			conn, a, err = l.probe(ctx, w.Endpoint, from, preface{flags: probeKeep})
+			taken := errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)
+			if !taken || local != 0 || try == portTries {
+				break
+			}
+		}
 		if err != nil {
 			continue
 		}

@@ -71,6 +71,30 @@ func TestMapPort(t *testing.T) {
 	eventually(t, "the seed lets go", func() bool { return s.probes.count(v.id) == 0 })
 }
 
+// TestPortsRest: a port that was given up is not mapped again soon, as no other
+// connection may follow so quickly on one that a NAT remembers.
+func TestPortsRest(t *testing.T) {
+	_, v := probing(t)
+	v.turn = turn{first: 40001, last: 40063, next: 40061} // 32, of which others may use some
+	before := map[uint16]int{}
+	for i := range 16 {
+		m, err := v.mapPort(context.Background(), 0)
+		must(t, err)
+		m.Close()
+		if at, again := before[m.Local]; again || m.Local < 40001 || m.Local > 40063 {
+			t.Errorf("the %d-th port is %d, as the %d-th was: %v", i, m.Local, at, again)
+		}
+		before[m.Local] = i
+	}
+	all := turn{}
+	first := all.take()
+	for range 1000 {
+		if port := all.take(); port == first {
+			t.Fatalf("port %d has its turn again", port)
+		}
+	}
+}
+
 // TestTooManyMappings: a member may not have the seed keep any number.
 func TestTooManyMappings(t *testing.T) {
 	s, v := probing(t)

@@ -19,9 +19,11 @@ const (
 	mostStock   = 32 // and for one that is connected to all the time
 	mostTickets = 128
 	mapAtOnce   = 4
-	ticketAge   = 25 * time.Second // then the peer is asked to wait on
-	ticketLife  = 90 * time.Second // then its port is given up
-	peerIdle    = 5 * time.Minute  // then nothing is prepared any more
+	fillPause   = 5 * time.Millisecond // so that the connect under way has the CPU
+	fillOften   = time.Second          // who needs more so soon gets more at a time
+	ticketAge   = 25 * time.Second     // then the peer is asked to wait on
+	ticketLife  = 90 * time.Second     // then its port is given up
+	peerIdle    = 5 * time.Minute      // then nothing is prepared any more
 	rescueAfter = 250 * time.Millisecond
 	rescueLast  = 5 * time.Second
 	makeRetry   = 5 * time.Second
@@ -62,10 +64,15 @@ type stock struct {
 	want      int
 	port      uint16 // of its guest, that was asked for last
 	used      time.Time
+	filled    time.Time
 	own, peer cluster.NATReport
 	busy      bool
 	retry     time.Time
 }
+
+// low tells whether more should be made: many at a time, which is one call to
+// the peer, and seldom.
+func (s *stock) low() bool { return len(s.tickets) <= s.want/2 }
 
 // port gives a spare port, or maps one.
 func (t *tickets) port(ctx context.Context) (*Mapping, error) {
@@ -133,11 +140,15 @@ func (t *tickets) take(self, m cluster.Member, port uint16) (ticket, bool) {
 		s.tickets = s.tickets[:last]
 		t.count--
 	}
-	if len(s.tickets) < s.want/2 { // it is used up faster than it is made
+	if s.low() && now.Sub(s.filled) < fillOften {
 		s.want = min(2*s.want, mostStock)
 	}
-	t.fill(m.ID, s)
-	return found, found.Mapping != nil
+	if found.Mapping == nil {
+		t.fill(m.ID, s, 0)
+		return ticket{}, false
+	}
+	t.fill(m.ID, s, fillPause)
+	return found, true
 }
 
 // want is told that connections to the peer are made.
@@ -157,7 +168,7 @@ func (t *tickets) want(self, m cluster.Member, port uint16) {
 		t.drop(s)
 		s.own, s.peer = own, peer
 	}
-	t.fill(m.ID, s)
+	t.fill(m.ID, s, 0)
 }
 
 // drop closes a stock's tickets.
@@ -170,9 +181,28 @@ func (t *tickets) drop(s *stock) {
 }
 
 // fill makes tickets for a peer in the background, or has it wait on for those
-// that there are.
-func (t *tickets) fill(id uint32, s *stock) {
-	if s.busy || time.Now().Before(s.retry) {
+// that there are. Callers hold mu.
+func (t *tickets) fill(id uint32, s *stock, pause time.Duration) {
+	now := time.Now()
+	aged := func(k ticket) bool { return now.Sub(k.good) > ticketAge }
+	if s.busy || now.Before(s.retry) || !s.low() && !slices.ContainsFunc(s.tickets, aged) {
+		return
+	}
+	s.filled = now
+	s.busy = t.l.spawn(func() {
+		select {
+		case <-time.After(pause):
+		case <-t.l.ctx.Done():
+		}
+		t.refill(id, s)
+	})
+}
+
+// refill is what fill does in the background.
+func (t *tickets) refill(id uint32, s *stock) {
+	t.mu.Lock()
+	if t.by[id] != s {
+		t.mu.Unlock()
 		return
 	}
 	var old []ticket
@@ -191,28 +221,23 @@ func (t *tickets) fill(id uint32, s *stock) {
 	}
 	s.tickets = kept
 	missing := max(0, min(s.want-len(kept)-len(old), mostTickets-t.count, maxPorts))
-	if missing == 0 && len(old) == 0 {
-		return
-	}
 	t.count += missing
 	port := s.port
-	s.busy = t.l.spawn(func() {
-		made, lost := t.l.refresh(id, port, old), len(old)
-		more := t.l.ticketsFor(id, port, missing)
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		s.busy = false
-		t.count -= lost + missing - len(made) - len(more)
-		s.tickets = append(append(s.tickets, made...), more...)
-		if len(made)+len(more) == 0 {
-			s.retry = time.Now().Add(makeRetry)
-		}
-		if t.by[id] != s {
-			t.drop(s)
-		}
-	})
-	if !s.busy {
-		t.count -= missing + len(old)
+	t.mu.Unlock()
+
+	made, lost := t.l.refresh(id, port, old), len(old)
+	more := t.l.ticketsFor(id, port, missing)
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.busy = false
+	t.count -= lost + missing - len(made) - len(more)
+	s.tickets = append(append(s.tickets, made...), more...)
+	if len(made)+len(more) == 0 && lost+missing > 0 {
+		s.retry = time.Now().Add(makeRetry)
+	}
+	if t.by[id] != s {
+		t.drop(s)
 	}
 }
 
@@ -305,7 +330,7 @@ func (t *tickets) tend(ctx context.Context) {
 			if now.Sub(s.used) > ticketLife {
 				s.want = firstStock
 			}
-			t.fill(id, s)
+			t.fill(id, s, 0)
 		}
 		t.mu.Unlock()
 	}

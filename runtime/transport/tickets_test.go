@@ -63,3 +63,35 @@ func TestTicketsGoBad(t *testing.T) {
 		}
 	}
 }
+
+// Tickets are made some at a time, when half of them are gone, and not while the
+// connect that took the last one of that half is under way.
+func TestTicketsAreMadeSomeAtATime(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	here, there := n.node(seenAt("127.69.0.2")), n.node(seenAt("127.69.0.3"))
+	self, peer := here.Self(), there.Self() // where nobody listens: none are made
+	s := &stock{want: firstStock, own: reportOf(self), peer: reportOf(peer)}
+	for range firstStock {
+		s.tickets = append(s.tickets, made(t, 0))
+	}
+	all := &here.tickets
+	all.mu.Lock()
+	all.by[peer.ID], all.count = s, firstStock
+	all.mu.Unlock()
+	for range firstStock {
+		if _, ok := all.take(self, peer, 80); !ok {
+			t.Fatal("no ticket")
+		}
+		all.mu.Lock()
+		if want := len(s.tickets) <= firstStock/2; s.filled.IsZero() == want {
+			t.Errorf("with %d left more are wanted: %v, want %v", len(s.tickets), !want, want)
+		}
+		all.mu.Unlock()
+	}
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if s.want <= firstStock {
+		t.Errorf("used up at once, and the next time there are %d again", s.want)
+	}
+}
