@@ -60,7 +60,7 @@ func (p *localPlatform) slotFree(outer context.Context, client *localcloud.Clien
 
 func liveHolder(members []cluster.Member, slot string) (cluster.Member, bool) {
 	for _, m := range members {
-		if m.Slot == slot && m.State != cluster.StateLost && m.State != cluster.StateLeft {
+		if m.Slot == slot && m.Holds() && m.State != cluster.StateLost && m.State != cluster.StateLeft {
 			return m, true
 		}
 	}

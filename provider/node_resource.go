@@ -84,7 +84,7 @@ func (m *nodeModel) settle(ctx context.Context, p platform, slots []string, diag
 	var found []cluster.Member
 	for _, slot := range slots {
 		for _, member := range members {
-			if member.Slot == slot {
+			if member.Slot == slot && member.Holds() {
 				found = append(found, member)
 			}
 		}

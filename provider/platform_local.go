@@ -440,13 +440,19 @@ func (p *localPlatform) Function(ctx context.Context, network, name string) (fun
 		}
 		status.Spec.EphemeralMB, status.Spec.TimeoutS = f.EphemeralMB, f.TimeoutS
 	}
+	last := map[string]localcloud.Invocation{} // a slot has two while one succeeds the other
 	for _, invocation := range invocations {
 		if invocation.State != localcloud.InvocationRunning {
 			continue
 		}
-		status.Running = append(status.Running, invocation.Slot)
-		if invocation.Revision != f.Revision {
-			status.Stale = append(status.Stale, invocation.Slot)
+		if _, twice := last[invocation.Slot]; !twice {
+			status.Running = append(status.Running, invocation.Slot)
+		}
+		last[invocation.Slot] = invocation
+	}
+	for _, slot := range status.Running {
+		if last[slot].Revision != f.Revision {
+			status.Stale = append(status.Stale, slot)
 		}
 	}
 	return status, nil

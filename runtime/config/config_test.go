@@ -92,6 +92,8 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		`name "nodes" is reserved`:     func(n *Node) { n.Service = WaitNodes },
 		`cidr "10.0.0.1/16"`:           func(n *Node) { n.Kind, n.CIDR = KindSeed, "10.0.0.1/16" },
 		`cidr "10.0.0.0/30"`:           func(n *Node) { n.Kind, n.CIDR = KindSeed, "10.0.0.0/30" },
+		`succeeds "launch one": want`:  func(n *Node) { n.Kind, n.Succeeds = KindFunction, "launch one" },
+		`succeeds "0123456789ab"`:      func(n *Node) { n.Succeeds = "0123456789ab" }, // it is a VM
 		`metrics "here": want`:         func(n *Node) { n.Metrics = "here" },
 		`metrics "unix:x": want`:       func(n *Node) { n.Metrics = "unix:x" },
 	} {

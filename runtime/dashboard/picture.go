@@ -93,6 +93,9 @@ func newBoxes(members []cluster.Member) map[string]*box {
 			b.Kind = "mixed"
 		}
 		b.Behind = b.Behind || m.NAT == cluster.NATBehind
+		if !m.Holds() {
+			continue
+		}
 		total[m.Service]++
 		if m.State == cluster.StateRunning {
 			running[m.Service]++

@@ -157,6 +157,10 @@ func (r *nodeRow) matches(query string) bool {
 // guestWord says of the guest what the node's state does not.
 func guestWord(m cluster.Member) string {
 	switch {
+	case m.Retired:
+		return "draining: its successor has the name"
+	case m.Succeeds != 0:
+		return fmt.Sprintf("successor of node-%d", m.Succeeds)
 	case m.Guest.State == cluster.GuestExited && m.Guest.ExitCode != nil:
 		return "exit status " + strconv.Itoa(*m.Guest.ExitCode)
 	case m.Guest.State == cluster.GuestWaiting && m.Guest.Restarts > 0:
@@ -179,9 +183,11 @@ func services(members []cluster.Member) []serviceRow {
 			s = &serviceRow{Name: name}
 			byName[name] = s
 		}
-		s.Total++
-		if m.State == cluster.StateRunning {
-			s.Running++
+		if m.Holds() {
+			s.Total++
+			if m.State == cluster.StateRunning {
+				s.Running++
+			}
 		}
 		s.Holders = append(s.Holders, holder{clean(m.Slot, maxWord), clean(m.State, maxWord), marks[m.State], m.OverlayAddress.String()})
 		listeners[name] = append(listeners[name], m.Listeners...)

@@ -22,7 +22,8 @@ const (
 	maxWaitsFor = 1024
 )
 
-// missing says what of waitFor is not there yet. Members count when they run.
+// missing says what of waitFor is not there yet. Members count when they run, one
+// of each slot.
 // Those of the node's own service, and all in "nodes", count as soon as they
 // are present: nodes that wait for each other would wait for ever.
 func missing(waitFor map[string]int, self cluster.Member, members []cluster.Member) []string {
@@ -30,7 +31,7 @@ func missing(waitFor map[string]int, self cluster.Member, members []cluster.Memb
 	for _, name := range slices.Sorted(maps.Keys(waitFor)) {
 		have := 0
 		for _, m := range members {
-			if m.Kind == config.KindSeed {
+			if m.Kind == config.KindSeed || !m.Holds() {
 				continue
 			}
 			present := m.State == cluster.StateRunning || m.State == cluster.StateStarting

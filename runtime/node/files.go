@@ -62,6 +62,8 @@ func writeMemberFiles(dir string, self cluster.Member, members []cluster.Member)
 	hosts.WriteString("127.0.0.1 localhost\n::1 localhost\n")
 	for _, m := range members {
 		fmt.Fprintf(&text, "%d %s %s %s %s %s\n", m.ID, m.OverlayAddress, m.Slot, m.Service, m.Kind, m.State)
+	}
+	for _, m := range holders(self, members) {
 		fmt.Fprintf(&hosts, "%s %s", m.OverlayAddress, m.Slot)
 		if m.Service != m.Slot {
 			hosts.WriteString(" " + m.Service)

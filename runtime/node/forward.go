@@ -139,7 +139,7 @@ func (f *Forwarder) find(name string, port uint16) (cluster.Member, error) {
 	var holders, listening []cluster.Member
 	var names []string
 	for _, m := range f.n.session.Members() {
-		if m.Kind == config.KindSeed || m.ID == f.n.session.Self().ID {
+		if m.Kind == config.KindSeed || m.ID == f.n.session.Self().ID || !m.Holds() {
 			continue
 		}
 		if m.Slot == name || name == fmt.Sprintf("node-%d", m.ID) {

@@ -54,8 +54,16 @@ func (n *node) beforeDeadline(life context.Context) (context.Context, context.Ca
 	if n.o.Deadline.IsZero() {
 		return context.WithCancel(life)
 	}
+	return context.WithDeadlineCause(life, n.ends(), errDeadline)
+}
+
+// ends is when this node must begin to leave; the zero time: never.
+func (n *node) ends() time.Time {
+	if n.o.Deadline.IsZero() {
+		return time.Time{}
+	}
 	margin := time.Duration(n.cfg.DeadlineMarginMS) * time.Millisecond
-	return context.WithDeadlineCause(life, n.o.Deadline.Add(-margin), errDeadline)
+	return n.o.Deadline.Add(-margin).UTC().Truncate(time.Millisecond)
 }
 
 // runGuest returns the guest's last state.
@@ -214,6 +222,8 @@ func (n *node) end(life context.Context, last *process.State) (int, error) {
 	case cause == nil:
 	case errors.Is(cause, errDeadline):
 		result.Reason = ReasonDeadline
+	case errors.Is(cause, errRetired):
+		result.Reason = ReasonRetired
 	case errors.Is(cause, errStopped), errors.Is(cause, context.Canceled), errors.Is(cause, context.DeadlineExceeded):
 		result.Reason = ReasonStopped
 	default:

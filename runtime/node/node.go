@@ -67,6 +67,7 @@ const (
 	ReasonGuest    = "guest"    // the guest ended, or could not be started
 	ReasonDeadline = "deadline" // drained before the platform's deadline
 	ReasonStopped  = "stopped"  // a signal, or the caller's context
+	ReasonRetired  = "retired"  // drained after a successor took the slot
 	ReasonLost     = "lost"     // the network gave this node up
 )
 
@@ -98,6 +99,8 @@ type node struct {
 	stopping context.CancelCauseFunc
 	status   statusBoard
 	barrier  chan struct{} // closed when wait_for is met
+	retiring sync.Once
+	retired  chan struct{} // closed when a successor has the slot
 	guest    *process.Guest
 	draining sync.Once
 	drainEnd time.Time // when what it relays is reset
@@ -107,13 +110,15 @@ type node struct {
 var (
 	errStopped  = errors.New("stopped")
 	errDeadline = errors.New("the platform's deadline is near")
+	errRetired  = errors.New("a successor has the slot")
 )
 
 // Run lives one node's life and returns the exit status for this process. It
 // handles the signals of the process itself; ctx is for callers that want the
 // node to end for other reasons.
 func Run(ctx context.Context, o Options) (int, error) {
-	n := &node{o: o, cfg: o.Config, barrier: make(chan struct{})}
+	n := &node{o: o, cfg: o.Config, barrier: make(chan struct{}), retired: make(chan struct{})}
+	n.status.now.Ends = n.ends()
 	n.log = o.Logger.With().Str("slot", o.Config.Slot).Logger()
 	life, stop := context.WithCancelCause(ctx)
 	n.stopping = stop
@@ -367,6 +372,7 @@ func (n *node) serve(background context.Context) error {
 	n.task(func() error { return n.keepMapped(background) })
 	n.task(func() error { return n.announceLoad(background) })
 	n.task(func() error { return n.serveMetrics(background) })
+	n.task(func() error { return n.awaitRetirement(background) })
 	if n.seed == nil {
 		return n.publish(background)
 	}

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -239,6 +240,77 @@ func TestAFunctionDrainsBeforeItsDeadline(t *testing.T) {
 	if code := failed.wait(); code != 5 {
 		t.Errorf("a function ended with %d", code)
 	}
+}
+
+// accept takes connections and keeps them until their peers end them.
+const accept = `
+import socket, sys, threading
+ln = socket.create_server(("", int(sys.argv[1])))
+def keep(c):
+    while c.recv(4096): pass
+    c.close()
+while True: threading.Thread(target=keep, args=(ln.accept()[0],)).start()
+`
+
+// launch of a function's slot with a guest that listens on port.
+func launch(token, succeeds, port string) config.Node {
+	n := config.Node{Kind: config.KindFunction, Slot: "web-0", LaunchToken: token, Argv: []string{"python3", "-c", accept, port}}
+	if succeeds != "" {
+		n.Succeeds = cluster.LaunchID(succeeds)
+	}
+	return n
+}
+
+func TestARetiredNodeLeavesWhenItsConnectionsHaveEnded(t *testing.T) {
+	w := newWorld(t)
+	part := func(token string, is func(cluster.Member) bool) cluster.Member {
+		t.Helper()
+		var last cluster.Member
+		w.eventually(token+" is as wanted", func() bool {
+			for _, m := range w.watch.Members() {
+				if m.LaunchID == cluster.LaunchID(token) {
+					last = m
+					return is(m)
+				}
+			}
+			return false
+		})
+		return last
+	}
+	long := func(task *nodeTask) { task.Life = time.Minute }
+	began := time.Now()
+	holder := w.start(launch("one", "", "18121"), long)
+	m := part("one", func(m cluster.Member) bool { return len(m.Listeners) > 0 })
+	if ends := m.Ends.Sub(began); ends < 50*time.Second || ends > 60*time.Second {
+		t.Errorf("it says that it ends after %v, want 5 s before its minute is over", ends)
+	}
+	conn, err := net.Dial("tcp", netip.AddrPortFrom(m.UnderlayAddress.Addr(), 18121).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	next := w.start(launch("two", "one", "18122"), long)
+	part("two", func(m cluster.Member) bool { return m.Holds() && len(m.Listeners) > 0 })
+	part("one", func(m cluster.Member) bool { return m.Retired })
+	retired := time.Now()
+	for time.Since(retired) < retireLeast+5*retireTick {
+		select {
+		case <-holder.done:
+			t.Fatal("it left with a connection open")
+		case <-time.After(retireTick):
+		}
+	}
+	conn.Close()
+	if code := holder.wait(); code != 0 || !strings.Contains(holder.log(), "ended: retired") {
+		t.Errorf("status %d\n%s", code, holder.log())
+	}
+	third := w.start(launch("three", "two", "18123"), long)
+	part("three", func(m cluster.Member) bool { return m.Holds() && len(m.Listeners) > 0 })
+	retired = time.Now()
+	if next.wait(); time.Since(retired) < retireLeast-500*time.Millisecond { // it was told before we were
+		t.Errorf("without connections it left after %v", time.Since(retired))
+	}
+	third.stop()
 }
 
 func TestASeedsRestartDisturbsNobody(t *testing.T) {

@@ -34,7 +34,7 @@ func (n *node) relays() []transport.RelayNode {
 	var all []transport.RelayNode
 	for _, m := range s.Members() {
 		one := transport.RelayNode{ID: m.ID, Endpoint: n.relayEndpoint(m), Seed: m.Kind == config.KindSeed}
-		if one.Endpoint == "" || m.State == cluster.StateLost || m.Relay != nil && m.Relay.Draining {
+		if one.Endpoint == "" || m.State == cluster.StateLost || !m.Holds() || m.Relay != nil && m.Relay.Draining {
 			continue
 		}
 		if m.Relay != nil {

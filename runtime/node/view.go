@@ -90,11 +90,22 @@ func (n *node) follow(ctx context.Context) error {
 	}
 }
 
+// holders are the members that names and addresses stand for: to the others, one
+// of each slot; to a node itself, in its own slot, itself.
+func holders(self cluster.Member, members []cluster.Member) []cluster.Member {
+	return slices.DeleteFunc(slices.Clone(members), func(m cluster.Member) bool { return aside(self, m) })
+}
+
+// aside tells whether the name and address of m stand for another member.
+func aside(self, m cluster.Member) bool {
+	return m.ID != self.ID && (!m.Holds() || m.OverlayAddress == self.OverlayAddress)
+}
+
 // refresh publishes the member set of now.
 func (n *node) refresh() error {
 	members := n.session.Members()
 	self := n.session.Self()
-	n.view.index(members)
+	n.view.index(holders(self, members))
 	err := n.table.Publish(snapshot(n.cfg, self, n.view.underlay, n.session.CIDR(), members))
 	if err != nil {
 		return fmt.Errorf("publish the node table: %w", err)
@@ -103,6 +114,9 @@ func (n *node) refresh() error {
 		return err
 	}
 	n.checkBarrier(members)
+	if self.Retired {
+		n.retire()
+	}
 	return nil
 }
 
@@ -110,14 +124,15 @@ func snapshot(cfg config.Node, self cluster.Member, underlay netip.Addr, cidr ne
 	s := table.Snapshot{
 		CIDR: cidr, ID: self.ID, Name: self.Slot, Network: cfg.Network,
 		Overlay: self.OverlayAddress, Underlay: underlay, Port: uint16(cfg.Port),
-		Names: names(self, members),
+		Names: names(self, holders(self, members)),
 	}
 	for _, m := range members {
 		entry := table.Member{
 			Overlay: m.OverlayAddress, Underlay: m.UnderlayAddress.Addr(), ID: m.ID, Port: m.UnderlayAddress.Port(),
 			Transport: uint8(transport.Classify(self, m, cfg.Reach, cfg.Transports)),
 			// What peers dial is not restricted.
-			Near: transport.Near(self, m),
+			Near:  transport.Near(self, m),
+			Aside: aside(self, m),
 		}
 		if m.ID == self.ID {
 			entry.Underlay, entry.Port = underlay, uint16(cfg.Port)

@@ -36,8 +36,10 @@ type entry struct {
 	ipc.Addresses
 	since   time.Time
 	foreign bool
-	seen    bool
-	missed  int
+	// accepted: it was made by a peer.
+	accepted bool
+	seen     bool
+	missed   int
 }
 
 // Remember notes what the guest should see for the socket with this cookie
@@ -50,7 +52,7 @@ func (l *Layer) Remember(cookie uint64, local, peer netip.AddrPort, family uint1
 // rememberConn notes it for a connection about to be handed over.
 func (l *Layer) rememberConn(fd int, a ipc.Addresses) {
 	netns := raw.Uint64(fd, unix.SO_NETNS_COOKIE)
-	l.book.put(raw.Uint64(fd, unix.SO_COOKIE), &entry{Addresses: a, foreign: netns != l.netns})
+	l.book.put(raw.Uint64(fd, unix.SO_COOKIE), &entry{Addresses: a, foreign: netns != l.netns, accepted: true})
 }
 
 func (b *book) put(cookie uint64, e *entry) {

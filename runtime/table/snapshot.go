@@ -5,6 +5,7 @@ package table
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -20,6 +21,7 @@ type Member struct {
 	Port      uint16
 	Transport uint8
 	Near      bool // its native connections come from Underlay
+	Aside     bool // Overlay stands for another member: only what it connects is known
 }
 
 // Snapshot is all that a table says.
@@ -127,7 +129,7 @@ func (m *image) members(members []Member) (count, natives int) {
 		m.fail(fmt.Errorf("node table: %d members are too many; a network holds at most %d", len(members), MaxMembers))
 		return 0, 0
 	}
-	sorted := slices.Clone(members)
+	sorted := slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return m.Aside })
 	slices.SortStableFunc(sorted, func(a, b Member) int { return a.Overlay.Unmap().Compare(b.Overlay.Unmap()) })
 	type native struct{ underlay, overlay uint32 }
 	var index []native
@@ -145,6 +147,13 @@ func (m *image) members(members []Member) (count, natives int) {
 		m.u16(off+12, member.Port)
 		m.b[off+14] = member.Transport
 		if member.Near && underlay != 0 {
+			index = append(index, native{underlay, overlay})
+		}
+	}
+	for _, member := range members {
+		underlay, err := address(member.Underlay, "underlay address")
+		overlay, err2 := address(member.Overlay, "overlay address")
+		if member.Aside && member.Near && underlay != 0 && errors.Join(err, err2) == nil {
 			index = append(index, native{underlay, overlay})
 		}
 	}

@@ -30,10 +30,10 @@ func golden() Snapshot {
 		CIDR: netip.MustParsePrefix("100.80.0.0/16"), ID: 3, Name: "front", Network: "shop",
 		Overlay: a(3), Underlay: u(3), Port: 7717,
 		Members: []Member{
-			{a(5), u(5), 5, 7717, TransportDirect, false},
-			{a(2), u(2), 2, 7717, TransportNative, true},
-			{a(4), netip.Addr{}, 4, 7717, TransportHold, false},
-			{a(3), u(3), 3, 7717, TransportNative, true},
+			{a(5), u(5), 5, 7717, TransportDirect, false, false},
+			{a(2), u(2), 2, 7717, TransportNative, true, false},
+			{a(4), netip.Addr{}, 4, 7717, TransportHold, false, false},
+			{a(3), u(3), 3, 7717, TransportNative, true, false},
 		},
 		Names: map[string][]netip.Addr{
 			"Front": {a(3)}, "logic": {a(4), a(5)}, "logic-0": {a(4)}, "logic-1": {a(5)}, "store": {a(2)},
@@ -107,6 +107,27 @@ func TestReadBack(t *testing.T) {
 	}
 	if got, err = r.Read(); err != nil || len(got.Members) != 1 || len(got.Names) != 1 {
 		t.Errorf("after shrinking: %+v, %v", got, err)
+	}
+}
+
+// Two members may have one address: it stands for one of them, and what either
+// connects natively comes from it.
+func TestMembersBesideTheHolder(t *testing.T) {
+	w, r := open(t)
+	s := golden()
+	s.Members = append(s.Members,
+		Member{addr("100.80.0.2"), addr("100.64.1.9"), 9, 7717, TransportNative, true, true},
+		Member{addr("100.80.0.4"), netip.Addr{}, 10, 7717, TransportHold, false, true})
+	if err := w.Publish(s); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.Read()
+	if err != nil || len(got.Members) != 4 || got.Members[0].ID != 2 || got.Members[2].ID != 4 {
+		t.Errorf("members %+v, %v", got.Members, err)
+	}
+	index, err := natives(r.mem)
+	if err != nil || !slices.Contains(index, [2]netip.Addr{addr("100.64.1.9"), addr("100.80.0.2")}) || len(index) != 3 {
+		t.Errorf("native index %v, %v", index, err)
 	}
 }
 

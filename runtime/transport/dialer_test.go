@@ -300,6 +300,32 @@ func TestConnectWaitsForALostPeer(t *testing.T) {
 	must(t, <-done)
 }
 
+// A peer that is gone may have a successor.
+func TestAHeldConnectGoesToTheNextHolder(t *testing.T) {
+	n := newNetwork(t)
+	a, b, c := n.node(), n.node(), n.node()
+	arrivals := c.listen(80)
+	ln, err := ListenOverlay(context.Background(), "127.68.9.9:0")
+	must(t, err)
+	n.mu.Lock()
+	gone, next := &n.on[b.id-1], &n.on[c.id-1]
+	gone.State, gone.Listeners, gone.UnderlayAddress = cluster.StateLost, []uint16{80}, ln.Addr().(*net.TCPAddr).AddrPort()
+	to := netip.AddrPortFrom(gone.OverlayAddress, 80)
+	n.mu.Unlock()
+	ln.Close() // nobody is there
+	g := a.connect(to, false)
+	if got := g.events(100 * time.Millisecond); got != 0 {
+		t.Fatalf("events %#x while the peer is away", got)
+	}
+	n.mu.Lock()
+	gone.OverlayAddress, next.OverlayAddress = next.OverlayAddress, gone.OverlayAddress
+	n.mu.Unlock()
+	talk(t, g.conn(), receive(t, arrivals).conn)
+	if !a.counted(c, pathDirect) {
+		t.Errorf("paths %v, want one to the next holder", a.Paths())
+	}
+}
+
 func TestErrorsMeanWhatTheyMeanNatively(t *testing.T) {
 	n := newNetwork(t)
 	a, hidden, dead := n.node(), n.node(behindNAT), n.node()

@@ -51,7 +51,7 @@ func viewMembers(members []cluster.Member) view {
 	}}
 	for _, m := range members {
 		t.rows = append(t.rows, []string{
-			strconv.FormatUint(uint64(m.ID), 10), m.OverlayAddress.String(), m.Slot, m.Service, m.Kind, m.State, ports(m.Listeners),
+			strconv.FormatUint(uint64(m.ID), 10), m.OverlayAddress.String(), m.Slot, m.Service, m.Kind, stateWord(m), ports(m.Listeners),
 		})
 	}
 	return view{data: members, table: t}
@@ -88,7 +88,7 @@ func (g *globals) printEvent(w io.Writer, e cluster.Event) error {
 	}
 	m := e.Member
 	line := fmt.Sprintf("%s %-6s %d %s %s %s %s %s %s", time.Now().Format(time.TimeOnly), e.Type,
-		m.ID, m.OverlayAddress, m.Slot, m.Service, m.Kind, m.State, ports(m.Listeners))
+		m.ID, m.OverlayAddress, m.Slot, m.Service, m.Kind, stateWord(m), ports(m.Listeners))
 	if width := widthOf(w); width > 0 {
 		line = clip(line, width)
 	}

@@ -47,6 +47,10 @@ func nodesCommand(g *globals) *cobra.Command {
 		Short: "List the nodes of the network and what their guests do",
 		Long: `List the nodes of the network: what each is, where it is, and what its guest does.
 
+Two nodes of one name are a launch that is being renewed: the "successor" joins and
+takes the name and its address when it runs, the other one is then "draining" and
+leaves when its connections have ended.
+
 A terminal that is too narrow for all columns gets the important ones; --json has
 everything.`,
 		Example: `  boxer nodes --network shop
@@ -84,11 +88,22 @@ func viewNodes(members []cluster.Member, now time.Time) view {
 			underlay = m.UnderlayAddress.String()
 		}
 		t.rows = append(t.rows, []string{
-			strconv.FormatUint(uint64(m.ID), 10), m.Slot, m.Kind, m.State, m.OverlayAddress.String(), guest,
+			strconv.FormatUint(uint64(m.ID), 10), m.Slot, m.Kind, stateWord(m), m.OverlayAddress.String(), guest,
 			age(now.Sub(m.Since)), m.Service, ports(m.Listeners), underlay, nat,
 		})
 	}
 	return view{data: members, table: t}
+}
+
+// stateWord is a member's state or, while its slot changes hands, its part in that.
+func stateWord(m cluster.Member) string {
+	switch {
+	case m.State == cluster.StateLost || m.Holds():
+		return m.State
+	case m.Retired:
+		return "draining"
+	}
+	return "successor"
 }
 
 // ports a guest listens on.

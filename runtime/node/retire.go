@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// retireLeast is how long a node whose slot has another holder goes on to
+	// serve: others may not have heard of it yet.
+	retireLeast = 2 * time.Second
+	// retireMost is how long it waits for connections to end, if its platform
+	// sets it no deadline.
+	retireMost = time.Minute
+	retireTick = 100 * time.Millisecond
+)
+
+// retire is called when this node's successor has the slot.
+func (n *node) retire() { n.retiring.Do(func() { close(n.retired) }) }
+
+// awaitRetirement ends a node whose successor has the slot, once no connection
+// into its guest is open.
+func (n *node) awaitRetirement(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-n.retired:
+	}
+	n.log.Info().Msg("a successor has the slot; this node leaves when its guest's connections have ended")
+	began, quiet := time.Now(), 0
+	for tick := time.NewTicker(retireTick); ; {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return nil
+		case <-tick.C:
+		}
+		age := time.Since(began)
+		if age < retireLeast {
+			continue
+		}
+		open, err := n.sockets.Open()
+		if quiet++; err != nil || open > 0 {
+			quiet = 0
+		}
+		// A list taken while sockets come and go may lack one: look twice.
+		if quiet >= 2 || n.o.Deadline.IsZero() && age >= retireMost {
+			n.log.Info().Int("connections", open).Dur("after", age).Msg("leaving to the successor")
+			n.stopping(errRetired)
+			return nil
+		}
+	}
+}
