@@ -440,22 +440,29 @@ func (p *localPlatform) Function(ctx context.Context, network, name string) (fun
 		}
 		status.Spec.EphemeralMB, status.Spec.TimeoutS = f.EphemeralMB, f.TimeoutS
 	}
-	last := map[string]localcloud.Invocation{} // a slot has two while one succeeds the other
+	status.Running, status.Stale = runningSlots(invocations, f.Revision)
+	return status, nil
+}
+
+// runningSlots are those of a function, and of them those whose launch is of another
+// revision. A slot has two launches while one succeeds the other.
+func runningSlots(invocations []localcloud.Invocation, revision int) (running, stale []string) {
+	last := map[string]localcloud.Invocation{}
 	for _, invocation := range invocations {
 		if invocation.State != localcloud.InvocationRunning {
 			continue
 		}
 		if _, twice := last[invocation.Slot]; !twice {
-			status.Running = append(status.Running, invocation.Slot)
+			running = append(running, invocation.Slot)
 		}
 		last[invocation.Slot] = invocation
 	}
-	for _, slot := range status.Running {
-		if last[slot].Revision != f.Revision {
-			status.Stale = append(status.Stale, slot)
+	for _, slot := range running {
+		if last[slot].Revision != revision {
+			stale = append(stale, slot)
 		}
 	}
-	return status, nil
+	return running, stale
 }
 
 func (p *localPlatform) DeleteFunction(ctx context.Context, network, name string) error {

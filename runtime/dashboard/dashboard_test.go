@@ -288,6 +288,24 @@ func TestNews(t *testing.T) {
 	}
 }
 
+// While a slot changes hands it has two members, and is one.
+func TestSuccession(t *testing.T) {
+	old, next := member(1, "function", "web", "running"), member(2, "function", "web", "running")
+	next.Slot, next.Succeeds = old.Slot, 1
+	h := history{}.next(Facts{Members: []cluster.Member{old, next}}, time.Now())
+	if s := services([]cluster.Member{old, next}); len(s) != 1 || s[0].Running != 1 || s[0].Total != 1 || len(s[0].Holders) != 2 {
+		t.Errorf("services %+v", s)
+	}
+	if row := newNodeRow(next, nil, time.Now()); row.Guest != "successor of node-1" {
+		t.Errorf("row %+v", row)
+	}
+	old.Retired, next.Succeeds = true, 0
+	h = h.next(Facts{Members: []cluster.Member{old, next}}, time.Now())
+	if len(h.news) != 2 || h.news[0].What != "node-2 has the name now, after node-1" || h.news[1].What != "node-1 drains: its successor has the name" {
+		t.Errorf("news %+v", h.news)
+	}
+}
+
 // Callers are on the left of what they call, circles included, and no two boxes
 // share a place.
 func TestPicture(t *testing.T) {

@@ -35,6 +35,7 @@ func TestCloud(t *testing.T) {
 	t.Run("root of a function", func(t *testing.T) { tryFunctionRoot(t, c) })
 	t.Run("NAT", func(t *testing.T) { tryNAT(t, c) })
 	t.Run("invocations", func(t *testing.T) { tryInvocations(t, c) })
+	t.Run("two launches of a slot", func(t *testing.T) { tryTwoLaunches(t, c) })
 }
 
 // expect checks facts a script printed as "name=value" lines.
@@ -426,6 +427,59 @@ func tryNAT(t *testing.T, c *Client) {
 	if err := c.DeleteFunction(testContext(t), "nat"); err != nil {
 		t.Errorf("deleting again: %v", err)
 	}
+}
+
+// tryTwoLaunches: the log of a slot is that of one launch until it has ended, and
+// then that of the next; one that ends before is not seen there.
+func tryTwoLaunches(t *testing.T, c *Client) {
+	testFunction(t, c, FunctionSpec{Name: "twin"})
+	invoke(t, c, "twin", "twin-0", "sh", "-c", "echo first; exec sleep 1000")
+	output(t, c, "twin-0", "first")
+	log := NewLogReader(c.LogPath("twin-0"))
+	defer log.Close()
+	refused := ended(t, c, "twin", invoke(t, c, "twin", "twin-0", "sh", "-c", "echo refused >&2; exit 3"))
+	if refused.State != InvocationFailed {
+		t.Errorf("%+v", refused)
+	}
+	last := invoke(t, c, "twin", "twin-0", "sh", "-c", "echo last; exec sleep 1000")
+	waiting := func() []string {
+		found, _ := filepath.Glob(c.dir.join("logs", "twin-0"+waitingLog+"*[0-9].log"))
+		return found
+	}
+	for range 500 {
+		if data, _ := os.ReadFile(strings.Join(waiting(), "")); string(data) == "last\n" {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := read(t, log); got != "first\n" {
+		t.Errorf("while the first launch runs the log says %q", got)
+	}
+	for _, i := range invocations(t, c, "twin") {
+		if i.State == InvocationRunning && i.RequestID != last {
+			_ = unix.Kill(i.MachinePID, unix.SIGKILL)
+			ended(t, c, "twin", i.RequestID)
+		}
+	}
+	output(t, c, "twin-0", "last")
+	if got := read(t, log); got != "last\n" {
+		t.Errorf("then it says %q", got)
+	}
+	if left := waiting(); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	if err := c.DeleteFunction(testContext(t), "twin"); err != nil {
+		t.Error(err)
+	}
+}
+
+func invocations(t *testing.T, c *Client, function string) []Invocation {
+	t.Helper()
+	list, err := c.Invocations(testContext(t), function)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 func tryInvocations(t *testing.T, c *Client) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -47,6 +48,10 @@ type daemon struct {
 
 	spawning sync.Mutex   // held while an init is started
 	inits    map[int]bool // by pid
+
+	logging sync.Mutex
+	writers map[string][]*sandbox // the launches of a slot, in order: the first has the slot's logs
+	waiting int                   // counts launches that had to wait for them
 
 	mu        sync.Mutex
 	hosts     map[string]*host
@@ -169,6 +174,10 @@ func (d *daemon) setUp() (server *apiServer, setup bool, err error) {
 // cleanUp removes what an earlier daemon's hosts left; the seeds' state stays.
 func (d *daemon) cleanUp() error {
 	d.dir.removeCgroups()
+	waiting, _ := filepath.Glob(d.dir.join("logs", "*"+waitingLog+"*"))
+	for _, log := range waiting {
+		_ = os.Remove(log)
+	}
 	if err := d.emptyDir("incoming", func(string) bool { return false }); err != nil {
 		return err
 	}

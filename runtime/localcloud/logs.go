@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -88,6 +89,60 @@ func dataFrom(f *os.File, at int64) int64 {
 	return data
 }
 
+// takeLogs makes the logs of a launch. A slot's logs are those of one launch at a
+// time: who follows another, or is refused because that one runs, has its own under
+// another name until that one has ended.
+func (d *daemon) takeLogs(b *sandbox, slot string) (logFiles, error) {
+	d.logging.Lock()
+	defer d.logging.Unlock()
+	if d.writers == nil {
+		d.writers = map[string][]*sandbox{}
+	}
+	if b.logs = slot; len(d.writers[slot]) > 0 {
+		d.waiting++
+		b.logs = fmt.Sprintf("%s%s%d", slot, waitingLog, d.waiting)
+	}
+	d.writers[slot] = append(d.writers[slot], b)
+	return d.openLogs(b.logs)
+}
+
+// waitingLog is in the names of logs whose slot has those of another launch now;
+// no slot's name has it.
+const waitingLog = ".next-"
+
+// leaveLogs gives the slot's logs to the launch that waits for that, if there is one.
+func (d *daemon) leaveLogs(b *sandbox, slot string) {
+	d.logging.Lock()
+	defer d.logging.Unlock()
+	at := slices.Index(d.writers[slot], b)
+	if at < 0 {
+		return // it was never begun
+	}
+	left := slices.Delete(d.writers[slot], at, at+1)
+	if d.writers[slot] = left; len(left) == 0 {
+		delete(d.writers, slot)
+	}
+	var err error
+	switch {
+	case b.logs != slot:
+		err = d.removeLogs(b.logs)
+	case len(left) > 0:
+		next := left[0]
+		err = errors.Join(os.Rename(guestLog(d.dir, next.logs), guestLog(d.dir, slot)), os.Rename(nodeLog(d.dir, next.logs), nodeLog(d.dir, slot)))
+		next.logs = slot
+	}
+	if err != nil {
+		d.log.Error().Err(err).Str("slot", slot).Msg("logs not handed on")
+	}
+}
+
+// lastWordsOf explains why a sandbox failed.
+func (d *daemon) lastWordsOf(b *sandbox) string {
+	d.logging.Lock()
+	defer d.logging.Unlock()
+	return d.lastWords(b.logs)
+}
+
 // pruneLogs forgets the logs of all but the endedLogs nodes that ended last.
 func (d *daemon) pruneLogs() error {
 	entries, err := os.ReadDir(d.dir.join("logs"))
@@ -102,7 +157,7 @@ func (d *daemon) pruneLogs() error {
 	live := d.liveSlots()
 	for _, e := range entries {
 		slot, ok := strings.CutSuffix(e.Name(), ".node.log")
-		if !ok || live[slot] {
+		if !ok || live[slot] || strings.Contains(slot, waitingLog) && d.isWriting(slot) {
 			continue
 		}
 		if info, err := e.Info(); err == nil {
@@ -114,6 +169,14 @@ func (d *daemon) pruneLogs() error {
 		err = errors.Join(err, d.removeLogs(e.slot))
 	}
 	return err
+}
+
+// isWriting tells whether a launch has logs of this name.
+func (d *daemon) isWriting(name string) bool {
+	d.logging.Lock()
+	defer d.logging.Unlock()
+	slot, _, _ := strings.Cut(name, waitingLog)
+	return slices.ContainsFunc(d.writers[slot], func(b *sandbox) bool { return b.logs == name })
 }
 
 // liveSlots are those of all hosts, and of all invocations that are known.

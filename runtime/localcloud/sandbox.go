@@ -31,6 +31,8 @@ type sandbox struct {
 
 	ended time.Time // set before gone is closed
 
+	logs string // the name of its logs, under daemon.logging
+
 	mu     sync.Mutex
 	asked  bool       // to end
 	result initReport // the last report
@@ -44,6 +46,7 @@ func (d *daemon) startSandbox(spec initSpec, at *place, handed []*os.File, clean
 	release := func() {
 		b.ended = time.Now().UTC()
 		at.release()
+		d.leaveLogs(b, spec.Slot)
 		cleanUp(b)
 		close(b.gone)
 	}
@@ -62,7 +65,7 @@ func (d *daemon) startSandbox(spec initSpec, at *place, handed []*os.File, clean
 		}
 		b.mu.Lock()
 		if b.result.Error != "" {
-			b.result.Error += d.lastWords(spec.Slot)
+			b.result.Error += d.lastWordsOf(b)
 		}
 		b.mu.Unlock()
 		release()
@@ -83,7 +86,7 @@ func (d *daemon) launchInit(b *sandbox, spec initSpec, at *place, handed []*os.F
 	if err != nil {
 		return err
 	}
-	logs, err := d.openLogs(spec.Slot)
+	logs, err := d.takeLogs(b, spec.Slot)
 	if err != nil {
 		return err
 	}

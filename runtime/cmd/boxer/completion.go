@@ -108,7 +108,7 @@ func logSlots(dir string) []string {
 	entries, _ := os.ReadDir(dir)
 	var names []string
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".log"); ok && !strings.HasSuffix(name, ".node") {
+		if name, ok := strings.CutSuffix(e.Name(), ".log"); ok && !strings.Contains(name, ".") {
 			names = append(names, name)
 		}
 	}
