@@ -67,15 +67,13 @@ func (s *Seed) admit(l *link, source netip.Addr, r joinRequest) (*record, uint64
 func (s *Seed) settleIn(r joinRequest, sl *slot, hash string) tenant {
 	t := sl.of(hash)
 	if t == nil || t.ID == 0 {
-		t = &tenant{ID: s.nextID, Launch: hash, Taken: time.Now()}
+		t = &tenant{ID: s.nextID, Launch: hash, Taken: time.Now(), Once: once(r)}
 		s.nextID++
 		if s.follows(r, sl) {
 			sl.Next = t
 			return *t
 		}
-		if sl.Spent {
-			sl.end(sl.Launch)
-		}
+		sl.end(sl.tenant, sl.Spent)
 		sl.tenant = *t
 	}
 	if sl.ID == t.ID {

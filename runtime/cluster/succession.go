@@ -18,6 +18,7 @@ type tenant struct {
 	ID     uint32    `json:"id"`
 	Launch string    `json:"launch"`         // hash of its launch token
 	Taken  time.Time `json:"taken,omitzero"` // when it joined first
+	Once   bool      `json:"once,omitempty"` // does not come back once another launch has the slot
 }
 
 // The launches of a slot: the holder, which its name and address stand for; a
@@ -69,9 +70,13 @@ func (sl *slot) forgetRetired(id uint32) {
 	sl.Retired = slices.DeleteFunc(slices.Clone(sl.Retired), func(t tenant) bool { return t.ID == id })
 }
 
-// end notes that a launch has ended in order: a repeated event does not start it again.
-func (sl *slot) end(hash string) {
-	sl.Ended = append(slices.Clone(sl.Ended), hash[:min(len(hash), launchIDLength)])
+// end notes that a launch is over, which it is when it has ended in order (spent)
+// or is of the kind that is launched once: a repeated event does not start it again.
+func (sl *slot) end(t tenant, spent bool) {
+	if !spent && !t.Once {
+		return
+	}
+	sl.Ended = append(slices.Clone(sl.Ended), t.Launch[:min(len(t.Launch), launchIDLength)])
 	sl.Ended = sl.Ended[max(0, len(sl.Ended)-maxEnded):]
 }
 
@@ -124,22 +129,18 @@ func (s *Seed) settle(sl *slot) {
 func (s *Seed) vacate(sl *slot, id uint32, spent bool) {
 	switch {
 	case sl.ID == id && sl.Next != nil:
-		if spent {
-			sl.end(sl.Launch)
-		}
+		sl.end(sl.tenant, spent)
 		sl.promote()
 	case sl.ID == id:
 		sl.Left, sl.Spent = time.Now(), spent
 		s.recall(sl)
 	case sl.Next != nil && sl.Next.ID == id:
-		if spent {
-			sl.end(sl.Next.Launch)
-		}
+		sl.end(*sl.Next, spent)
 		sl.Next = nil
 	default:
 		for _, t := range sl.Retired {
-			if t.ID == id && spent {
-				sl.end(t.Launch)
+			if t.ID == id {
+				sl.end(t, spent)
 			}
 		}
 		sl.forgetRetired(id)
@@ -152,9 +153,7 @@ func (s *Seed) vacate(sl *slot, id uint32, spent bool) {
 func (s *Seed) recall(sl *slot) {
 	for _, t := range sl.Retired {
 		if rec := s.members[t.ID]; rec != nil && !rec.member.Retired {
-			if sl.Spent {
-				sl.end(sl.Launch)
-			}
+			sl.end(sl.tenant, sl.Spent)
 			sl.tenant, sl.Left, sl.Spent = t, time.Time{}, false
 			sl.forgetRetired(t.ID)
 			return

@@ -242,15 +242,43 @@ func TestTheSuccessorEndsFirst(t *testing.T) {
 			}
 			is(t, p.watcher, id, "absent")
 			is(t, p.watcher, p.holder.Self().ID, "holder")
-			again, err := Join(t.Context(), launched(p.seed.options("web-0"), "two", "one"))
-			if way == "leaves" && !errors.Is(err, ErrRefused) {
+			if _, err := Join(t.Context(), launched(p.seed.options("web-0"), "two", "one")); !errors.Is(err, ErrRefused) {
 				t.Errorf("its event, repeated, gets %v", err)
-			}
-			if err == nil {
-				again.Close()
 			}
 		})
 	}
+}
+
+// A function that crashed may be started by its event again, until another launch
+// has had its slot.
+func TestALateEventOfACrashedLaunch(t *testing.T) {
+	seed := startSeed(t, testOptions(t), "127.0.0.1:0")
+	watcher := join(t, seed.options("watcher"))
+	crash := func(token string) *Session {
+		s := join(t, launched(seed.options("web-0"), token, ""))
+		is(t, watcher, s.Self().ID, "holder")
+		s.Close()
+		is(t, watcher, s.Self().ID, "absent")
+		return s
+	}
+	first, again := crash("one"), crash("one")
+	if first.Self().ID != again.Self().ID {
+		t.Errorf("the same launch was node %d, then %d", first.Self().ID, again.Self().ID)
+	}
+	if err := join(t, launched(seed.options("web-0"), "two", "")).Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Join(t.Context(), launched(seed.options("web-0"), "one", "")); !errors.Is(err, ErrRefused) {
+		t.Errorf("late, the event of the first launch gets %v", err)
+	}
+	// A machine may come back, as what it was.
+	vm := seed.options("store")
+	vm.Hello.LaunchToken = "vm"
+	join(t, vm).Close()
+	if err := join(t, launched(seed.options("store"), "stand-in", "")).Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	join(t, vm)
 }
 
 func TestARepeatedEventIsRefused(t *testing.T) {
