@@ -72,7 +72,7 @@ func (d *nodesDataSource) Schema(_ context.Context, _ datasource.SchemaRequest, 
 	states := []string{cluster.StateStarting, cluster.StateRunning, cluster.StateExited, cluster.StateFailed, cluster.StateLost}
 	resp.Schema = schema.Schema{
 		MarkdownDescription: "The live members of a network as its seed knows them at this moment, those that `boxer run` started included: " +
-			"what `boxer nodes --json` prints. Without a filter also the seeds. The network must be there; of one that does not run the list is empty. " +
+			"what `boxer nodes --json` prints, of each slot the holder. Without a filter also the seeds. The network must be there; of one that does not run the list is empty. " +
 			"Read while planning, so nodes that the same apply is about to change are seen as they were, unless `depends_on` names them.",
 		Attributes: map[string]schema.Attribute{
 			"network_id": schema.StringAttribute{
@@ -155,7 +155,7 @@ func (d *nodesDataSource) Read(ctx context.Context, req datasource.ReadRequest, 
 	}
 	model.Nodes = []memberModel{}
 	for _, m := range members {
-		if model.wants(m) {
+		if m.Holds() && model.wants(m) {
 			model.Nodes = append(model.Nodes, describe(m))
 		}
 	}
