@@ -411,34 +411,46 @@ func TestANewLeaderWaitsForHolders(t *testing.T) {
 	o := w.options("store")
 	o.Dial = slow.dial
 	holder := join(t, o)
+	event := launched(w.options("logic-0"), "one", "")
+	event.Dial = slow.dial
+	function := join(t, event)
 	slow.shut(true)
 	w.isolate(first, true, true)
 	second := w.leader(first)
-	got := make(chan error, 1)
-	go func() {
-		s, err := Join(t.Context(), w.options("store"))
-		if err == nil {
-			s.Close()
-		}
-		got <- err
-	}()
+	ask := func(o Options) <-chan error {
+		got := make(chan error, 1)
+		go func() {
+			s, err := Join(t.Context(), o)
+			if err == nil {
+				s.Close()
+			}
+			got <- err
+		}()
+		return got
+	}
+	got, repeated := ask(w.options("store")), ask(launched(w.options("logic-0"), "one", ""))
 	eventually(t, "the other one asks", func() bool {
 		s := w.seeds[second]
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return len(s.conns) > 0
+		return len(s.conns) > 1
 	})
 	select {
 	case err := <-got:
 		t.Fatalf("while the holder is awaited another one gets %v", err)
+	case err := <-repeated:
+		t.Fatalf("while a function is awaited its repeated event gets %v", err)
 	case <-time.After(200 * time.Millisecond):
 	}
 	slow.shut(false)
 	if err := <-got; !errors.Is(err, ErrNameTaken) {
 		t.Errorf("after the holder has come over another one gets %v", err)
 	}
-	if holder.Err() != nil {
-		t.Error(holder.Err())
+	if err := <-repeated; !errors.Is(err, ErrRefused) {
+		t.Errorf("after the function has come over its repeated event gets %v", err)
+	}
+	if holder.Err() != nil || function.Err() != nil {
+		t.Error(holder.Err(), function.Err())
 	}
 }
 
