@@ -54,6 +54,7 @@ func (l *Layer) farFor(ctx context.Context, self, m cluster.Member, src, dst net
 		err := l.confirm(ctx, m, dst.Port())
 		if err == nil {
 			var f far
+			self, m = l.latest(m)
 			if f, err = l.reach(ctx, self, m, src, dst); err == nil {
 				return f, nil
 			}

@@ -18,14 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// far is a connection to the peer's guest that is ready but for start.
+// far is a connection to the peer's supervisor, whose guest gets it with start. One
+// that is given up before was never seen by that guest.
 type far struct {
 	conn  *net.TCPConn
 	start func() error
 	path  string // the transport it counts as
 }
-
-func started() error { return nil }
 
 // keepAlive holds NAT mappings open.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 15 * time.Second, Count: 4}
@@ -54,6 +53,15 @@ func (l *Layer) reach(ctx context.Context, self, m cluster.Member, src, dst neti
 		return l.reachRelay(ctx, self, m, src, dst)
 	}
 	return l.race(ctx, self, m, src, dst, how)
+}
+
+// latest is this node and the one at m's address as they are known now: NATs, above
+// all, are probed while somebody waits.
+func (l *Layer) latest(m cluster.Member) (self, now cluster.Member) {
+	if found, ok := l.o.Members.Lookup(m.OverlayAddress); ok {
+		m = found
+	}
+	return l.o.Members.Self(), m
 }
 
 // dial connects to an overlay port and sends a preface.
@@ -102,8 +110,18 @@ func concludeConnect(conn *net.TCPConn) {
 }
 
 func (l *Layer) reachOut(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort) (far, error) {
-	conn, err := l.dial(ctx, l.overlayPort(self, m).String(), preface{kind: kindDirect, id: self.ID, src: src, dst: dst})
-	return far{conn, started, pathDirect}, err
+	conn, err := l.dialOnly(ctx, l.overlayPort(self, m).String())
+	if err != nil {
+		return far{}, err
+	}
+	return l.farAt(conn, self, src, dst, pathDirect), nil
+}
+
+// farAt is the far end at the peer's overlay port: the preface is its start.
+func (l *Layer) farAt(conn *net.TCPConn, self cluster.Member, src, dst netip.AddrPort, path string) far {
+	return far{conn, func() error {
+		return l.sendPreface(conn, preface{kind: kindDirect, id: self.ID, src: src, dst: dst})
+	}, path}
 }
 
 // reachBack asks the peer to dial this node.
@@ -127,7 +145,7 @@ func (l *Layer) reachBack(ctx context.Context, self, m cluster.Member, src, dst 
 	case conn := <-arrived:
 		conn.SetNoDelay(true)
 		conn.SetKeepAliveConfig(keepAlive)
-		return far{conn, func() error { return sendStart(conn) }, pathPunch}, nil
+		return far{conn, func() error { return say(conn, start) }, pathPunch}, nil
 	case <-ctx.Done():
 		return far{}, fmt.Errorf("node %d did not dial back: %w", m.ID, syscall.ETIMEDOUT)
 	}
@@ -153,8 +171,8 @@ func (a meetAnswer) err(to uint32) error {
 	return fmt.Errorf("node %d cannot come: %s: %w", to, a.Reason, syscall.EHOSTUNREACH)
 }
 
-// awaitStart waits for the byte that says that the other side is there.
-func awaitStart(ctx context.Context, conn *net.TCPConn) error {
+// await waits for the byte that says that the other side is there.
+func await(ctx context.Context, conn *net.TCPConn, word byte) error {
 	deadline := time.Now().Add(startWait)
 	conn.SetReadDeadline(deadline)
 	// Before the deadline the end of ctx ends the wait.
@@ -167,15 +185,15 @@ func awaitStart(ctx context.Context, conn *net.TCPConn) error {
 	if err != nil {
 		return fmt.Errorf("the other side did not come: %w", err)
 	}
-	if b[0] != start {
-		return fmt.Errorf("the other side began with byte %#x and not with %#x: is it of another version?", b[0], start)
+	if b[0] != word {
+		return fmt.Errorf("the other side began with byte %#x and not with %#x: is it of another version?", b[0], word)
 	}
 	return conn.SetReadDeadline(time.Time{})
 }
 
-func sendStart(conn *net.TCPConn) error {
+func say(conn *net.TCPConn, word byte) error {
 	conn.SetWriteDeadline(time.Now().Add(firstBytes))
-	_, err := conn.Write([]byte{start})
+	_, err := conn.Write([]byte{word})
 	conn.SetWriteDeadline(time.Time{})
 	return err
 }

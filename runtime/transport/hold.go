@@ -101,6 +101,18 @@ func (h *hole) close() {
 	})
 }
 
+// awaits waits until the guest, which has said that it is about to, connects.
+func (h *hole) awaits(ctx context.Context, guest netip.AddrPort, connecting func(local, peer netip.AddrPort) bool) error {
+	for pause := 50 * time.Microsecond; !connecting(guest, h.addr); pause = min(2*pause, 10*time.Millisecond) {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return fmt.Errorf("the guest's socket %s does not connect: %w", guest, context.Canceled) // not the path's failure
+		}
+	}
+	return nil
+}
+
 // release connects to the guest's socket from the hole's address: both sides
 // open at the same time. It waits until the guest has connected itself, for a
 // socket that is gone may have left its port to a listener; descriptors that are
@@ -244,23 +256,35 @@ func (h *held) run(guest netip.AddrPort, end func()) {
 		return
 	}
 	end()
-	if err := far.start(); err != nil {
-		reset(near)
-		reset(far.conn)
-		return
-	}
 	l.paths.made(h.m.ID, far.path, time.Since(h.began))
 	splice(l.ctx, near, far.conn)
 }
 
-// reach tries to make the far end until it refuses, the guest gives up, or the
+// start tells the peer's guest of the connection, if this one still waits for it, and
+// before it goes on: those that it makes one after another arrive like that.
+func (h *held) start(ctx context.Context, f far, guest netip.AddrPort) error {
+	ctx, cancel := context.WithTimeout(ctx, releaseWait)
+	defer cancel()
+	if err := h.awaits(ctx, guest, h.l.o.Sockets.Connecting); err != nil {
+		return err
+	}
+	return f.start()
+}
+
+// reach tries to make and start the far end until it refuses, the guest gives up, or the
 // time is over in which the kernel would have tried: as long as that the guest
 // sees what it sees of a host that does not answer.
 func (h *held) reach(guest, src netip.AddrPort) (far, error) {
 	ctx, cancel := context.WithTimeout(h.l.ctx, h.l.o.HoldTimeout)
 	defer cancel()
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
+		h.self, h.m = h.l.latest(h.m)
 		f, err := h.l.reach(ctx, h.self, h.m, src, h.r.To)
+		if err == nil {
+			if err = h.start(ctx, f, guest); err != nil {
+				reset(f.conn)
+			}
+		}
 		if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
 			return f, err
 		}

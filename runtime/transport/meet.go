@@ -40,7 +40,7 @@ func (l *Layer) reachRelay(ctx context.Context, self, m cluster.Member, src, dst
 	for _, relay := range l.pick(self, m) {
 		var conn *net.TCPConn
 		if conn, err = l.meet(ctx, self, m, src, dst, relay); err == nil {
-			return far{conn, started, pathRelay}, nil
+			return far{conn, func() error { return say(conn, start) }, pathRelay}, nil
 		}
 		if errors.Is(err, syscall.ECONNREFUSED) || ctx.Err() != nil {
 			break
@@ -92,11 +92,11 @@ func (l *Layer) meet(ctx context.Context, self, m cluster.Member, src, dst netip
 		err = fmt.Errorf("%w: %w", errRelay, err)
 		cancel(err)
 	}) {
-		return nil, fmt.Errorf("this node is leaving: %w", syscall.EHOSTUNREACH)
+		return nil, errLeaving
 	}
 	conn, err := l.dialRelay(ctx, relay, preface{kind: kindRelayActive, id: self.ID, src: src, dst: dst, session: id})
 	if err == nil {
-		if err = awaitStart(ctx, conn); err == nil {
+		if err = await(ctx, conn, paired); err == nil {
 			return conn, nil
 		}
 		conn.Close()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -40,6 +41,8 @@ type node struct {
 	*Layer
 	id      uint32
 	down    error // what calls to it fail with
+	late    func(method string) time.Duration
+	gone    atomic.Bool // its guest's sockets connect no more
 	control chan net.Conn
 
 	mu      sync.Mutex
@@ -148,6 +151,9 @@ func (v *node) Call(ctx context.Context, to uint32, method string, in, out any) 
 	if other.down != nil {
 		return other.down
 	}
+	if other.late != nil {
+		time.Sleep(other.late(method))
+	}
 	b, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -211,7 +217,7 @@ func (v *node) Remember(cookie uint64, local, peer netip.AddrPort, _ uint16) {
 	v.noticed[cookie] = [2]netip.AddrPort{local, peer}
 }
 
-func (v *node) Connecting(netip.AddrPort, netip.AddrPort) bool { return true }
+func (v *node) Connecting(netip.AddrPort, netip.AddrPort) bool { return !v.gone.Load() }
 
 func (v *node) port(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(v.Self().OverlayAddress, port)

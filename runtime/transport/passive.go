@@ -128,7 +128,7 @@ func (l *Layer) place(from uint32, k kind, call meetCall) (endpoint string, err 
 
 // join waits for the other side and hands the connection to the guest.
 func (l *Layer) join(conn *net.TCPConn, local, peer netip.AddrPort) {
-	err := awaitStart(l.ctx, conn)
+	err := await(l.ctx, conn, start)
 	leave(l.passive)
 	if err != nil {
 		l.o.Logger.Debug().Err(err).Stringer("peer", peer).Msg("meeting failed")

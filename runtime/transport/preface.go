@@ -16,8 +16,13 @@ import (
 // prefaceSize is the length of a preface; what follows belongs to the guests.
 const prefaceSize = 96
 
-// start is what the side that paired answers to a dial-back or relay preface.
-const start = 0x01
+// What is said before the guests speak: a relay tells the active half that the
+// passive one is there, and the active side tells the passive one, through the
+// relay or after a dial-back, that its guest is connected from now on.
+const (
+	start  = 0x01
+	paired = 0x02
+)
 
 // maxSkew is how far the clocks of two nodes may differ.
 const maxSkew = 120 * time.Second

@@ -46,55 +46,89 @@ type punchCall struct {
 	Keep  bool     `json:"keep,omitempty"` // what is open already stays so
 }
 
-// race punches, and goes to a relay when that takes long. The peer's guest has a
-// relayed connection as soon as there is one, so from then on it is the relay's,
-// unless that fails; a punched one says nothing before it is started.
+// race punches, and tries a relay as well when that takes long or fails. Whichever
+// is there first is used, and the other one dropped: no guest has seen it.
 func (l *Layer) race(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort, how mode) (far, error) {
-	type result struct {
-		far
-		error
-	}
-	punched := make(chan result, 1)
-	punch := func() {
-		ctx, cancel := context.WithTimeout(l.ctx, punchWait)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	punched, ok := l.begin(func() (far, error) {
+		ctx, cancel := context.WithTimeout(l.ctx, punchWait) // to its end, for what it teaches
 		defer cancel()
 		f, err := l.reachPunch(ctx, self, m, src, dst, how)
 		if err != nil && ctx.Err() != nil && l.ctx.Err() == nil {
 			l.failed.add(self, m)
 			l.paths.fail(m.ID, pathPunch)
 		}
-		punched <- result{f, err}
-	}
-	if !l.spawn(punch) {
-		return far{}, fmt.Errorf("this node is leaving: %w", syscall.EHOSTUNREACH)
+		return f, err
+	})
+	if !ok {
+		return far{}, errLeaving
 	}
 	late := time.NewTimer(headStart)
 	defer late.Stop()
-	var err error
 	select {
-	case r := <-punched:
-		if err = r.error; err == nil || errors.Is(err, syscall.ECONNREFUSED) {
-			return r.far, err
+	case first := <-punched:
+		if first.settles() {
+			return first.far, first.err
 		}
-		punched = nil
+		f, err := l.reachRelay(ctx, self, m, src, dst)
+		if err != nil {
+			err = errors.Join(first.err, err)
+		}
+		return f, err
 	case <-late.C:
 	}
-	f, relayed := l.reachRelay(ctx, self, m, src, dst)
-	switch {
-	case punched == nil && relayed != nil:
-		return far{}, errors.Join(err, relayed)
-	case punched == nil:
-		return f, nil
-	case relayed != nil && !errors.Is(relayed, syscall.ECONNREFUSED):
-		r := <-punched
-		return r.far, r.error
+	relayed, ok := l.begin(func() (far, error) { return l.reachRelay(ctx, self, m, src, dst) })
+	if !ok {
+		drop(punched)
+		return far{}, errLeaving
 	}
+	var first attempt
+	other := relayed
+	select {
+	case first = <-punched:
+	case first = <-relayed:
+		other = punched
+	}
+	if first.settles() {
+		drop(other)
+		return first.far, first.err
+	}
+	second := <-other
+	if second.err != nil {
+		second.err = errors.Join(first.err, second.err)
+	}
+	return second.far, second.err
+}
+
+// attempt is what came of one way to the far end.
+type attempt struct {
+	far
+	err error
+}
+
+// settles: there is nothing to wait for any more.
+func (a attempt) settles() bool { return a.err == nil || errors.Is(a.err, syscall.ECONNREFUSED) }
+
+// errLeaving: nothing new is begun here.
+var errLeaving = fmt.Errorf("this node is leaving: %w", syscall.EHOSTUNREACH)
+
+// begin tries one way in the background; false: this node is leaving.
+func (l *Layer) begin(reach func() (far, error)) (<-chan attempt, bool) {
+	done := make(chan attempt, 1)
+	return done, l.spawn(func() {
+		f, err := reach()
+		done <- attempt{f, err}
+	})
+}
+
+// drop ends what comes of an attempt that is not needed.
+func drop(other <-chan attempt) {
 	go func() {
-		if r := <-punched; r.conn != nil {
-			reset(r.conn)
+		if a := <-other; a.conn != nil {
+			reset(a.conn)
 		}
 	}()
-	return f, relayed
 }
 
 // punchAnswer names the ports that could not be opened for: a connection from
@@ -113,15 +147,14 @@ func (l *Layer) reachPunch(ctx context.Context, self, m cluster.Member, src, dst
 	case modeDial:
 		conn, err = l.dialOnly(ctx, l.placeOf(self, m).String())
 	default:
-		conn, err = l.punch(ctx, self, m, dst.Port(), how)
+		if conn, err = l.punch(ctx, self, m, dst.Port(), how); err == nil {
+			l.tickets.want(self, m, dst.Port())
+		}
 	}
 	if err != nil {
 		return far{}, fmt.Errorf("punch to node %d (%s): %w", m.ID, how, err)
 	}
-	l.tickets.want(self, m, dst.Port())
-	return far{conn: conn, path: pathPunch, start: func() error {
-		return l.sendPreface(conn, preface{kind: kindDirect, id: self.ID, src: src, dst: dst})
-	}}, nil
+	return l.farAt(conn, self, src, dst, pathPunch), nil
 }
 
 // punch connects a port of this node, whose place outside is known, with the

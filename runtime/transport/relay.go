@@ -59,14 +59,18 @@ func (r *relay) join(ctx context.Context, conn *net.TCPConn, p preface, member u
 		return
 	}
 	defer r.part(member, other.member)
+	active := conn
+	if p.kind == kindRelayPassive {
+		active = other.conn
+	}
 	for _, c := range []*net.TCPConn{conn, other.conn} {
 		c.SetNoDelay(true)
 		c.SetKeepAliveConfig(keepAlive)
-		if sendStart(c) != nil {
-			reset(conn)
-			reset(other.conn)
-			return
-		}
+	}
+	if say(active, paired) != nil {
+		reset(conn)
+		reset(other.conn)
+		return
 	}
 	splice(ctx, conn, other.conn)
 }

@@ -22,11 +22,11 @@ func (v *node) half(k kind, id session) *net.TCPConn {
 	return v.knock(preface{kind: k, session: id}.fresh().seal(*v.key.Load()))
 }
 
-func expectStart(t *testing.T, conn net.Conn) {
+func expectPaired(t *testing.T, active net.Conn) {
 	t.Helper()
 	var b [1]byte
-	if _, err := io.ReadFull(conn, b[:]); err != nil || b[0] != start {
-		t.Fatalf("read %v, %v; want the start byte", b, err)
+	if _, err := io.ReadFull(active, b[:]); err != nil || b[0] != paired {
+		t.Fatalf("read %v, %v; want to hear that the other half is there", b, err)
 	}
 }
 
@@ -34,9 +34,8 @@ func TestRelayPairsBySession(t *testing.T) {
 	v := newNetwork(t).node(seed)
 	a1, a2 := v.half(kindRelayActive, session{1}), v.half(kindRelayActive, session{2})
 	p2, p1 := v.half(kindRelayPassive, session{2}), v.half(kindRelayPassive, session{1})
-	for _, conn := range []net.Conn{a1, a2, p1, p2} {
-		expectStart(t, conn)
-	}
+	expectPaired(t, a1)
+	expectPaired(t, a2)
 	talk(t, a1, p1)
 	talk(t, p2, a2)
 }
@@ -85,36 +84,35 @@ func TestRelayLeavesPlacesForOthers(t *testing.T) {
 	r.mu.Lock()
 	r.most, r.mostPairs = 16, 8
 	r.mu.Unlock()
+	var begun []net.Conn
 	for i := range 8 {
-		greedy.memberHalf(v, kindRelayActive, session{1, byte(i)})
+		begun = append(begun, greedy.memberHalf(v, kindRelayActive, session{1, byte(i)}))
 		waitHalves(t, v, i+1)
 	}
 	silent(t, "more than half of the halves", greedy.memberHalf(v, kindRelayActive, session{1, 9}))
 	waitHalves(t, v, 8)
 	for i := range 4 {
-		expectStart(t, other.memberHalf(v, kindRelayPassive, session{1, byte(i)}))
+		other.memberHalf(v, kindRelayPassive, session{1, byte(i)})
+		expectPaired(t, begun[i])
 	}
 	silent(t, "more than half of the pairs", other.memberHalf(v, kindRelayPassive, session{1, 4}))
 	first := third.memberHalf(v, kindRelayActive, session{2})
 	waitHalves(t, v, 5)
 	second := v.memberHalf(v, kindRelayPassive, session{2})
-	expectStart(t, first)
-	expectStart(t, second)
+	expectPaired(t, first)
 	talk(t, first, second)
 }
 
 func TestRelayDrains(t *testing.T) {
 	v := newNetwork(t).node(seed)
 	open, peer := v.half(kindRelayActive, session{1}), v.half(kindRelayPassive, session{1})
-	expectStart(t, open)
-	expectStart(t, peer)
+	expectPaired(t, open)
 	begun := v.half(kindRelayActive, session{2})
 	waitHalves(t, v, 1)
 	over := v.Drain()
 	silent(t, "a new meeting", v.half(kindRelayActive, session{3}))
 	late := v.half(kindRelayPassive, session{2})
-	expectStart(t, begun)
-	expectStart(t, late)
+	expectPaired(t, begun)
 	talk(t, open, peer)
 	eventually(t, "one pair is left", func() bool { return v.Usage().Pairs == 1 })
 	select {
