@@ -17,12 +17,13 @@ const (
 // NATReport is what a node behind a NAT has found out about it. What is empty
 // is not known.
 type NATReport struct {
-	Mapped     netip.AddrPort `json:"mapped"`          // where the overlay port is seen from outside
-	Mapping    string         `json:"mapping"`         // independent or dependent
-	Filtering  string         `json:"filtering"`       // open or closed
-	Unexpected string         `json:"unexpected"`      // what an uninvited SYN gets: drop or reset
-	Preserves  bool           `json:"preserves_ports"` // ports outside are those inside
-	Hairpin    bool           `json:"hairpin"`         // nodes behind this NAT reach each other through it
+	Mapped      netip.AddrPort `json:"mapped"`          // where the overlay port is seen from outside
+	Mapping     string         `json:"mapping"`         // independent or dependent
+	Filtering   string         `json:"filtering"`       // open or closed
+	Unexpected  string         `json:"unexpected"`      // what an uninvited SYN gets: drop or reset
+	Preserves   bool           `json:"preserves_ports"` // ports outside are those inside
+	Hairpin     bool           `json:"hairpin"`         // nodes behind this NAT reach each other through it,
+	HairpinOpen bool           `json:"hairpin_open"`    // also uninvited
 }
 
 // Kind is the report in a word.

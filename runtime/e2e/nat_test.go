@@ -63,7 +63,8 @@ func TestNATProbing(t *testing.T) {
 		localcloud.NATSymmetricRST:  {Mapping: dependent, Filtering: closed, Unexpected: rst},
 		localcloud.NATForgetful:     {Mapping: independent, Filtering: closed, Unexpected: drop},
 		localcloud.NATShared:        {Mapping: independent, Filtering: closed, Unexpected: drop},
-		localcloud.NATSharedHairpin: {Mapping: independent, Filtering: closed, Unexpected: drop, Hairpin: true},
+		localcloud.NATSharedHairpin: {Mapping: independent, Filtering: closed, Unexpected: drop, Hairpin: true, HairpinOpen: true},
+		localcloud.NATHairpin:       {Mapping: independent, Filtering: closed, Unexpected: drop, Hairpin: true},
 	}
 	var all sync.WaitGroup
 	for kind := range want {

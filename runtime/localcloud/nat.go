@@ -27,6 +27,7 @@ const (
 	NATForgetful      = "forgetful"      // restricted, and connections are forgotten after a few seconds
 	NATShared         = "shared"         // restricted, one for all functions of this kind
 	NATSharedHairpin  = "shared-hairpin" // and these reach each other through it
+	NATHairpin        = "hairpin"        // restricted, and a function reaches itself like that, too
 	forgetfulSeconds  = "4"              // 350 s on AWS
 	sharedPlaces      = 8                // functions behind one NAT
 	natOutsideCable   = "pub"            // as its rules name it
@@ -37,7 +38,7 @@ const (
 
 var natKinds = []string{
 	NATMasquerade, NATFirewall, NATCone, NATRestricted, NATRestrictedRST, NATSymmetric, NATSymmetricRST,
-	NATForgetful, NATShared, NATSharedHairpin,
+	NATForgetful, NATShared, NATSharedHairpin, NATHairpin,
 }
 
 // CheckNAT tells whether there is such a kind; the empty one is NATMasquerade.
@@ -212,6 +213,11 @@ func (n *nat) addInside(at int, relaxed bool) (side, error) {
 	inside := insideAddress(at)
 	gateway := inside.Prev()
 	bits := sandboxInside.Bits()
+	if n.kind == NATHairpin {
+		if err := dropUninvited(sandbox); err != nil {
+			return sandbox, err
+		}
+	}
 	return sandbox, connect(
 		plug{side: n.side, name: fmt.Sprint(natInsideCable, at), mac: mac(3, n.index, byte(2*at+1)), address: netip.PrefixFrom(gateway, bits), peer: inside},
 		plug{side: sandbox, name: "eth0", mac: mac(3, n.index, byte(2*at+2)),

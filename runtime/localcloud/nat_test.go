@@ -187,6 +187,7 @@ func TestNATKinds(t *testing.T) {
 		{NATForgetful, true, false, "drop", "drop"},
 		{NATShared, true, false, "drop", "drop"},
 		{NATSharedHairpin, true, false, "drop", "drop"},
+		{NATHairpin, true, false, "drop", "drop"},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
@@ -219,6 +220,11 @@ func TestNATKinds(t *testing.T) {
 				}
 				if kind.stranger == "drop" && kind.independent {
 					l.meet(box, port, a, stranger)
+				}
+				if kind.name == NATHairpin {
+					if got := l.try(box, 0, a); got != "drop" {
+						t.Errorf("from behind the NAT itself, uninvited: %s", got)
+					}
 				}
 			}
 		})

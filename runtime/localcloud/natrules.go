@@ -20,7 +20,7 @@ func maskOf(at int) uint16 { return 0x155 ^ uint16(at)<<9 }
 // exclusive: a port inside always has the same one outside, another.
 func exclusive(kind string) bool {
 	switch kind {
-	case NATCone, NATRestricted, NATRestrictedRST, NATForgetful, NATShared, NATSharedHairpin:
+	case NATCone, NATRestricted, NATRestrictedRST, NATForgetful, NATShared, NATSharedHairpin, NATHairpin:
 		return true
 	}
 	return false
@@ -72,7 +72,7 @@ func (n *nat) places() int {
 // ruleDestination: what comes to a port outside goes to the one inside; from
 // anybody, or from behind this very NAT.
 func (n *nat) ruleDestination(c *nftables.Conn, table *nftables.Table) {
-	if n.kind != NATCone && n.kind != NATSharedHairpin {
+	if n.kind != NATCone && n.kind != NATSharedHairpin && n.kind != NATHairpin {
 		return
 	}
 	chain := c.AddChain(&nftables.Chain{Name: "destination", Table: table, Type: nftables.ChainTypeNAT,
@@ -80,6 +80,12 @@ func (n *nat) ruleDestination(c *nftables.Conn, table *nftables.Table) {
 	if n.kind == NATCone {
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: join(
 			interfaceIs(expr.MetaKeyIIFNAME, natOutsideCable), isTCP(), n.translate(expr.NATTypeDestNAT, 2, maskOf(0), insideAddress(0)))})
+		return
+	}
+	if n.kind == NATHairpin {
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: join(
+			isTCP(), addressIs(destinationAddress, n.public), interfaceIsNot(expr.MetaKeyIIFNAME, natOutsideCable),
+			n.translate(expr.NATTypeDestNAT, 2, maskOf(0), insideAddress(0)))})
 		return
 	}
 	for at := range n.places() {
@@ -114,6 +120,24 @@ func (n *nat) ruleFilters(c *nftables.Conn, table *nftables.Table) {
 			add(isTCP(), resets())
 		}
 	}
+}
+
+// dropUninvited lets in what answers only, also from the other end of a hairpin: a
+// NAT's own rules cannot drop that and remember it as on its way out.
+func dropUninvited(sandbox side) error {
+	c, err := nftables.New(nftables.WithNetNSFd(int(sandbox.ns)))
+	if err != nil {
+		return fmt.Errorf("nat: %w", err)
+	}
+	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "boxer"})
+	chain := c.AddChain(&nftables.Chain{Name: "input", Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter})
+	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: join(
+		interfaceIsNot(expr.MetaKeyIIFNAME, "lo"), stateIs(expr.CtStateBitNEW), []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})})
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("nat: filter its hairpin: %w", err)
+	}
+	return nil
 }
 
 // block lets nothing pass, or undoes that. Callers hold mu.

@@ -24,16 +24,17 @@ const (
 // socket ends it, so the first SYN goes to the side that drops.
 func choose(active, passive cluster.Member) mode {
 	switch {
-	case active.ID == passive.ID || dialable(passive):
+	case dialable(passive):
 		return modeDial
 	case dialable(active):
 		return modeBack
 	}
 	a, b := active.NATReport, passive.NATReport
+	neighbours := a != nil && b != nil && a.Mapped.Addr() == b.Mapped.Addr()
 	switch {
-	case a == nil || b == nil || a.Mapped.Addr() == b.Mapped.Addr() && !a.Hairpin:
+	case a == nil || b == nil || neighbours && !a.Hairpin:
 		return modeNone
-	case b.Filtering == cluster.FilteringOpen:
+	case b.Filtering == cluster.FilteringOpen, neighbours && a.HairpinOpen:
 		return modeDial
 	case a.Filtering == cluster.FilteringOpen:
 		return modeBack
@@ -59,7 +60,7 @@ func waits(active, passive cluster.Member) bool {
 
 // placeOf is where self dials m's overlay port.
 func (l *Layer) placeOf(self, m cluster.Member) netip.AddrPort {
-	if self.ID != m.ID && !dialable(m) && m.NATReport != nil {
+	if !dialable(m) && m.NATReport != nil && (self.ID != m.ID || l.loops(self)) {
 		return m.NATReport.Mapped
 	}
 	return l.overlayPort(self, m)
@@ -76,6 +77,17 @@ func outside(m cluster.Member) netip.Addr {
 	return netip.Addr{}
 }
 
+// loops tells whether self reaches itself from outside, past its own NAT: as with
+// relay, who may use punch alone meets itself that way, where the NAT lets it.
+func (l *Layer) loops(self cluster.Member) bool {
+	how := choose(self, self)
+	return l.punchAlone() && (how == modeActiveFirst || how == modePassiveFirst)
+}
+
+func (l *Layer) punchAlone() bool {
+	return l.o.Reach == reachAny && len(l.o.Transports) == 1 && l.o.Transports[0] == pathPunch
+}
+
 // punches is the mode between self and m, if this node may use one. Dialling
 // back alone is also part of what direct and relay together allow.
 func (l *Layer) punches(self, m cluster.Member) mode {
@@ -84,6 +96,12 @@ func (l *Layer) punches(self, m cluster.Member) mode {
 		return modeNone
 	}
 	how := choose(self, m)
+	if self.ID == m.ID && !l.loops(self) {
+		if l.punchAlone() && unprobed(self) {
+			return modeNone // yet
+		}
+		how = modeDial
+	}
 	if allows(only, pathPunch) || how == modeBack && allows(only, pathDirect) && allows(only, pathRelay) {
 		return how
 	}

@@ -84,9 +84,9 @@ func (l *Layer) barred(self, peer cluster.Member) error {
 	return fmt.Errorf("node %d cannot be reached with transports = %q: %s: %w", peer.ID, only, why, syscall.EHOSTUNREACH)
 }
 
-// unprobed: it is too early to know about a member's NAT.
+// unprobed: it is too early to know all about a member's NAT.
 func unprobed(m cluster.Member) bool {
-	return m.NAT == cluster.NATBehind && m.NATReport == nil && time.Since(m.Since) < probePatience
+	return m.NAT == cluster.NATBehind && reportOf(m).Filtering == "" && time.Since(m.Since) < probePatience
 }
 
 func dialable(m cluster.Member) bool {

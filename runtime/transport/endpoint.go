@@ -186,7 +186,7 @@ func (l *Layer) receive(fd int, p preface) {
 	if src.Port() == 0 {
 		src = netip.AddrPortFrom(src.Addr(), raw.PeerPort(fd))
 	}
-	if p.id != l.o.Members.Self().ID && l.crossesNAT(src.Addr()) {
+	if self := l.o.Members.Self(); (p.id != self.ID || l.loops(self)) && l.crossesNAT(src.Addr()) {
 		setKeepAlive(fd)
 	}
 	err := l.o.Sockets.Deliver(over, fd, p.dst, src)

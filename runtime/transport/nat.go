@@ -17,6 +17,7 @@ import (
 // with the next sign of life, as the new one has no such connection.
 const (
 	mappedIdle   = 1 * time.Second
+	hairpinAlone = 200 * time.Millisecond // for a SYN that nobody has invited
 	hairpinWait  = 700 * time.Millisecond
 	remapPause   = 200 * time.Millisecond
 	longestRemap = 2 * time.Second
@@ -111,7 +112,8 @@ func (l *Layer) examineNAT(ctx context.Context, m *Mapping, early func(cluster.N
 		if other, err := l.mapPort(ctx, 0); err == nil {
 			defer other.Close()
 			r.Preserves = m.Local == m.Mapped.Port() && other.Local == other.Mapped.Port()
-			r.Hairpin = hairpins(ctx, m, other)
+			r.HairpinOpen = comesBack(ctx, hairpinAlone, other, m)
+			r.Hairpin = r.HairpinOpen || hairpins(ctx, m, other)
 		}
 	})
 	all.Wait()
@@ -182,6 +184,18 @@ func (l *Layer) filteringOf(ctx context.Context, m *Mapping, others []RelayNode)
 	return "", ""
 }
 
+// comesBack tells whether what leaves one mapped port arrives at another.
+func comesBack(ctx context.Context, wait time.Duration, from, to *Mapping) bool {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	conn, err := dialFrom(ctx, from.Local, to.Mapped.String())
+	if err != nil {
+		return false
+	}
+	reset(conn)
+	return true
+}
+
 // hairpins tells whether two mapped ports of this node reach each other through
 // the NAT. Both dial: neither is uninvited then.
 func hairpins(ctx context.Context, a, b *Mapping) bool {
@@ -189,13 +203,7 @@ func hairpins(ctx context.Context, a, b *Mapping) bool {
 	defer cancel()
 	met := make(chan bool, 2)
 	for _, way := range [][2]*Mapping{{a, b}, {b, a}} {
-		go func() {
-			conn, err := dialFrom(ctx, way[0].Local, way[1].Mapped.String())
-			if err == nil {
-				reset(conn)
-			}
-			met <- err == nil
-		}()
+		go func() { met <- comesBack(ctx, hairpinWait, way[0], way[1]) }()
 	}
 	first := <-met
 	if first {

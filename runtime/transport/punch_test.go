@@ -76,6 +76,10 @@ func TestChoose(t *testing.T) {
 	if got := choose(a, b); got != modeActiveFirst {
 		t.Errorf("behind one NAT that hairpins: %q", got)
 	}
+	a.NATReport.HairpinOpen = true // then the listener answers, and there is nothing to open
+	if got := choose(a, b); got != modeDial {
+		t.Errorf("behind one NAT that lets in its own: %q", got)
+	}
 }
 
 // seenAt is a member behind a NAT with this address outside.
@@ -248,5 +252,38 @@ func TestPunchedConnectionsProveThemselves(t *testing.T) {
 	case a := <-arrivals:
 		t.Errorf("delivered from %s", a.peer)
 	default:
+	}
+}
+
+// A node dials its own overlay port, but for one that may use punch alone and
+// whose NAT lets it come back in.
+func TestPunchAloneLoops(t *testing.T) {
+	n := newNetwork(t)
+	for _, test := range []struct {
+		name, reach string
+		only        []string
+		hairpin     bool
+		filtering   string
+		want        mode
+	}{
+		{"alone", reachAny, []string{pathPunch}, true, cluster.FilteringClosed, modeActiveFirst},
+		{"no hairpin", reachAny, []string{pathPunch}, false, cluster.FilteringClosed, modeDial},
+		{"with others", reachAny, []string{pathPunch, pathRelay}, true, cluster.FilteringClosed, modeDial},
+		{"not known yet", reachAny, []string{pathPunch}, false, "", modeNone},
+		{"a client, which is never probed", "seeds", []string{pathPunch}, false, "", modeDial},
+	} {
+		v := n.node(seenAt("127.69.0.9"), only(test.only...), func(m *cluster.Member, o *Options) {
+			m.NATReport.Hairpin, m.NATReport.Filtering, m.Since, o.Reach = test.hairpin, test.filtering, time.Now(), test.reach
+		})
+		self, place := v.Self(), v.Self().UnderlayAddress
+		if test.want == modeActiveFirst {
+			place = self.NATReport.Mapped
+		}
+		if how := v.punches(self, self); how != test.want || v.placeOf(self, self) != place {
+			t.Errorf("%s: %q at %s, want %q at %s", test.name, how, v.placeOf(self, self), test.want, place)
+		}
+		if err := v.barred(self, self); err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
 	}
 }
