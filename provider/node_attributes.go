@@ -168,7 +168,7 @@ func nodeAttributes(own map[string]schema.Attribute) map[string]schema.Attribute
 				"`native`: the kernel connects to a node of the same site, or to this one. " +
 				"`direct`: to the peer's overlay port, with nobody in between; not to nodes behind a NAT. " +
 				"`punch`: the same past the NATs of both, where their kinds allow it, or from the peer, which is asked to dial back. " +
-				"`relay`: spliced through a seed, where both sides meet. " +
+				"`relay`: spliced through a third node, a seed or a VM, where both sides meet. " +
 				"With `direct` and `relay` a peer behind a NAT may also be asked to dial back. " +
 				"A peer that none of them reaches gives \"no route to host\". Connections that others make to this node are not restricted. Default: all.",
 			Validators: []validator.Set{setvalidator.ValueStringsAre(validTransport())},

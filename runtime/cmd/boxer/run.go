@@ -83,7 +83,7 @@ Exit status: the program's own; 125 Boxer failed, or the command line is wrong;
 native: the kernel connects to a node of the same site, or to this one;
 direct: to the peer's overlay port, nobody in between;
 punch: the same past NATs, or the peer dials back;
-relay: spliced through a seed, where both sides meet`)
+relay: spliced through a third node, where both sides meet`)
 	flags.StringVar(&f.sourceDir, "source-dir", "", "directory whose contents land in /var/task (vm, function)")
 	flags.StringVar(&f.restart, "restart", config.RestartNo, "no, on-failure or always")
 	flags.IntVar(&f.memory, "memory-size", 512, "memory of a function, MB, 128 to 10240; 1769 MB come with one CPU")
