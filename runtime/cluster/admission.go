@@ -111,7 +111,6 @@ func (s *Seed) enrol(l *link, source netip.Addr, r joinRequest, sl *slot, t tena
 	sl.assume(&rec.member)
 	s.members[t.ID] = rec
 	s.touch(rec)
-	s.watchSuccessor(rec)
 	return rec
 }
 

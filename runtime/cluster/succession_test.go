@@ -3,7 +3,9 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
+	"os"
 	"testing"
 	"time"
 )
@@ -436,4 +438,54 @@ func TestOldNodesKnowHoldersOnly(t *testing.T) {
 	is(t, p.watcher, old, "absent")
 	is(t, p.holder, old, "retired")
 	l.close(errors.New("cut by the test"))
+}
+
+// A seed that ends between the two steps has kept who holds the slot, and what
+// everybody knew before.
+func TestWhatWasKeptButNotTold(t *testing.T) {
+	o := testOptions(t)
+	address := o.CIDR.Addr().Next()
+	member := func(id, succeeds uint32) Member {
+		return Member{ID: id, Slot: "web-0", Kind: "function", State: StateRunning, OverlayAddress: address, Succeeds: succeeds}
+	}
+	kept := func() *slot { // node 2 has followed node 1; 3 and 4, which were to be told of, are gone
+		return &slot{Address: address, tenant: tenant{ID: 2, Launch: "b"}, Next: &tenant{ID: 4, Launch: "d"}, Retired: []tenant{{ID: 1, Launch: "a"}, {ID: 3, Launch: "c"}}}
+	}
+	check := func(s *Seed) {
+		t.Helper()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		old, next := s.members[1], s.members[2]
+		if old == nil || !old.member.Retired || old.launch != "a" || next == nil || !next.member.Holds() || next.launch != "b" {
+			t.Errorf("the members are %+v and %+v", old, next)
+		}
+		if sl := s.slots["web-0"]; sl.Next != nil || len(sl.Retired) != 1 {
+			t.Errorf("the slot is %+v", sl)
+		}
+	}
+	t.Run("one seed", func(t *testing.T) {
+		data, err := json.Marshal(seedState{
+			Version: stateVersion, Network: o.Network, CIDR: o.CIDR, NextID: 5,
+			Slots: map[string]*slot{"web-0": kept()}, Members: []Member{member(1, 0), member(2, 1)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(o.StatePath, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		check(startSeed(t, o, "127.0.0.1:0").Seed)
+	})
+	t.Run("a new leader", func(t *testing.T) {
+		s := &Seed{o: o, replica: &replica{}}
+		s.o.Lease = time.Hour
+		s.forget()
+		p := &place{slot: *kept()}
+		p.add(member(1, 0))
+		p.add(member(2, 1))
+		s.replica.ledger.state = change{NextID: 5, Slots: map[string]*place{"web-0": p}}
+		s.lead(1)
+		check(s)
+		s.follow()
+	})
 }
