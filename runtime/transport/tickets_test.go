@@ -3,8 +3,10 @@
 package transport
 
 import (
+	"fmt"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,5 +95,205 @@ func TestTicketsAreMadeSomeAtATime(t *testing.T) {
 	defer all.mu.Unlock()
 	if s.want <= firstStock {
 		t.Errorf("used up at once, and the next time there are %d again", s.want)
+	}
+}
+
+// stocking is a node and a peer behind NATs, and what the peer is asked to open.
+type stocking struct {
+	*node
+	peer *node
+
+	mu    sync.Mutex
+	calls []punchCall
+	shut  []uint16 // what it says it could not open
+	deaf  bool     // it opens nothing
+}
+
+func newStocking(t *testing.T) *stocking {
+	t.Helper()
+	n := newNetwork(t)
+	n.node(seed)
+	s := &stocking{node: n.node(seenAt("127.0.0.1")), peer: n.node(seenAt("127.69.0.2"))}
+	s.peer.punched = func(call punchCall) punchAnswer {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.calls = append(s.calls, call)
+		a := punchAnswer{meetAnswer: meetAnswer{Status: statusOK}, Shut: s.shut}
+		if s.deaf {
+			a.Status = statusUnreachable
+		}
+		return a
+	}
+	return s
+}
+
+func (s *stocking) want() { s.tickets.want(s.Self(), s.peer.Self(), 80) }
+
+func (s *stocking) take() bool {
+	k, ok := s.tickets.take(s.Self(), s.peer.Self(), 80)
+	if ok {
+		k.Close()
+	}
+	return ok
+}
+
+// stock is how many tickets there are, once none is being made, and whether the
+// count of all agrees.
+func (s *stocking) stock() (n int, idle bool) {
+	s.tickets.mu.Lock()
+	defer s.tickets.mu.Unlock()
+	kept := s.tickets.by[s.peer.id]
+	if kept == nil {
+		return 0, s.tickets.count == 0
+	}
+	return len(kept.tickets), !kept.busy && len(kept.tickets) == s.tickets.count
+}
+
+func (s *stocking) has(want int) {
+	s.t.Helper()
+	eventually(s.t, fmt.Sprintf("%d tickets", want), func() bool {
+		n, idle := s.stock()
+		return idle && n == want
+	})
+}
+
+// change does something to the stock.
+func (s *stocking) change(f func(*stock)) {
+	s.tickets.mu.Lock()
+	defer s.tickets.mu.Unlock()
+	f(s.tickets.by[s.peer.id])
+}
+
+// More tickets are made the faster they are used, up to a bound.
+func TestStockGrowsToABound(t *testing.T) {
+	s := newStocking(t)
+	s.want()
+	s.has(firstStock)
+	for range 5 {
+		for range mostStock {
+			s.take()
+		}
+		s.want()
+		eventually(t, "more are made", func() bool { n, idle := s.stock(); return idle && n > firstStock })
+	}
+	s.change(func(k *stock) {
+		if k.want != mostStock || len(k.tickets) > mostStock {
+			t.Errorf("%d of %d tickets", len(k.tickets), k.want)
+		}
+	})
+}
+
+// All that is prepared is bounded.
+func TestTicketsAreBounded(t *testing.T) {
+	s := newStocking(t)
+	s.tickets.mu.Lock()
+	s.tickets.count = mostTickets - 1
+	s.tickets.mu.Unlock()
+	s.want()
+	eventually(t, "it is made", func() bool {
+		s.tickets.mu.Lock()
+		defer s.tickets.mu.Unlock()
+		return !s.tickets.by[s.peer.id].busy
+	})
+	if n, _ := s.stock(); n != 1 {
+		t.Errorf("%d tickets were made where one had a place", n)
+	}
+	s.tickets.mu.Lock()
+	s.tickets.count = 1 // only its own
+	s.tickets.mu.Unlock()
+}
+
+// The peer is asked to wait on before it stops to; what it waits for no more is
+// given up.
+func TestTicketsAreRenewed(t *testing.T) {
+	s := newStocking(t)
+	s.want()
+	s.has(firstStock)
+	aged := time.Now().Add(-ticketAge - time.Second)
+	var lost uint16
+	s.change(func(k *stock) {
+		for i := range k.tickets {
+			k.tickets[i].good = aged
+		}
+		k.want = firstStock - 1
+		lost = k.tickets[0].Mapped.Port()
+	})
+	s.mu.Lock()
+	s.shut = []uint16{lost}
+	s.mu.Unlock()
+	s.want()
+	s.has(firstStock - 1)
+	s.change(func(k *stock) {
+		for _, k := range k.tickets {
+			if !k.good.After(aged) || k.Mapped.Port() == lost {
+				t.Errorf("kept: %d, good since %v; %d was lost", k.Mapped.Port(), time.Since(k.good), lost)
+			}
+		}
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.calls) != 2 || s.calls[0].Keep || !s.calls[1].Keep || len(s.calls[1].Ports) != firstStock {
+		t.Errorf("the peer was asked: %+v", s.calls)
+	}
+}
+
+// What the peer cannot do is not asked all the time.
+func TestTicketsThatFailWait(t *testing.T) {
+	s := newStocking(t)
+	s.mu.Lock()
+	s.deaf = true
+	s.mu.Unlock()
+	for range 3 {
+		s.want()
+		s.has(0)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.calls) != 1 {
+		t.Errorf("asked %d times at once", len(s.calls))
+	}
+}
+
+// Nothing is prepared for those that are not connected to any more, or are
+// elsewhere now.
+func TestTicketsAreGivenUp(t *testing.T) {
+	for name, change := range map[string]func(s *stocking){
+		"not used":       func(s *stocking) { s.change(func(k *stock) { k.used = time.Now().Add(-peerIdle) }) },
+		"the peer moved": func(s *stocking) { s.peer.movesTo("127.69.0.9") },
+		"this one moved": func(s *stocking) { s.movesTo("127.69.0.9") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStocking(t)
+			s.want()
+			s.has(firstStock)
+			change(s)
+			s.has(0) // tend looks once a second
+		})
+	}
+}
+
+// Tickets are for those whose sockets somebody can wait for.
+func TestNoTicketsForSocketsThatNeedHelp(t *testing.T) {
+	s := newStocking(t)
+	self := s.Self()
+	report := *self.NATReport
+	report.Unexpected = cluster.UnexpectedReset
+	self.NATReport = &report
+	s.tickets.want(self, s.peer.Self(), 80)
+	if _, made := s.tickets.by[s.peer.id]; made {
+		t.Error("tickets are made")
+	}
+}
+
+// A spare port is one only while it is mapped.
+func TestSparePortIsMapped(t *testing.T) {
+	s := newStocking(t)
+	gone, good := made(t, 0), made(t, 0)
+	gone.Close()
+	s.tickets.mu.Lock()
+	s.tickets.spare = []*Mapping{good.Mapping, gone.Mapping}
+	s.tickets.mu.Unlock()
+	if m, err := s.tickets.port(t.Context()); err != nil || m != good.Mapping {
+		t.Errorf("%+v, %v", m, err)
 	}
 }
