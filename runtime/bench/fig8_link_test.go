@@ -37,18 +37,12 @@ func (w *fig8World) overLink(ctx context.Context, draw *rand.Rand, p *pairResult
 		p.NoLink = err.Error()
 		return nil
 	}
-	const warm = 2 // the nodes know each other
 	type window struct {
 		c          combination
 		began, end time.Duration
 	}
 	var windows []window
-	err = w.repeat(ctx, draw, warm+p.Run.linkReps(), func(n int, c combination, r repetition) {
-		if n < warm {
-			return
-		}
-		s.add("link.connect", c.name, r.first)
-		s.add("link.rtt", c.name, r.rounds...)
+	err = w.repeat(ctx, draw, p.Run.linkReps(), s, "link.", func(c combination, r repetition) {
 		windows = append(windows, window{c, r.began, r.began + time.Duration(r.first)})
 	})
 	if err != nil {

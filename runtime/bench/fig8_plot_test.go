@@ -93,6 +93,7 @@ func fakePair(pair int, faster float64) pairResult {
 				s.add(prefix+"rtt", c.name, by*1e4*float64(i+1))
 			}
 		}
+		s.add("paused", c.name, by*1e6)
 		s.add("cold", c.name, by*1e7)
 	}
 	p := pairResult{Run: fig8Run{Version: "1", Reps: 100}, Pair: pair, Results: s.blocks(),
@@ -118,7 +119,7 @@ func TestTheFigureIsOfAllPairs(t *testing.T) {
 	text := f.markdown()
 	for _, want := range []string{
 		"3 endpoint pairs x 100 repetitions", "297 of 300 Boxer connections",
-		"| function to function | punch | 10100 | 10200 | 18200 | 20000 | 2.000x | 2.000..2.000 | 20000 |",
+		"| function to function | punch | 10100 | 10200 | 18200 | 20000 | 2.000x | 2.000..2.000 | 2000 | 20000 |",
 		"| function to function | punch | 10100 | 10200 | 18200 | 20000 | 2.000x | 2.000..2.000 | 2.5 (90 %: up to 4.5) |",
 		"| VM to VM | without Boxer | 505 | 510 | 910 | 1000 | - | - |\n",
 		"| function to function | punch | 1010 | 1020 | 1820 | 2000 | 1.600x | 1.600..1.600 |\n",
@@ -192,6 +193,9 @@ func TestARepetitionIsReadWhole(t *testing.T) {
 	r, err := parseRepetition(line + "\n")
 	if err != nil || r.began != 1000 || r.first != 2000 || len(r.rounds) != fig8Rounds || r.rounds[fig8Rounds-1] != 7 {
 		t.Errorf("%+v, %v", r, err)
+	}
+	if r, err := parseRepetition("1000 2000\n"); err != nil || r.first != 2000 || len(r.rounds) != 0 {
+		t.Errorf("without round trips: %+v, %v", r, err)
 	}
 	for _, bad := range []string{"", line + " 7", strings.Replace(line, "2000", "x", 1), strings.Replace(line, "2000", "0", 1)} {
 		if _, err := parseRepetition(bad); err == nil {

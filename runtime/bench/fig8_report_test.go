@@ -118,7 +118,7 @@ func (f *figure) head() string {
 		span += " to " + f.until.Format("15:04")
 	}
 	return fmt.Sprintf("%s UTC: boxer %s on %d x %s, Linux %s. %d endpoint pairs x %d repetitions of each combination (the paper: 32 x 1,024), "+
-		"%d over the link with a delay, each with %d round trips. %d of %d Boxer connections took the transport of their row.",
+		"%d over the link with a delay; %d round trips each on a quarter of the connections. %d of %d Boxer connections took the transport of their row.",
 		span, f.run.Version, f.run.CPUs, f.run.CPU, f.run.Kernel, f.pairs, f.run.Reps, f.run.linkReps(), fig8Rounds, f.made, f.made+f.strayed)
 }
 
@@ -144,11 +144,11 @@ func (f *figure) markdown() string {
 
 func (f *figure) connectTable(b *strings.Builder, prefix string) {
 	b.WriteString("\n| connect + first byte, µs | transport | mean | p50 | p90 | p99 | p50 : VM to VM without Boxer | 95 % |")
-	last := " first of a pair, p50 |"
+	last := " after a pause, p50 | first of a pair, p50 |"
 	if prefix != "" {
 		last = " round trips before it |"
 	}
-	b.WriteString(last + "\n|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString(last + "\n|---|---|---|---|---|---|---|---" + strings.Repeat("|---", strings.Count(last, "|")) + "|\n")
 	for _, c := range combinations {
 		f.begin(b, c, prefix+"connect")
 		f.against(b, c, "vm-vm.bare", prefix+"connect")
@@ -156,7 +156,8 @@ func (f *figure) connectTable(b *strings.Builder, prefix string) {
 			fmt.Fprintf(b, " %s |\n", f.roundTrips(c))
 			continue
 		}
-		fmt.Fprintf(b, " %s |\n", number(summariseAll(f.results["cold"][c.name]).p50/1e3))
+		fmt.Fprintf(b, " %s | %s |\n", number(summariseAll(f.results["paused"][c.name]).p50/1e3),
+			number(summariseAll(f.results["cold"][c.name]).p50/1e3))
 	}
 }
 

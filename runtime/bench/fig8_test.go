@@ -28,8 +28,10 @@ import (
 const (
 	fig8Pairs    = 32
 	fig8Reps     = 32
-	fig8LinkPart = 8 // over the link with a delay, where each takes several times as long
-	fig8Turn     = 8 // repetitions of a combination in a row; those of the first turn do not count
+	fig8LinkPart = 4  // of them over the link with a delay
+	fig8OpenPart = 4  // of them with round trips
+	fig8Turn     = 16 // repetitions of a combination in a row
+	fig8Wake     = 8  // connections before them that do not count
 	fig8Rounds   = 128
 	hubPort      = 7900
 )
@@ -179,16 +181,7 @@ func (b *boxer) measurePair(ctx context.Context, dir string, p *pairResult) (err
 	defer w.hub.conn.Close()
 	draw := rand.New(rand.NewPCG(p.Seed, uint64(p.Pair)))
 	s := samples{}
-	err = w.repeat(ctx, draw, fig8Turn+p.Run.Reps, func(n int, c combination, r repetition) {
-		switch {
-		case n == 0:
-			s.add("cold", c.name, r.first)
-		case n >= fig8Turn:
-			s.add("connect", c.name, r.first)
-			s.add("rtt", c.name, r.rounds...)
-		}
-	})
-	if err != nil {
+	if err := w.repeat(ctx, draw, p.Run.Reps, s, "", nil); err != nil {
 		return err
 	}
 	if err := w.overLink(ctx, draw, p, s); err != nil {
@@ -222,31 +215,44 @@ func (s samples) blocks() results {
 }
 
 // repeat has all combinations take turns, in each round in an order that is drawn,
-// until each has had so many repetitions.
-func (w *fig8World) repeat(ctx context.Context, draw *rand.Rand, repetitions int, took func(n int, c combination, r repetition)) error {
+// until each has had so many repetitions. The connections that count are told of.
+func (w *fig8World) repeat(ctx context.Context, draw *rand.Rand, repetitions int, s samples, prefix string, counted func(combination, repetition)) error {
 	for done := 0; done < repetitions; done += fig8Turn {
 		for _, i := range draw.Perm(len(combinations)) {
 			c := combinations[i]
-			turn, err := w.turn(ctx, c, min(fig8Turn, repetitions-done))
+			n := min(fig8Turn, repetitions-done)
+			turn, err := w.turn(ctx, c, fig8Wake+n, max(n/fig8OpenPart, 1))
 			if err != nil {
 				return fmt.Errorf("%s, %s, repetitions from %d: %w", c.ends, c.how, done, err)
 			}
-			for n, r := range turn {
-				took(done+n, c, r)
+			first := "paused"
+			if done == 0 {
+				first = "cold"
+			}
+			s.add(prefix+first, c.name, turn[0].first)
+			for _, r := range turn[fig8Wake:] {
+				if len(r.rounds) > 0 {
+					s.add(prefix+"rtt", c.name, r.rounds...)
+					continue
+				}
+				s.add(prefix+"connect", c.name, r.first)
+				if counted != nil {
+					counted(c, r)
+				}
 			}
 		}
 	}
 	return nil
 }
 
-func (w *fig8World) turn(ctx context.Context, c combination, repetitions int) ([]repetition, error) {
+func (w *fig8World) turn(ctx context.Context, c combination, connections, open int) ([]repetition, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	if c.transport == "" {
-		return w.hub.ask(c.agent, w.server, boxerPort+native, repetitions)
+		return w.hub.ask(c.agent, w.server, boxerPort+native, connections, open)
 	}
-	return w.hub.ask(c.agent, c.server, boxerPort, repetitions)
+	return w.hub.ask(c.agent, c.server, boxerPort, connections, open)
 }
 
 const fig8Server = `# SPDX-License-Identifier: Apache-2.0
@@ -313,7 +319,8 @@ func (w *fig8World) start(ctx context.Context) error {
 }
 
 func (w *fig8World) node(ctx context.Context, name, kind, cpu string, more []string, argv ...string) error {
-	args := []string{"run", "--network", networkName, "--kind", kind, "--name", name, "--detach", "--source-dir", w.dir, "-e", "PROBE_CPU=" + cpu}
+	args := []string{"run", "--network", networkName, "--kind", kind, "--name", name, "--detach", "--source-dir", w.dir,
+		"-e", "PROBE_CPU=" + cpu, "-e", fmt.Sprintf("PROBE_PAUSE_US=%d", pausedUS)}
 	if kind == "function" {
 		args = append(args, "--memory-size", fastFunction)
 	}
@@ -395,7 +402,7 @@ func (w *fig8World) countPaths(ctx context.Context, p *pairResult) error {
 }
 
 // repetition is one connection: when it began (the machine's monotonic clock),
-// what its first byte and its round trips took, nanoseconds.
+// what its first byte and its round trips took, if it made any; nanoseconds.
 type repetition struct {
 	began  time.Duration
 	first  float64
@@ -404,8 +411,8 @@ type repetition struct {
 
 func parseRepetition(line string) (r repetition, err error) {
 	words := strings.Fields(line)
-	if len(words) != 2+fig8Rounds {
-		return r, fmt.Errorf("%d numbers, want %d: %.80q", len(words), 2+fig8Rounds, line)
+	if len(words) != 2 && len(words) != 2+fig8Rounds {
+		return r, fmt.Errorf("%d numbers, want 2 or %d: %.80q", len(words), 2+fig8Rounds, line)
 	}
 	numbers := make([]float64, len(words))
 	for i, word := range words {
@@ -445,20 +452,26 @@ func dialHub(ctx context.Context, port int) (*hubClient, error) {
 	return h, nil
 }
 
-func (h *hubClient) ask(agent, host string, port, repetitions int) ([]repetition, error) {
+// ask has an agent make so many connections, and so many with round trips.
+func (h *hubClient) ask(agent, host string, port, connections, open int) (all []repetition, err error) {
 	h.conn.SetDeadline(time.Now().Add(time.Minute))
-	fmt.Fprintf(h.conn, "%s %s %d %d\n", agent, host, port, repetitions)
-	var all []repetition
-	for range repetitions {
+	fmt.Fprintf(h.conn, "%s %s %d %d %d\n", agent, host, port, connections, open)
+	for {
 		line, err := h.lines.ReadString('\n')
 		if err != nil {
 			return nil, fmt.Errorf("no answer of %s: %w", agent, err)
+		}
+		if line == "end\n" {
+			break
 		}
 		r, err := parseRepetition(line)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, r)
+	}
+	if len(all) != connections+open {
+		return nil, fmt.Errorf("%s made %d connections, want %d", agent, len(all), connections+open)
 	}
 	return all, nil
 }

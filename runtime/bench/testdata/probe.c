@@ -319,52 +319,62 @@ static int measure_rtt(char **argv) {
 
 /* ---- repetitions on demand: Figure 8 ---- */
 
-enum { ROUNDS = 128, ROUND_BYTES = 1024, LINE = 24 * (ROUNDS + 3), TURN = 64, AGENTS = 64 };
+enum { ROUNDS = 128, ROUND_BYTES = 1024, LINE = 24 * (ROUNDS + 3), TURN = 256, AGENTS = 64 };
 
-/*
- * One repetition, as a line: when it began, how long socket, connect and first
- * byte took, and then each round trip on the open connection; nanoseconds.
- * Returns the length of the line.
- */
-static int repetition(const struct sockaddr_in *to, char *line) {
+static void round_trips(int fd, uint64_t *took) {
     struct __attribute__((packed)) {
         char what;
         uint32_t size;
     } ask = {'r', ROUND_BYTES};
-    uint64_t rounds[ROUNDS], began, connecting, first;
-    int one = 1, fd, length;
-    alarm(TIMEOUT_S);
-    connecting = now_ns();
-    fd = dial(to);
-    first = now_ns() - connecting;
+    int one = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     limit_waiting(fd);
     if (write_all(fd, &ask, sizeof ask) != 0) {
         die("ask for an echo");
     }
     for (int i = 0; i < ROUNDS; i++) {
-        began = now_ns();
+        uint64_t began = now_ns();
         if (write_all(fd, chunk, ROUND_BYTES) != 0 || read_all(fd, chunk, ROUND_BYTES) != 0) {
             die("round trip %d", i);
         }
-        rounds[i] = now_ns() - began;
+        took[i] = now_ns() - began;
     }
-    drop(fd);
-    alarm(0);
-    length = sprintf(line, "%llu %llu", (unsigned long long)connecting, (unsigned long long)first);
-    for (int i = 0; i < ROUNDS; i++) {
-        length += sprintf(line + length, " %llu", (unsigned long long)rounds[i]);
-    }
-    line[length++] = '\n';
-    return length;
 }
 
 /*
- * The hub's connection is the bare kernel's: it is at an underlay address. All
- * answers go back at the end, so that nobody else works meanwhile.
+ * One connection, as a line: when it began, how long socket, connect and first
+ * byte took, and then each round trip, if any are wanted; nanoseconds. Returns
+ * the length of the line.
+ */
+static size_t repetition(const struct sockaddr_in *to, int open, char *line) {
+    uint64_t took[ROUNDS], began, first;
+    int fd, length;
+    alarm(TIMEOUT_S);
+    began = now_ns();
+    fd = dial(to);
+    first = now_ns() - began;
+    if (open) {
+        round_trips(fd, took);
+    }
+    drop(fd);
+    alarm(0);
+    length = sprintf(line, "%llu %llu", (unsigned long long)began, (unsigned long long)first);
+    for (int i = 0; open && i < ROUNDS; i++) {
+        length += sprintf(line + length, " %llu", (unsigned long long)took[i]);
+    }
+    line[length++] = '\n';
+    return (size_t)length;
+}
+
+/*
+ * Questions are HOST PORT CONNECTIONS OPEN: so many connections, and then so many
+ * with round trips, each after PROBE_PAUSE_US. All answers go back at the end, so
+ * that nobody else works meanwhile. The hub's connection is the bare kernel's: it
+ * is at an underlay address.
  */
 static int agent(char **argv) {
     static char lines[LINE * TURN];
+    const char *pause = getenv("PROBE_PAUSE_US");
     struct sockaddr_in to = resolve(argv[0], argv[1]);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     char line[256], host[128], port[16];
@@ -375,15 +385,18 @@ static int agent(char **argv) {
     dprintf(fd, "%s\n", argv[2]);
     while (fgets(line, sizeof line, in)) {
         size_t length = 0;
-        int count;
-        if (sscanf(line, "%127s %15s %d", host, port, &count) != 3 || count > TURN) {
+        int count, open;
+        if (sscanf(line, "%127s %15s %d %d", host, port, &count, &open) != 4 ||
+            count + open >= TURN) {
             errno = EINVAL;
             die("question %s", line);
         }
         to = resolve(host, port);
-        while (count-- > 0) {
-            length += (size_t)repetition(&to, lines + length);
+        for (int i = 0; i < count + open; i++) {
+            usleep(pause ? (useconds_t)atol(pause) : 0);
+            length += repetition(&to, i >= count, lines + length);
         }
+        length += (size_t)sprintf(lines + length, "end\n");
         if (write_all(fd, lines, length) != 0) {
             die("answer the hub");
         }
@@ -397,22 +410,22 @@ static struct {
     FILE *in;
 } asked[AGENTS + 1]; /* agents, and who asks */
 
-/* Passes a question, AGENT HOST PORT COUNT, on, and COUNT lines back. */
+/* Passes a question, after an agent's name, on to it, and its answer back. */
 static void pass(char *question, int have, int asker) {
     static char line[LINE];
-    char *words = strchr(question, ' '), *count = strrchr(question, ' ');
+    char *words = strchr(question, ' ');
     int i = 0;
     for (*words = '\0'; i < have && strcmp(asked[i].name, question) != 0; i++) {
     }
     if (i == have || write_all(asked[i].fd, words + 1, strlen(words + 1)) != 0) {
         die("agent %s", question);
     }
-    for (int n = atoi(count); n > 0; n--) {
+    do {
         if (!fgets(line, sizeof line, asked[i].in) ||
             write_all(asked[asker].fd, line, strlen(line)) != 0) {
             die("answer of agent %s", question);
         }
-    }
+    } while (strcmp(line, "end\n") != 0);
 }
 
 /* Whoever says "control" asks, once all agents are there. */
