@@ -185,11 +185,18 @@ func (l *Layer) punch(ctx context.Context, self, m cluster.Member, port uint16, 
 	if err != nil {
 		return nil, err
 	}
-	if _, err := l.open(ctx, m.ID, call); err != nil {
+	if _, err := l.open(ctx, m.ID, call); err != nil && (errors.Is(err, syscall.ECONNREFUSED) || !isConnected(fd, to)) {
 		raw.Close(fd)
 		return nil, err
 	}
 	return connected(ctx, fd, to)
+}
+
+// isConnected: the peer's NAT has let the SYN in, so the peer has a connection
+// from there and cannot dial it.
+func isConnected(fd int, to netip.AddrPort) bool {
+	err := raw.Connect(fd, to)
+	return err == nil || errors.Is(err, unix.EISCONN)
 }
 
 // connected waits until a socket of dialOut is. It takes fd over.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"golang.org/x/sys/unix"
 )
 
 // A member of each kind; the names are those of the local cloud's NATs.
@@ -109,6 +110,35 @@ func (v *node) asked(from *node, method string, call any) (meetAnswer, error) {
 		return punched.meetAnswer, nil
 	}
 	return answer.(meetAnswer), nil
+}
+
+// A peer may be reached by the first SYN, as behind a NAT that hairpins: it has
+// the connection then, and cannot dial who is connected.
+func TestPunchThatNeedsNoOpening(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	a, b := n.node(seenAt("127.0.0.1")), n.node(seenAt("127.69.0.2"))
+	n.mu.Lock()
+	n.on[b.id-1].NATReport.Mapped = n.on[b.id-1].UnderlayAddress
+	n.mu.Unlock()
+	for range 2 {
+		arrivals := b.listen(80)
+		g := a.connect(b.port(80), false)
+		in := receive(t, arrivals)
+		if got := g.events(5 * time.Second); got != unix.POLLOUT {
+			t.Fatalf("events %#x", got)
+		}
+		talk(t, g.conn(), in.conn)
+	}
+	for _, p := range a.Paths() {
+		if p.Transport != pathPunch {
+			t.Errorf("connected over %s", p.Transport)
+		}
+	}
+	g := a.connect(b.port(81), false)
+	if got := g.events(5 * time.Second); got&unix.POLLERR == 0 {
+		t.Errorf("where nobody listens: events %#x", got)
+	}
 }
 
 func listenOn(t *testing.T, address string) (*net.TCPListener, uint16) {
