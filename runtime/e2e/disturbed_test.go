@@ -3,10 +3,12 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -72,4 +74,58 @@ func (w *world) recovers(t *testing.T, began time.Time) (after time.Duration, lo
 		return false, strings.Join(lines[max(0, len(lines)-5):], "; ")
 	})
 	return after, lost
+}
+
+// idleTime, in seconds, is long enough for NATForgetful, which forgets after 4: what
+// waits at the peer for the next connection was sent again after 1, 3 and 7 and
+// will be after 15.
+const idleTime = "12.5"
+
+// TestNATForgets: a NAT that forgets what is silent costs what is open there, as
+// natively; connections that come later are made as before.
+func TestNATForgets(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	task := w.task(t)
+	w.network(t, "forgets")
+	kinds := []string{"forgetful", "restricted"}
+	var all sync.WaitGroup
+	for _, kind := range kinds {
+		all.Go(func() {
+			w.function(t, "to-"+kind, "--nat", kind, "--source-dir", task, "--", "python3", "/var/task/matrix.py", "serve")
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		return
+	}
+	for _, from := range kinds {
+		for _, to := range kinds {
+			if from == "restricted" && to == "restricted" {
+				continue
+			}
+			all.Go(func() {
+				r := w.run(t, "run", "--kind", "function", "--name", "from-"+from+"-"+to, "--nat", from, "--source-dir", task,
+					"--", "python3", "/var/task/matrix.py", "idle", "to-"+to+"-0", idleTime)
+				var o struct {
+					ID                 int
+					Ended, Failed      string
+					Cold, Later, After float64
+				}
+				if err := json.Unmarshal([]byte(r.stdout), &o); r.code != 0 || err != nil {
+					t.Error(err, r)
+					return
+				}
+				t.Logf("%s to %s: %+v", from, to, o)
+				if o.Failed != "" || max(o.Cold, o.Later) > slowest.Seconds() {
+					t.Errorf("%s to %s: new connections: %+v", from, to, o)
+				}
+				if o.Ended != "ECONNRESET" || o.After > slowest.Seconds() {
+					t.Errorf("%s to %s: the open connection: %+v", from, to, o)
+				}
+				w.wantPath(t, fmt.Sprintf("node-%d", o.ID), "to-"+to+"-0", "punch", 3)
+			})
+		}
+	}
+	all.Wait()
 }

@@ -308,6 +308,9 @@ func (o *openings) open(l *Layer, caller uint32, to netip.AddrPort, keep bool) e
 			w.expiry.Reset(min(openFor, openAtMost-time.Since(w.since)))
 			return nil
 		}
+		if w.met() {
+			return nil
+		}
 		o.drop(l, w)
 		raw.Close(w.fd)
 	} else if keep {
@@ -335,6 +338,12 @@ func (o *openings) open(l *Layer, caller uint32, to netip.AddrPort, keep bool) e
 	o.by[to] = w
 	o.each[caller]++
 	return nil
+}
+
+// met: somebody comes this very moment, and must not be hung up on.
+func (w *opening) met() bool {
+	info, err := unix.GetsockoptTCPInfo(w.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State != unix.BPF_TCP_SYN_SENT && info.State != unix.BPF_TCP_CLOSE
 }
 
 // dialOut sends a SYN from a port that another socket of this node has, too.

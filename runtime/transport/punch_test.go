@@ -239,6 +239,36 @@ func TestOpeningsAreBounded(t *testing.T) {
 	eventually(t, "it is given up", func() bool { return waiting() == 0 })
 }
 
+// Who comes while the port is asked to be opened again is not hung up on.
+func TestOpeningThatIsMetStays(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	passive := n.node(seenAt("127.69.0.2"))
+	own, port := listenOn(t, "127.69.0.3")
+	to := netip.AddrPortFrom(netip.MustParseAddr("127.69.0.3"), port)
+	o := &passive.openings
+	eventually(t, "it serves its overlay port", func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return o.local.IsValid()
+	})
+	fd, err := dialOut(o.local, to)
+	must(t, err)
+	conn, err := own.Accept()
+	must(t, err)
+	defer conn.Close()
+	o.mu.Lock()
+	// Nobody has looked at it yet.
+	met := &opening{to: to, fd: fd, stop: func() {}, expiry: time.AfterFunc(time.Hour, func() {})}
+	o.by[to], o.each[0] = met, 1
+	o.mu.Unlock()
+	must(t, o.open(passive.Layer, 0, to, false))
+	conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := conn.Read(make([]byte, 1)); !isTimeout(err) {
+		t.Errorf("who came reads %v", err)
+	}
+}
+
 // The punched port is the overlay port: what comes there proves itself, once.
 func TestPunchedConnectionsProveThemselves(t *testing.T) {
 	n := newNetwork(t)

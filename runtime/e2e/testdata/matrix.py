@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One row of the matrix of NATs: python3 matrix.py serve | dial SLOT..."""
+"""One row of the matrix of NATs: python3 matrix.py serve | dial SLOT... | follow SLOT | idle SLOT SECONDS"""
 
+import errno
 import json
 import os
 import socket
@@ -83,10 +84,40 @@ def follow(slot):
         time.sleep(0.05)
 
 
-if sys.argv[1] == "follow":
-    follow(sys.argv[2])
-if sys.argv[1] == "serve":
+def serve():
     socketserver.ThreadingTCPServer.allow_reuse_address = True
     socketserver.ThreadingTCPServer.request_queue_size = 64
     socketserver.ThreadingTCPServer(("", PORT), Echo).serve_forever()
-dial(sys.argv[2:])
+
+
+def idle(slot, seconds):
+    """Says nothing for some time: what becomes of an open connection, and of new ones."""
+    probed([slot])
+    result = {"cold": connect(slot), "ended": "", "failed": ""}
+    with socket.create_connection((slot, PORT), timeout=10) as kept:
+        kept.makefile().readline()
+        time.sleep(seconds)
+        try:
+            result["later"] = connect(slot)
+        except OSError as e:
+            result["failed"] = str(e)
+        began = time.monotonic()
+        try:
+            kept.sendall(b"x")
+            result["ended"] = "not" if kept.recv(1) else "EOF"
+        except OSError as e:
+            result["ended"] = errno.errorcode.get(e.errno, str(e))
+        result["after"] = time.monotonic() - began
+    result["id"] = int(os.environ["BOXER_NODE_ID"])
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "follow":
+        follow(sys.argv[2])
+    elif sys.argv[1] == "serve":
+        serve()
+    elif sys.argv[1] == "idle":
+        idle(sys.argv[2], float(sys.argv[3]))
+    else:
+        dial(sys.argv[2:])
