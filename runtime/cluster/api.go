@@ -23,9 +23,9 @@ const (
 	DefaultLease     = 5 * time.Second       // a lost member may come back within it
 	DefaultBatch     = 5 * time.Millisecond  // changes gathered into one delta
 	firstRetry       = 50 * time.Millisecond // reconnecting, and doubling up to
-	lastRetry        = 1000 * time.Millisecond
+	lastRetry        = 500 * time.Millisecond
 	dialTimeout      = 5 * time.Second         // until TCP is connected: a dead host
-	shortDial        = 1500 * time.Millisecond // the same, where there is another seed
+	shortDial        = 1500 * time.Millisecond // the same, where there is another seed, and to come back
 	answerTimeout    = 20 * time.Second        // until the seed has admitted: it may serve a burst
 )
 

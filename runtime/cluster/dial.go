@@ -83,7 +83,7 @@ func joinErrors(errs []error) error {
 
 func (s *Session) connectTo(ctx context.Context, endpoint string, lost int) (*link, *joinReply, error) {
 	limit := dialTimeout
-	if len(s.o.Seeds) > 1 {
+	if len(s.o.Seeds) > 1 || s.CIDR().IsValid() { // or it was there: a link that was cut may be mended any moment
 		limit = shortDial
 	}
 	dialing, cancelDial := context.WithTimeout(ctx, limit)

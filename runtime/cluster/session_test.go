@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -104,6 +106,38 @@ func TestObserverIsNoMember(t *testing.T) {
 		p, err := w.Paths(t.Context())
 		return err == nil && len(p) == 1 && p[0].FromLeft == "a" && p[0].ToLeft == ""
 	})
+}
+
+// What is sent into a link that is cut is lost: who waits long for an answer to
+// it comes back long after the mending.
+func TestComingBackWaitsForNoAnswerForLong(t *testing.T) {
+	seed := startSeed(t, testOptions(t), "127.0.0.1:0")
+	o := seed.options("a")
+	conns, waits := make(chan net.Conn, 1), make(chan time.Duration, 16)
+	var cut atomic.Bool
+	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if cut.Load() {
+			deadline, _ := ctx.Deadline()
+			select {
+			case waits <- time.Until(deadline):
+			default:
+			}
+			return nil, context.DeadlineExceeded
+		}
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		conns <- conn
+		return conn, err
+	}
+	a := join(t, o)
+	cut.Store(true)
+	(<-conns).Close()
+	for range 3 {
+		if wait := <-waits; wait > shortDial {
+			t.Errorf("an answer is awaited for %v", wait)
+		}
+	}
+	cut.Store(false)
+	eventually(t, "it is back", a.Connected)
 }
 
 func TestCallsAreRoutedBetweenMembers(t *testing.T) {
