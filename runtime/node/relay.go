@@ -33,16 +33,20 @@ func (n *node) relays() []transport.RelayNode {
 	}
 	var all []transport.RelayNode
 	for _, m := range s.Members() {
-		one := transport.RelayNode{ID: m.ID, Endpoint: n.relayEndpoint(m), Seed: m.Kind == config.KindSeed}
-		if one.Endpoint == "" || m.State == cluster.StateLost || !m.Holds() || m.Relay != nil && m.Relay.Draining {
-			continue
+		if one, ok := n.relayOf(m); ok {
+			all = append(all, one)
 		}
-		if m.Relay != nil {
-			one.Load = m.Relay.Pairs
-		}
-		all = append(all, one)
 	}
 	return all
+}
+
+// relayOf is a member where this node may meet others, if it is one.
+func (n *node) relayOf(m cluster.Member) (transport.RelayNode, bool) {
+	one := transport.RelayNode{ID: m.ID, Endpoint: n.relayEndpoint(m), Seed: m.Kind == config.KindSeed}
+	if m.Relay != nil {
+		one.Load = m.Relay.Pairs
+	}
+	return one, one.Endpoint != "" && m.State != cluster.StateLost && (m.Relay == nil || !m.Relay.Draining)
 }
 
 // relayEndpoint is where this node dials a relay; "" if it cannot.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,8 +94,14 @@ func seenAt(address string) func(*cluster.Member, *Options) {
 	}
 }
 
+// said is an answer of either kind.
+type said struct {
+	meetAnswer
+	shut []uint16
+}
+
 // asked is v's answer to a call of another member.
-func (v *node) asked(from *node, method string, call any) (meetAnswer, error) {
+func (v *node) asked(from *node, method string, call any) (said, error) {
 	eventually(v.t, "it serves its overlay port", func() bool {
 		v.openings.mu.Lock()
 		defer v.openings.mu.Unlock()
@@ -104,12 +111,12 @@ func (v *node) asked(from *node, method string, call any) (meetAnswer, error) {
 	must(v.t, err)
 	answer, err := v.Handlers()[method](context.Background(), from.id, body)
 	if err != nil {
-		return meetAnswer{}, err
+		return said{}, err
 	}
 	if punched, ok := answer.(punchAnswer); ok {
-		return punched.meetAnswer, nil
+		return said{punched.meetAnswer, punched.Shut}, nil
 	}
-	return answer.(meetAnswer), nil
+	return said{meetAnswer: answer.(meetAnswer)}, nil
 }
 
 // A peer may be reached by the first SYN, as behind a NAT that hairpins: it has
@@ -237,6 +244,78 @@ func TestOpeningsAreBounded(t *testing.T) {
 	}
 	passive.openings.mu.Unlock()
 	eventually(t, "it is given up", func() bool { return waiting() == 0 })
+}
+
+// A caller may ask to have its ports kept open, not for ever, and is told which
+// are not open any more.
+func TestOpeningsAreKeptOpen(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	passive, caller := n.node(seenAt("127.69.0.2")), n.node(seenAt("127.69.0.3"))
+	passive.listen(80)
+	h, err := dig(302) // its SYNs vanish, as they do at a NAT
+	must(t, err)
+	defer h.close()
+	n.mu.Lock()
+	n.on[caller.id-1].NATReport.Mapped = h.addr
+	n.mu.Unlock()
+	o, open := &passive.openings, h.addr.Port()
+	left := func() int {
+		passive.descriptors.mu.Lock()
+		defer passive.descriptors.mu.Unlock()
+		return passive.descriptors.left
+	}
+	before := left()
+	ask := func(keep bool, ports ...uint16) (shut []uint16) {
+		t.Helper()
+		answer, err := passive.asked(caller, methodPunch, punchCall{Ports: ports, Port: 80, Keep: keep})
+		must(t, err)
+		return answer.shut
+	}
+	if shut := ask(false, open); len(shut) > 0 {
+		t.Fatalf("not opened: %d", shut)
+	}
+	o.mu.Lock()
+	first := o.by[h.addr]
+	first.expiry.Reset(time.Hour)
+	o.mu.Unlock()
+	if shut := ask(true, open, open+1); !slices.Equal(shut, []uint16{open + 1}) {
+		t.Errorf("not open any more: %d, want %d", shut, open+1)
+	}
+	o.mu.Lock()
+	if len(o.by) != 1 || o.by[h.addr] != first {
+		t.Errorf("it does not wait on: %v", o.by)
+	}
+	if !first.expiry.Stop() {
+		t.Error("it has expired")
+	}
+	first.since = time.Now().Add(-openAtMost) // as long as the kernel tries
+	o.mu.Unlock()
+	ask(true, open)
+	eventually(t, "it is given up", func() bool { return left() == before })
+}
+
+// All that wait are bounded, too.
+func TestAllOpeningsAreBounded(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	passive, caller := n.node(seenAt("127.69.0.2")), n.node(seenAt("127.69.0.3"))
+	passive.listen(80)
+	o := &passive.openings
+	place := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 70, 0, 1}), uint16(i+1))
+	}
+	o.mu.Lock()
+	for i := range maxOpen {
+		o.by[place(i)] = &opening{}
+	}
+	o.mu.Unlock()
+	if answer, _ := passive.asked(caller, methodPunch, punchCall{Ports: []uint16{1}, Port: 80}); answer.Status != statusUnreachable {
+		t.Errorf("one too many: %+v", answer)
+	}
+	o.mu.Lock()
+	clear(o.by)
+	o.mu.Unlock()
 }
 
 // Who comes while the port is asked to be opened again is not hung up on.

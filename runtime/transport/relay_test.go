@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"syscall"
@@ -101,6 +102,26 @@ func TestRelayLeavesPlacesForOthers(t *testing.T) {
 	second := v.memberHalf(v, kindRelayPassive, session{2})
 	expectPaired(t, first)
 	talk(t, first, second)
+}
+
+// A half counts for the member whose address and number it names, if they belong
+// together.
+func TestHalvesOfNobodyShareOnesPlaces(t *testing.T) {
+	n := newNetwork(t)
+	v, a, b := n.node(seed), n.node(), n.node()
+	for _, test := range []struct {
+		p    preface
+		want uint32
+	}{
+		{preface{id: a.id, src: a.port(1)}, a.id},
+		{preface{id: b.id, src: a.port(1)}, 0},
+		{preface{id: 99, src: a.port(1)}, 0},
+		{preface{id: a.id, src: netip.MustParseAddrPort("100.80.9.9:1")}, 0},
+	} {
+		if got := v.owner(test.p); got != test.want {
+			t.Errorf("number %d at %s counts for %d, want %d", test.p.id, test.p.src, got, test.want)
+		}
+	}
 }
 
 func TestRelayDrains(t *testing.T) {
