@@ -56,7 +56,7 @@ func Read(r io.Reader, fillGaps bool) (Trace, error) {
 		default:
 			trace = append(trace, make(Trace, missing)...)
 		}
-		if int64(len(trace)) == maxSeconds {
+		if int64(len(trace)) >= maxSeconds {
 			return errTooLong
 		}
 		trace, last = append(trace, requests), second

@@ -65,7 +65,7 @@ func TestReadRefuses(t *testing.T) {
 			t.Errorf("%.40q: %v, want %s", text, err, want)
 		}
 	}
-	for _, long := range []string{"0,1\n8640000,1\n", "0,1\n8639999,1\n8640000,1\n"} {
+	for _, long := range []string{"0,1\n8640000,1\n", "0,1\n8639999,1\n8640000,1\n", "-1099511627776,1\n1099511627776,1\n"} {
 		if _, err := Read(strings.NewReader(long), true); !errors.Is(err, errTooLong) {
 			t.Errorf("%q: %v", long, err)
 		}
@@ -141,12 +141,15 @@ func TestFromCounts(t *testing.T) {
 
 // What is converted is read as it was.
 func TestWrite(t *testing.T) {
-	want := Trace{1, 0, 0.25, 1e12}
+	want, err := Read(strings.NewReader("1,1\n2,-0\n3,0.25\n4,1000000000000\n5,1e-7"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var text strings.Builder
 	if err := want.Write(&text); err != nil {
 		t.Fatal(err)
 	}
-	if text.String() != "second,requests\n0,1\n1,0\n2,0.25\n3,1000000000000\n" {
+	if text.String() != "second,requests\n0,1\n1,0\n2,0.25\n3,1000000000000\n4,0\n" {
 		t.Errorf("%q", text.String())
 	}
 	if got, err := Read(strings.NewReader(text.String()), false); err != nil || !slices.Equal(got, want) {
