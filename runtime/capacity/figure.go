@@ -62,7 +62,7 @@ func (p *Plan) drawCost(d *drawing) {
 		at := math.Log(mostCost/cost) / math.Log(mostCost/leastCost)
 		return costTop + costHeight*min(max(at, 0), 1)
 	}
-	d.text(frameLeft, costTop-12, "start", "Cost relative to VMs for the peak")
+	d.text(frameLeft, costTop-12, "start", "Cost relative to VMs for the peak, logarithmic")
 	for percent := 0; percent <= 100; percent += 20 {
 		d.ruleX(x(float64(percent)/100), costTop, costHeight, fmt.Sprintf("%d %%", percent))
 	}

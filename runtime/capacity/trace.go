@@ -17,7 +17,7 @@ import (
 // Trace is the requests of each second, one after the other.
 type Trace []float64
 
-// maxSeconds of a trace: 100 days, which with what is calculated are 200 MB.
+// maxSeconds of a trace: 100 days, for which some 400 MB of memory are needed.
 var maxSeconds int64 = 100 * 24 * 3600 // fuzzing has fewer
 
 const (
