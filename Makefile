@@ -109,8 +109,8 @@ conformance: build ## CPython's network tests, bare against Boxer on every trans
 mesh: build ## 64 functions behind NATs, all pairs at once, ten times
 	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_MESH=64 go test -count=10 -timeout 30m -run '^TestMesh$$' -v ./runtime/e2e
 
-nat: build ## a link cut for 30 s, and 10,000 strangers of each sort at a seed: what make test does in small
-	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_NAT=full go test -count=1 -exec $(CURDIR)/tools/alone.sh -timeout 10m -run '^TestLinkCut$$' -v ./runtime/e2e
+nat: build ## links cut for 30 s, NATs that forget, 10,000 strangers of each sort: what make test does in small
+	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_NAT=full go test -count=1 -exec $(CURDIR)/tools/alone.sh -timeout 10m -run '^(TestLinkCut|TestNATForgets)$$' -v ./runtime/e2e
 	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_FLOOD=10000 go test -count=1 -exec $(CURDIR)/tools/alone.sh -timeout 10m -run '^TestFlood$$' -v ./runtime/node
 
 FUZZTIME ?= 60

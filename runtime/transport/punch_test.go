@@ -160,7 +160,7 @@ func listenOn(t *testing.T, address string) (*net.TCPListener, uint16) {
 func TestCallsLeadToTheCallerOnly(t *testing.T) {
 	n := newNetwork(t)
 	n.node(seed)
-	passive, caller, other := n.node(seenAt("127.69.0.2")), n.node(seenAt("127.69.0.3")), n.node(behindNAT)
+	passive, caller, other, vm := n.node(seenAt("127.69.0.2")), n.node(seenAt("127.69.0.3")), n.node(behindNAT), n.node()
 	own, port := listenOn(t, "127.69.0.3")
 	victim, err := net.Listen("tcp4", netip.AddrPortFrom(netip.MustParseAddr("127.69.0.4"), port).String())
 	must(t, err)
@@ -188,6 +188,16 @@ func TestCallsLeadToTheCallerOnly(t *testing.T) {
 	victim.(*net.TCPListener).SetDeadline(time.Now().Add(100 * time.Millisecond))
 	if c, err := victim.Accept(); err == nil {
 		t.Errorf("somebody else was dialled, from %s", c.RemoteAddr())
+	}
+	near, at := listenOn(t, vm.Self().UnderlayAddress.Addr().String())
+	if answer, err := passive.asked(vm, methodPunch, punchCall{Ports: []uint16{at}, Port: 80}); err != nil || answer.Status != statusOK {
+		t.Errorf("a caller that can be dialled: %+v, %v", answer, err)
+	}
+	near.SetDeadline(time.Now().Add(5 * time.Second))
+	if c, err := near.Accept(); err != nil {
+		t.Errorf("a caller that can be dialled: %v", err)
+	} else {
+		c.Close()
 	}
 	for what, call := range map[string]punchCall{"no ports": {Port: 80}, "too many": {Port: 80, Ports: make([]uint16, maxPorts+1)}} {
 		if answer, err := passive.asked(caller, methodPunch, call); err == nil {
