@@ -142,7 +142,7 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 	b.host(ctx, r, dir, "vm", "relayed", script, "--transports", "relay")
 	say("punch, from a function to another")
 	script = rep.Plan.script("punch")
-	punchScript(script, server, cpu)
+	punchScript(script, server, b.outside(ctx, "open-0", boxerPort+native), cpu)
 	b.host(ctx, r, dir, "function", "peer", script)
 	if len(rep.Plan.Only) == 0 {
 		b.checkPaths(ctx, map[string][]string{"srv": {"native", "direct", "relay"}, "fn-0": {"relay", "punch"}})
@@ -153,9 +153,15 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 	}
 	idle := rep.Rows
 	rep.Rows = nil
+	rep.Captures = map[string]capture{}
+	task := linkTask{Bin: b.bin, Dir: dir, CPU: cpu, OtherCPU: other, Plan: rep.Plan}
 	if rep.Plan.wants("link.connect") {
 		say("direct, over a link with a delay")
-		rep.Rows = b.delayed(ctx, rep, r, missing, linkTask{Bin: b.bin, Dir: dir, CPU: cpu, OtherCPU: other, Plan: rep.Plan})
+		rep.Rows = b.delayed(ctx, rep, r, missing, task)
+	}
+	if rep.Plan.wants("link.punch") || rep.Plan.wants("link.cold") {
+		say("punch, over a link with a delay")
+		rep.Rows = append(rep.Rows, b.delayedPunch(ctx, rep, r, missing, task)...)
 	}
 	rep.Rows = slices.Concat(rows(b.t, r, rep.Plan, missing), rep.Rows, idle)
 }
@@ -167,26 +173,49 @@ func (b *boxer) delayed(ctx context.Context, rep *report, r results, missing map
 	if err != nil {
 		missing["link.connect"] = err.Error()
 	}
-	rep.Captures = map[string]capture{}
 	for side, port := range linkPorts {
-		rep.Captures[side] = summarise(packets, port)
+		rep.Captures[side] = summarise(packets, port, anySYN)
 	}
 	return linkRows(b.t, r, rep.Captures, missing["link.connect"])
+}
+
+// delayedPunch measures over the delayed link, from a function to another.
+func (b *boxer) delayedPunch(ctx context.Context, rep *report, r results, missing map[string]string, task linkTask) []row {
+	b.t.Helper()
+	from := task.Dir
+	task.Dir, task.NATs = from+"-punch", true
+	if err := os.Mkdir(task.Dir, 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	for _, program := range []string{"probe", "probe-static", "link"} {
+		if err := os.Symlink(filepath.Join(from, program), filepath.Join(task.Dir, program)); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	packets, err := b.link(ctx, r, task)
+	if err != nil {
+		missing["link.punch"], missing["link.cold"] = err.Error(), err.Error()
+	}
+	rep.Captures["native beside punch"] = summarise(packets, boxerPort+native, anySYN)
+	rep.Captures["punch"] = summarise(packets, boxPort, func(syn packet) bool { return syn.Payload > 0 })
+	rep.Captures["punch, cold"] = summarise(packets, boxPort, func(syn packet) bool { return syn.Payload == 0 })
+	return punchRows(rep.Plan, rep.Captures, missing)
 }
 
 // servers starts the VM that has every server and the function with one.
 func (b *boxer) servers(ctx context.Context, dir, cpu string) {
 	b.t.Helper()
 	for name, text := range map[string]string{
-		"server.sh": serverScript, "nginx-7005.conf": nginxConfig(webPort), "nginx-7006.conf": nginxConfig(webPort + native),
+		"server.sh": serverScript, "open.sh": openScript, "nginx-7005.conf": nginxConfig(webPort), "nginx-7006.conf": nginxConfig(webPort + native),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			b.t.Fatal(err)
 		}
 	}
 	for name, args := range map[string][]string{
-		"srv": {"--kind", "vm", "--", "sh", "/var/task/server.sh"},
-		"fn":  {"--kind", "function", "--memory-size", fastFunction, "--", "/var/task/probe", "serve", strconv.Itoa(boxerPort)},
+		"srv":  {"--kind", "vm", "--", "sh", "/var/task/server.sh"},
+		"fn":   {"--kind", "function", "--memory-size", fastFunction, "--", "/var/task/probe", "serve", strconv.Itoa(boxerPort)},
+		"open": {"--kind", "function", "--memory-size", fastFunction, "--nat", "cone", "--", "sh", "/var/task/open.sh"},
 	} {
 		b.must(ctx, append([]string{"run", "--network", networkName, "--name", name, "--detach", "--source-dir", dir, "-e", "PROBE_CPU=" + cpu}, args...)...)
 	}

@@ -29,16 +29,20 @@ import (
 
 // The delayed link: two namespaces joined by two TUN devices, between which
 // testdata/link.c forwards packets after a while. Supervisors are started by
-// hand, the seed and the server on the far side.
+// hand, the seed and the server on the far side. With NATs the near node is a
+// function, and on the far side is another one.
 const (
-	linkDelay  = 100 * time.Microsecond // each way
-	nearHost   = "10.90.0.1"
-	farHost    = "10.90.0.2"
-	seedHost   = "10.90.0.3"
-	seedPort   = 7718 // another than the overlay port of the far node: the trace knows ports only
-	linkBlocks = 40
-	pingCount  = 1500
-	traceFile  = "trace.txt"
+	linkDelay       = 100 * time.Microsecond // each way
+	nearHost        = "10.90.0.1"
+	farHost         = "10.90.0.2"
+	seedHost        = "10.90.0.3"
+	seedPort        = 7718 // another than the overlay port of the far node: the trace knows ports only
+	boxPort         = 7720 // of the functions, for the same reason
+	linkBlocks      = 40
+	linkPunchBlocks = 24
+	linkColdBlocks  = 12
+	pingCount       = 1500
+	traceFile       = "trace.txt"
 
 	linkVariable = "BOXER_BENCH_LINK"
 )
@@ -50,6 +54,7 @@ type linkTask struct {
 	CPU      string `json:"cpu"` // of clients and servers
 	OtherCPU string `json:"other_cpu"`
 	Plan     plan   `json:"plan"`
+	NATs     bool   `json:"nats"`
 }
 
 func TestMain(m *testing.M) {
@@ -118,7 +123,7 @@ func linkMain(doc string) error {
 	if w.far, err = netns.New(); err != nil {
 		return fmt.Errorf("make the far namespace: %w", err)
 	}
-	farTUN, err := openTUN("far0", farHost, seedHost)
+	farTUN, err := openTUN("far0", farHost, seedHost, natHost)
 	if err != nil {
 		return err
 	}
@@ -133,10 +138,12 @@ func linkMain(doc string) error {
 	if err != nil {
 		return err
 	}
-	if err := w.measure(link); err != nil {
-		return err
+	if w.NATs {
+		err = w.measurePunch(link)
+	} else {
+		err = w.measure(link)
 	}
-	return link.end()
+	return errors.Join(err, link.end())
 }
 
 // openTUN makes a TUN device with these addresses in the namespace of the thread.
@@ -153,21 +160,27 @@ func openTUN(name string, addresses ...string) (*os.File, error) {
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
 		return nil, fmt.Errorf("make TUN device %s: %w", name, err)
 	}
-	for _, one := range []string{"lo", name} {
-		at, err := netlink.LinkByName(one)
-		if err == nil {
-			err = netlink.LinkSetUp(at)
-		}
-		for _, address := range addresses {
-			if err == nil && one == name {
-				err = netlink.AddrAdd(at, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(address), Mask: net.CIDRMask(24, 32)}})
-			}
-		}
-		if err != nil {
-			return nil, fmt.Errorf("set up %s: %w", one, err)
-		}
+	if err := errors.Join(up("lo"), up(name, addresses...)); err != nil {
+		return nil, err
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// up gives a device addresses and switches it on.
+func up(name string, addresses ...string) error {
+	at, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkSetUp(at)
+	}
+	for _, address := range addresses {
+		if err == nil {
+			err = netlink.AddrAdd(at, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(address), Mask: net.CIDRMask(24, 32)}})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("set up %s: %w", name, err)
+	}
+	return nil
 }
 
 // delayer is the running link.
@@ -211,23 +224,27 @@ func (d *delayer) end() error {
 	return nil
 }
 
-// measure starts the three nodes and lets the near one measure.
-func (w *linkWorld) measure(link *delayer) error {
+// serve starts the seed and the server.
+func (w *linkWorld) serve() error {
 	secret := filepath.Join(w.Dir, "secret")
 	if err := os.WriteFile(secret, []byte("a secret of the benchmark alone"), 0o600); err != nil {
 		return err
 	}
 	server := fmt.Sprintf("set -eu\n%[1]s/probe-static bare %[1]s/probe serve %[3]d &\nexec %[1]s/probe serve %[2]d\n", w.Dir, boxerPort, boxerPort+native)
+	return errors.Join(
+		w.start(w.far, config.Node{Kind: config.KindSeed, Slot: "seed-0", UnderlayAddress: seedHost, Port: seedPort}, ""),
+		w.start(w.far, config.Node{Kind: config.KindVM, Slot: "far", UnderlayAddress: farHost}, server))
+}
+
+// measure starts the three nodes and lets the near one measure.
+func (w *linkWorld) measure(link *delayer) error {
 	sides := threeSides(farHost, "far", w.CPU)
 	script := w.Plan.script("link")
 	script.await(sides[0], boxerPort)
 	script.blocks(linkBlocks, "link.connect", sides, func(sd side) string {
 		return "PROBE_SAMPLES=1 " + sd.probe("connect", sd.host, boxerPort+sd.native, connectCount, connectMS)
 	})
-	if err := w.start(w.far, config.Node{Kind: config.KindSeed, Slot: "seed-0", UnderlayAddress: seedHost, Port: seedPort}, ""); err != nil {
-		return err
-	}
-	if err := w.start(w.far, config.Node{Kind: config.KindVM, Slot: "far", UnderlayAddress: farHost}, server); err != nil {
+	if err := w.serve(); err != nil {
 		return err
 	}
 	for _, ping := range []struct {
@@ -325,9 +342,10 @@ func (w *linkWorld) await(slot string) error {
 		break
 	}
 	said := ""
-	for _, name := range []string{"near.out", "near.log", "far.out", "far.log", "seed-0.log"} {
-		text, _ := os.ReadFile(filepath.Join(w.Dir, name))
-		said += name + ": " + tail(string(text), 800) + "\n"
+	for _, name := range []string{"near.out", "near.log", "far.out", "far.log", "fn.out", "fn.log", "seed-0.log"} {
+		if text, err := os.ReadFile(filepath.Join(w.Dir, name)); err == nil {
+			said += name + ": " + tail(string(text), 800) + "\n"
+		}
 	}
 	return fmt.Errorf("node %s did not measure to the end:\n%s", slot, said)
 }

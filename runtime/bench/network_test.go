@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,23 +106,47 @@ func (b *boxer) createNetwork(ctx context.Context) {
 	b.must(ctx, "network", "create", networkName)
 }
 
+// node is what `boxer nodes` says of one.
+type node struct {
+	Slot            string         `json:"slot"`
+	UnderlayAddress netip.AddrPort `json:"underlay_address"`
+	NATReport       struct {
+		Mapped    netip.AddrPort `json:"mapped"`
+		Filtering string         `json:"filtering"`
+	} `json:"nat_report"`
+}
+
+// await waits until a node is as wanted.
+func (b *boxer) await(ctx context.Context, what string, is func(node) bool) node {
+	b.t.Helper()
+	var nodes []node
+	for range 40 {
+		if err := json.Unmarshal(b.must(ctx, "nodes", "--network", networkName, "--json"), &nodes); err != nil {
+			b.t.Fatalf("nodes --json: %v", err)
+		}
+		if at := slices.IndexFunc(nodes, is); at >= 0 {
+			return nodes[at]
+		}
+		time.Sleep(250 * time.Millisecond)
+	}
+	b.t.Fatalf("nodes --json: no %s in %+v", what, nodes)
+	return node{}
+}
+
 // underlay is the underlay address of a slot.
 func (b *boxer) underlay(ctx context.Context, slot string) string {
 	b.t.Helper()
-	var nodes []struct {
-		Slot            string         `json:"slot"`
-		UnderlayAddress netip.AddrPort `json:"underlay_address"`
-	}
-	if err := json.Unmarshal(b.must(ctx, "nodes", "--network", networkName, "--json"), &nodes); err != nil {
-		b.t.Fatalf("nodes --json: %v", err)
-	}
-	for _, n := range nodes {
-		if n.Slot == slot && n.UnderlayAddress.IsValid() {
-			return n.UnderlayAddress.Addr().String()
-		}
-	}
-	b.t.Fatalf("nodes --json: no underlay address of %q in %+v", slot, nodes)
-	return ""
+	n := b.await(ctx, "underlay address of "+slot, func(n node) bool { return n.Slot == slot && n.UnderlayAddress.IsValid() })
+	return n.UnderlayAddress.Addr().String()
+}
+
+// outside is where a port of a function behind a NAT is reached that turns the
+// same bits of each.
+func (b *boxer) outside(ctx context.Context, slot string, port uint16) netip.AddrPort {
+	b.t.Helper()
+	n := b.await(ctx, slot+" behind an open NAT", func(n node) bool { return n.Slot == slot && n.NATReport.Filtering == "open" })
+	at := n.NATReport.Mapped
+	return netip.AddrPortFrom(at.Addr(), port^at.Port()^n.UnderlayAddress.Port())
 }
 
 // checkPaths fails unless each slot was reached over the transport measured;

@@ -35,8 +35,15 @@ var wantedRows = []wanted{
 	{"connect + first byte, direct, link with 200 us round trip, p99", "us", "link.connect", pooledP99, nil, ""},
 	{"connect + first byte, relay (VM to function by way of a relay; native: VM to VM), p50", "us", "relay.connect", blockValue, nil, ""},
 	{"connect + first byte, relay, p99", "us", "relay.connect", pooledP99, nil, ""},
-	{"connect + first byte, punch (function to function; native: to a VM, through one NAT), p50", "us", "punch.connect", blockValue, &target{"difference", "<=", 250}, ""},
-	{"connect + first byte, punch, p99", "us", "punch.connect", pooledP99, nil, ""},
+	{"connect + first byte, punch, twelve in a row (function to function; native: to a VM, through one NAT), p50", "us", "punch.row", blockValue, &target{"difference", "<=", 250}, ""},
+	{"connect + first byte, punch, twelve in a row, p99", "us", "punch.row", pooledP99, nil, ""},
+	{"the same natively through two NATs, one of them open (native: through one), p50", "us", "punch.row", blockValue, nil, "two"},
+	{"connect + first byte, punch, one every 10 ms, p50", "us", "punch.connect", blockValue, &target{"difference", "<=", 250}, ""},
+	{"connect + first byte, punch, one every 10 ms, p99", "us", "punch.connect", pooledP99, nil, ""},
+	{"the same natively through two NATs, one of them open (native: through one), one every 10 ms, p50", "us", "punch.connect", blockValue, nil, "two"},
+	{"connect + first byte, punch, cold (nothing prepared), p50", "us", "punch.cold", blockValue, nil, ""},
+	{"connect + first byte, punch, link with 200 us round trip (native: to a VM), p50", "us", "link.punch", blockValue, atMost(3), ""},
+	{"connect + first byte, punch, cold, link with 200 us round trip, p50", "us", "link.cold", blockValue, nil, ""},
 	{"nginx, Connection: close, wrk, native", "1/s", "native.web", blockValue, atLeast(0.97), ""},
 	{"nginx, Connection: close, wrk, direct", "1/s", "direct.web", blockValue, nil, ""},
 	{"accept with 8 processes on one listener, native", "1/s", "native.crowd", blockValue, nil, ""},
@@ -44,12 +51,12 @@ var wantedRows = []wanted{
 	{"round trip of 1,024 bytes, native, p50", "us", "native.rtt", blockValue, atMost(1.03), ""},
 	{"round trip of 1,024 bytes, direct, p50", "us", "direct.rtt", blockValue, atMost(1.03), ""},
 	{"round trip of 1,024 bytes, relay (native: VM to VM), p50", "us", "relay.rtt", blockValue, nil, ""},
-	{"round trip of 1,024 bytes, punch (native: to a VM, through one NAT), p50", "us", "punch.rtt", blockValue, nil, ""},
+	{"round trip of 1,024 bytes, punch (native: through two NATs, one of them open), p50", "us", "punch.rtt", blockValue, atMost(1.03), ""},
 	{"throughput, native", "MB/s", "native.stream", blockValue, atLeast(0.97), ""},
 	{"throughput, direct", "MB/s", "direct.stream", blockValue, atLeast(0.97), ""},
 	{"throughput, relay (native: VM to VM)", "MB/s", "relay.stream", blockValue, nil, ""},
 	{"throughput, relay (VM to VM; native: HAProxy in TCP mode in its place)", "MB/s", "haproxy.stream", blockValue, atLeast(0.8), ""},
-	{"throughput, punch (native: to a VM, through one NAT)", "MB/s", "punch.stream", blockValue, nil, ""},
+	{"throughput, punch (native: through two NATs, one of them open)", "MB/s", "punch.stream", blockValue, nil, ""},
 	{"fork, exec and exit of /bin/true, p50", "us", "fork", blockValue, atMost(1.15), ""},
 	{"vfork, exec and exit of /bin/true, p50", "us", "spawn", blockValue, nil, ""},
 	{"getaddrinfo (native: of /etc/hosts), p50", "us", "lookup", blockValue, atMost(1.00), ""},
@@ -110,6 +117,36 @@ func (w wanted) row(r results) (row, error) {
 	more := c.more.scaled(by)
 	return row{Name: w.name, Unit: w.unit, Native: c.base / by, Boxer: c.with / by, Samples: c.samples, Target: w.target,
 		Ratio: &c.ratio, More: &more, Control: &control.ratio, Blocks: c.blocks}.judge(), nil
+}
+
+// punchRows are about what crossed the delayed link between two NATs. A cold
+// connection asks when its SYN leaves, and waits for the answer; what is prepared for
+// the next one passes at the same time, and is not waited for.
+func punchRows(p plan, captures map[string]capture, missing map[string]string) []row {
+	var all []row
+	base := captures["native beside punch"]
+	for _, one := range []struct{ name, measure, side string }{
+		{"round trips before the first byte, punch, in a capture", "link.punch", "punch"},
+		{"round trips before the first byte, punch, cold, in a capture", "link.cold", "punch, cold"},
+	} {
+		if !p.wants(one.measure) {
+			continue
+		}
+		r := row{Name: one.name, Target: &target{"difference", "<=", 2}, Missing: missing[one.measure]}
+		with := captures[one.side]
+		if r.Missing == "" && (base.Connections == 0 || with.Connections == 0) {
+			r.Missing = "the link saw no such connections"
+		}
+		if r.Missing == "" {
+			more, ratio := with.Own-base.Own, with.Own/base.Own
+			r.Native, r.Boxer, r.Samples = base.Own, with.Own, with.Connections
+			r.More, r.Ratio = &estimate{more, more, more}, &estimate{ratio, ratio, ratio}
+			r.Note = fmt.Sprintf("native %s; Boxer %s. Medians of %d and %d connections; with packets of supervisors between them, %.3f per connection, %g round trips",
+				base.Sequence, with.Sequence, base.Connections, with.Connections, with.Control, with.RoundTrips)
+		}
+		all = append(all, r.judge())
+	}
+	return all
 }
 
 // linkRows are about the delayed link: what it is, and what crossed it.

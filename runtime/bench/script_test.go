@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -26,6 +27,10 @@ const (
 	streamBlocks  = 72
 	connectCount  = 250
 	connectMS     = 200
+	punchBlocks   = 40
+	coldBlocks    = 24
+	rowOf         = 12 // one after the other, and then a pause
+	rowPauseUS    = 60_000
 	pausedCount   = 30 // with a pause of 10 ms before each
 	pausedUS      = 10_000
 	pausedMS      = 1000
@@ -121,6 +126,18 @@ func (s *script) idle() bool {
 	return !slices.ContainsFunc(s.lines, func(line string) bool { return strings.HasPrefix(line, "PROBE_LABEL=") })
 }
 
+// paused measures connections with a pause before each; how is more for the probe
+// to know.
+func (s *script) paused(n int, measure, how string, sides []side) {
+	s.blocks(n, measure, sides, func(sd side) string {
+		return fmt.Sprintf("%sPROBE_SAMPLES=1 PROBE_PAUSE_US=%d ", how, pausedUS) +
+			sd.probe("connect", sd.host, boxerPort+sd.native, pausedCount, pausedMS)
+	})
+}
+
+// settle gives a function time to learn about its NAT.
+func (s *script) settle() { s.lines = append(s.lines, "sleep 3") }
+
 // await waits for a server that no supervisor waits for.
 func (s *script) await(sd side, port int) {
 	s.lines = append(s.lines, sd.probe("await", sd.host, port+sd.native))
@@ -215,14 +232,24 @@ func haproxyScript(s *script, haproxy, cpu string) {
 }
 
 // punchScript is what one function measures with another. The pauses are what a
-// supervisor needs to make tickets ready, which is what is to be measured here.
-func punchScript(s *script, server, cpu string) {
+// supervisor needs to make tickets ready; after one of 10 ms CPUs have slept, and the
+// first connection of a row only waits for them. A ticket is no use for a socket that has
+// a port already: so a connection is measured that is made from the beginning.
+// An open connection has two NATs in its way natively as well, one of which lets
+// anybody in; server is a VM, open the function behind that one.
+func punchScript(s *script, server string, open netip.AddrPort, cpu string) {
+	s.settle()
 	sides := threeSides(server, "fn", cpu)
-	s.blocks(latencyBlocks, "punch.connect", sides, func(sd side) string {
-		return fmt.Sprintf("PROBE_SAMPLES=1 PROBE_PAUSE_US=%d ", pausedUS) +
-			sd.probe("connect", sd.host, boxerPort+sd.native, pausedCount, pausedMS)
+	two := side{"two", true, open.Addr().String(), int(open.Port()) - boxerPort, cpu}
+	s.paused(punchBlocks, "punch.connect", "", append(sides, two))
+	s.blocks(punchBlocks, "punch.row", append(sides, two), func(sd side) string {
+		return fmt.Sprintf("PROBE_SAMPLES=1 PROBE_PAUSE_US=%d PROBE_BURST=%d ", rowPauseUS, rowOf) +
+			sd.probe("connect", sd.host, boxerPort+sd.native, 4*rowOf, pausedMS)
 	})
-	s.open("punch", sides)
+	s.paused(coldBlocks, "punch.cold", "PROBE_BIND=1 ", sides)
+	same := []side{two, sides[1], two}
+	same[0].name, same[2].name = "native", "again"
+	s.open("punch", same)
 }
 
 // preload measures what guests pay that talk to nobody.
@@ -276,6 +303,9 @@ listen path
     server only %[1]s:%[2]d
 `, server, boxerPort+native)
 }
+
+// openScript is the guest of a function that anybody reaches: a native server.
+const openScript = "exec /var/task/probe-static bare /var/task/probe serve 7002\n"
 
 // nginxConfig for a port: it answers by itself and closes after each request.
 func nginxConfig(port int) string {

@@ -75,7 +75,8 @@ func readTrace(path string) ([]packet, error) {
 // capture sums up the connections of one side that the link saw.
 type capture struct {
 	Connections int     `json:"connections"`
-	RoundTrips  float64 `json:"round_trips"` // before the first byte, median
+	RoundTrips  float64 `json:"round_trips"`     // before the first byte, median
+	Own         float64 `json:"round_trips_own"` // of its own packets alone, median
 	Most        int     `json:"round_trips_most"`
 	Packets     float64 `json:"packets"`  // of a connection, median
 	Control     float64 `json:"control"`  // packets of supervisors while it was made, mean
@@ -89,15 +90,18 @@ type capture struct {
 // of a connect: a question asked first is a round trip too.
 const quiet = 3 * time.Millisecond
 
-// summarise takes the connections to one port of the far side. Packets of other
-// ports count between the end of the connection before and the first byte.
-func summarise(all []packet, port int) capture {
+func anySYN(packet) bool { return true }
+
+// summarise takes the connections to one port of the far side, of those that begin
+// as wanted. Packets of other ports count between the end of the connection before
+// and the first byte.
+func summarise(all []packet, port int, wanted func(syn packet) bool) capture {
 	var c capture
-	var trips, handshakes, packets []float64
+	var trips, own, handshakes, packets []float64
 	control := 0
 	sequences := map[string]int{}
 	for i, p := range all {
-		if p.From != 0 || p.server() != port || p.Flags&(flagSYN|flagACK) != flagSYN {
+		if p.From != 0 || p.server() != port || p.Flags&(flagSYN|flagACK) != flagSYN || !wanted(p) {
 			continue
 		}
 		one, ok := follow(all, i)
@@ -105,7 +109,7 @@ func summarise(all []packet, port int) capture {
 			continue
 		}
 		c.Connections++
-		trips = append(trips, float64(one.trips))
+		trips, own = append(trips, float64(one.trips)), append(own, float64(one.own))
 		handshakes = append(handshakes, float64(one.handshake))
 		c.Most = max(c.Most, one.trips)
 		packets = append(packets, float64(one.packets))
@@ -115,6 +119,7 @@ func summarise(all []packet, port int) capture {
 	if c.Connections == 0 {
 		return c
 	}
+	c.Own = median(own)
 	c.RoundTrips, c.Handshake = median(trips), time.Duration(median(handshakes))
 	c.Packets = median(packets)
 	c.Control = float64(control) / float64(c.Connections)
@@ -126,11 +131,31 @@ func summarise(all []packet, port int) capture {
 	return c
 }
 
-// flow is one connection as the link saw it.
+// begins tells whether p is of another connection: a SYN-ACK of the client is not,
+// where two SYNs cross.
+func begins(p packet) bool {
+	return p.Flags&flagRST != 0 || p.Flags&(flagSYN|flagACK) == flagSYN
+}
+
+// roundTrips begin at the client, and end with what comes back.
+type roundTrips struct {
+	number int
+	away   bool
+}
+
+func (t *roundTrips) see(p packet) {
+	if t.away && p.From == 1 {
+		t.number++
+	}
+	t.away = p.From == 0
+}
+
+// flow is one connection as the link saw it. Its own round trips are those of its
+// own packets.
 type flow struct {
-	trips, packets, control int
-	sequence                string
-	handshake               time.Duration
+	trips, own, packets, control int
+	sequence                     string
+	handshake                    time.Duration
 }
 
 // follow looks at the connection whose SYN is packet number at; ok is false
@@ -138,13 +163,7 @@ type flow struct {
 func follow(all []packet, at int) (f flow, ok bool) {
 	syn := all[at]
 	same := func(p packet) bool { return p.client() == syn.client() && p.server() == syn.server() }
-	direction := 1 // a round trip begins at the client
-	turn := func(p packet) {
-		if p.From != direction {
-			direction = p.From
-			f.trips += p.From // and ends with what comes back
-		}
-	}
+	var trips, own roundTrips
 	first := at
 	for first > 0 && syn.When-all[first-1].When < quiet && all[first-1].Flags&flagRST == 0 {
 		first--
@@ -152,21 +171,22 @@ func follow(all []packet, at int) (f flow, ok bool) {
 	var sequence []string
 	for i := first; i < len(all) && !ok; i++ {
 		p := all[i]
-		if i > at && (p.When-syn.When > time.Second || same(p) && p.Flags&(flagRST|flagSYN) != 0 && p.From == 0) {
+		if i > at && (p.When-syn.When > time.Second || same(p) && p.From == 0 && begins(p)) {
 			return f, false // refused, or given up
 		}
-		turn(p)
+		trips.see(p)
 		if !same(p) {
 			f.control++
 			continue
 		}
+		own.see(p)
 		sequence = append(sequence, p.String())
 		if p.From == 0 && i > at && f.handshake == 0 {
 			f.handshake = p.When - syn.When
 		}
 		ok = p.From == 1 && p.Payload > 0
 	}
-	f.sequence = strings.Join(sequence, ", ")
+	f.trips, f.own, f.sequence = trips.number, own.number, strings.Join(sequence, ", ")
 	for i, p := range all[at:] {
 		if p.When-syn.When > time.Second || i > 0 && same(p) && p.Flags&flagSYN != 0 && p.From == 0 {
 			break
@@ -195,8 +215,8 @@ func TestRoundTripsBeforeTheFirstByteAreCounted(t *testing.T) {
 		}
 	}
 	plain := append(connection(0, 40000, 7002), connection(1000, 40001, 7002)...)
-	got := summarise(plain, 7002)
-	want := capture{Connections: 2, RoundTrips: 2, Most: 2, Packets: 6, Handshake: us(400),
+	got := summarise(plain, 7002, anySYN)
+	want := capture{Connections: 2, RoundTrips: 2, Own: 2, Most: 2, Packets: 6, Handshake: us(400),
 		Sequence: "> SYN+60, < SYN-ACK, > ACK, < 1"}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -204,15 +224,23 @@ func TestRoundTripsBeforeTheFirstByteAreCounted(t *testing.T) {
 	// A supervisor that asks first costs a round trip, whatever port it uses.
 	asked := []packet{{us(0), 0, 50000, 7717, flagACK, 90}, {us(200), 1, 7717, 50000, flagACK, 30}}
 	asked = append(asked, connection(400, 40000, 7002)...)
-	if got := summarise(asked, 7002); got.RoundTrips != 3 || got.Control != 2 {
+	if got := summarise(asked, 7002, anySYN); got.RoundTrips != 3 || got.Own != 2 || got.Control != 2 {
 		t.Errorf("after a question: %+v", got)
 	}
 	// Refused, and the port used again: not one long connection.
 	refused := append([]packet{{us(0), 0, 40000, 7002, flagSYN, 0}, {us(100), 1, 7002, 40000, flagRST | flagACK, 0}}, connection(5000, 40000, 7002)...)
-	if got := summarise(refused, 7002); got.Connections != 1 || got.RoundTrips != 2 {
+	if got := summarise(refused, 7002, anySYN); got.Connections != 1 || got.RoundTrips != 2 {
 		t.Errorf("after a refusal: %+v", got)
 	}
-	if got := summarise(asked, 80); got.Connections != 0 {
+	// Two SYNs that cross.
+	crossing := []packet{
+		{us(0), 0, 40000, 7720, flagSYN, 0}, {us(300), 1, 7720, 40000, flagSYN, 0}, {us(400), 0, 40000, 7720, flagSYN | flagACK, 0},
+		{us(600), 1, 7720, 40000, flagACK, 0}, {us(610), 0, 40000, 7720, flagACK, 96}, {us(810), 1, 7720, 40000, flagACK, 1},
+	}
+	if got := summarise(crossing, 7720, anySYN); got.Connections != 1 || got.Own != 3 {
+		t.Errorf("two SYNs that cross: %+v", got)
+	}
+	if got := summarise(asked, 80, anySYN); got.Connections != 0 {
 		t.Errorf("to a port nobody used: %+v", got)
 	}
 }

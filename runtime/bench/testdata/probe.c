@@ -25,7 +25,8 @@
  * A server greets with one byte. Then a client hangs up, or sends 'r' and a size
  * (blocks of that size are echoed) or 's' (bytes are swallowed and counted).
  * Results are one JSON object a line, with PROBE_LABEL, and with every sample if
- * PROBE_SAMPLES is set; PROBE_CPU pins, PROBE_PAUSE_US makes `connect` wait.
+ * PROBE_SAMPLES is set; PROBE_CPU pins, PROBE_PAUSE_US makes `connect` wait before
+ * each connection, or before PROBE_BURST of them; with PROBE_BIND it binds first.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -52,6 +53,7 @@
 enum { TIMEOUT_S = 20, CHUNK = 128 * 1024, MIN_SAMPLES = 20, WARM_MS = 50 };
 
 extern char **environ;
+static int bound; /* a client's sockets, before they connect */
 /* At a page: the kernel copies slower to odd places, and both builds must be equal. */
 static char chunk[CHUNK] __attribute__((aligned(4096)));
 
@@ -160,6 +162,12 @@ static int dial(const struct sockaddr_in *to) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) {
         die("socket");
+    }
+    if (bound) {
+        struct sockaddr_in any = {.sin_family = AF_INET};
+        if (bind(fd, (struct sockaddr *)&any, sizeof any) != 0) {
+            die("bind");
+        }
     }
     if (connect(fd, (const struct sockaddr *)to, sizeof *to) != 0) {
         die("connect to %s:%d", inet_ntoa(to->sin_addr), ntohs(to->sin_port));
@@ -282,9 +290,11 @@ static int measure_connect(char **argv) {
     long count = atol(argv[2]), n = 0;
     uint64_t *samples = sample_room(count);
     uint64_t until = now_ns() + (uint64_t)atol(argv[3]) * 1000000u;
-    const char *pause = getenv("PROBE_PAUSE_US"); /* before each connection */
+    const char *pause = getenv("PROBE_PAUSE_US"), *burst = getenv("PROBE_BURST");
+    long in_a_row = burst ? atol(burst) : 1;
+    bound = getenv("PROBE_BIND") != NULL;
     while (n < count && (n < MIN_SAMPLES || now_ns() < until)) {
-        if (pause)
+        if (pause && n % in_a_row == 0)
             usleep((useconds_t)atol(pause));
         uint64_t began = now_ns();
         int fd = dial(&to);
