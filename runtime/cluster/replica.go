@@ -63,7 +63,7 @@ func (s *Seed) replicate(r Replica) error {
 		return fmt.Errorf("%s is the state of a network with one seed: this one has %d; use another state directory", single, len(r.Endpoints))
 	}
 	s.replica = &replica{Replica: r, self: SeedName(r.Number)}
-	s.replica.ledger.state = change{Network: s.o.Network, CIDR: s.o.CIDR, NextID: 1, Slots: map[string]*place{}}
+	s.replica.ledger.state = change{Network: s.o.Network, CIDR: s.o.CIDR, NextID: 1, Slots: map[string]*place{}, Notes: map[string]json.RawMessage{}}
 	s.saver = newSaver(true, s.propose)
 	names := make([]string, len(r.Endpoints))
 	for i := range names {
@@ -139,7 +139,9 @@ func (s *Seed) lead(term uint64) {
 		}
 		s.complete(&p.slot)
 	}
+	s.notes = state.Notes
 	s.leading, s.term = true, term
+	s.turn()
 	s.log.Info().Uint64("term", term).Int("members", len(s.members)).Msg("this seed leads")
 }
 
@@ -165,6 +167,7 @@ func (s *Seed) follow() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leading, s.term = false, 0
+	s.turn()
 	if s.flush != nil {
 		s.flush.Stop()
 		s.flush = nil
@@ -241,6 +244,13 @@ func (s *Seed) propose() error {
 			c.Slots[name] = p
 		}
 	}
+	for key := range s.dirtyNotes {
+		if c.Notes == nil {
+			c.Notes = map[string]json.RawMessage{}
+		}
+		c.Notes[key] = s.notes[key] // null when forgotten
+	}
+	clear(s.dirtyNotes)
 	s.mu.Unlock()
 	data, err := c.encode()
 	if err == nil {
@@ -252,6 +262,9 @@ func (s *Seed) propose() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.leading && s.term == term {
+		for key := range c.Notes {
+			s.dirtyNotes[key] = true
+		}
 		for _, name := range names {
 			s.dirty[name] = true // the next proposal says it again
 		}
@@ -271,6 +284,8 @@ type change struct {
 	CIDR     netip.Prefix      `json:"cidr"`
 	NextID   uint32            `json:"next_id"`
 	Slots    map[string]*place `json:"slots"` // nil: given up
+
+	Notes map[string]json.RawMessage `json:"notes,omitempty"` // null: forgotten
 }
 
 // place is a slot and the members that have it.
@@ -340,6 +355,7 @@ func (l *ledger) Apply(data []byte) error {
 			l.state.Slots[name] = p
 		}
 	}
+	noted(l.state.Notes, c.Notes)
 	return nil
 }
 
@@ -353,7 +369,7 @@ func (l *ledger) Snapshot() ([]byte, error) {
 // Restore implements consensus.Machine.
 func (l *ledger) Restore(data []byte) error {
 	l.mu.Lock()
-	l.state.NextID, l.state.Slots = 1, map[string]*place{}
+	l.state.NextID, l.state.Slots, l.state.Notes = 1, map[string]*place{}, map[string]json.RawMessage{}
 	l.mu.Unlock()
 	return l.Apply(data)
 }
@@ -363,6 +379,7 @@ func (l *ledger) copy() change {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.state
+	c.Notes = maps.Clone(l.state.Notes)
 	c.Slots = make(map[string]*place, len(l.state.Slots))
 	for name, p := range l.state.Slots {
 		q := *p

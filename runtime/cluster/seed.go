@@ -64,8 +64,13 @@ type Seed struct {
 	paths     map[uint32][]Path
 	promoting map[uint32]bool // successors that are being made holders
 	conns     map[net.Conn]bool
-	closed    bool
-	serving   sync.WaitGroup
+
+	notes      map[string]json.RawMessage
+	dirtyNotes map[string]bool // as dirty is for slots
+	turned     chan struct{}
+
+	closed  bool
+	serving sync.WaitGroup
 }
 
 // record is a member as the seed keeps it.
@@ -105,7 +110,7 @@ func NewSeed(o SeedOptions) (*Seed, error) {
 	s := &Seed{
 		o: o, log: o.Logger, identity: id,
 		failures: newFailureLimit(), shakes: newShakes(),
-		broken: make(chan error, 1), conns: map[net.Conn]bool{},
+		broken: make(chan error, 1), conns: map[net.Conn]bool{}, turned: make(chan struct{}, 1),
 	}
 	s.forget()
 	if o.Replica != nil {
@@ -128,6 +133,7 @@ func (s *Seed) forget() {
 	s.links, s.changed = map[*link]uint32{}, map[uint32]bool{}
 	s.lastWords, s.paths = map[uint32]json.RawMessage{}, map[uint32][]Path{}
 	s.promoting = map[uint32]bool{}
+	s.notes, s.dirtyNotes = map[string]json.RawMessage{}, map[string]bool{}
 }
 
 // Broken receives why this seed cannot go on, if that happens.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -213,6 +214,10 @@ func (s *Seed) route(l *link, from uint32, m message) {
 	var r callRequest
 	if err := json.Unmarshal(m.Body, &r); err != nil {
 		l.respond(m.ID, nil, remoteErrorf(CodeBadRequest, "call: %v", err))
+		return
+	}
+	if l.bound != nil && strings.HasPrefix(r.Method, controlPrefix) {
+		l.respond(m.ID, nil, remoteErrorf(CodeRefused, "%s: a node with a join token cannot change the network: use the network's secret", r.Method))
 		return
 	}
 	s.mu.Lock()

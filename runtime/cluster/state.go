@@ -36,6 +36,8 @@ type seedState struct {
 	NextID  uint32           `json:"next_id"`
 	Slots   map[string]*slot `json:"slots"`
 	Members []Member         `json:"members"`
+
+	Notes map[string]json.RawMessage `json:"notes,omitempty"`
 }
 
 // restore reads the state. Members it names count as lost until they
@@ -62,6 +64,7 @@ func (s *Seed) restore() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.nextID = max(st.NextID, 1)
+	noted(s.notes, st.Notes)
 	for name, sl := range st.Slots {
 		if sl != nil {
 			s.slots[name] = sl
@@ -105,7 +108,8 @@ func (s *Seed) snapshot() ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.dirty) // all of it is written
-	st := seedState{Version: stateVersion, Network: s.o.Network, CIDR: s.o.CIDR, NextID: s.nextID, Slots: s.slots}
+	st := seedState{Version: stateVersion, Network: s.o.Network, CIDR: s.o.CIDR, NextID: s.nextID, Slots: s.slots, Notes: s.notes}
+	clear(s.dirtyNotes)
 	for _, rec := range s.members {
 		st.Members = append(st.Members, rec.member)
 	}
