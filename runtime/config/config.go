@@ -112,6 +112,10 @@ type Node struct {
 	CIDR            string `json:"cidr,omitempty"`             // seeds only: the overlay CIDR
 	StateDir        string `json:"state_dir,omitempty"`        // seeds: what must survive a restart; others: run files
 
+	// Invoke is where a seed launches functions, the Lambda Invoke API: unix:/path.
+	// Empty: it launches none.
+	Invoke string `json:"invoke,omitempty"`
+
 	// Metrics is where the supervisor serves GET /metrics: host:port, unix:/path or
 	// "off". Empty: metrics.sock in its run directory, and off on functions.
 	Metrics string `json:"metrics,omitempty"`
@@ -278,6 +282,9 @@ func (n *Node) Check() error {
 	}
 	if err := n.checkMetrics(); err != nil {
 		return err
+	}
+	if path, isPath := strings.CutPrefix(n.Invoke, "unix:"); n.Invoke != "" && (!isPath || !strings.HasPrefix(path, "/")) {
+		return fmt.Errorf("invoke %q: want unix:/path", n.Invoke)
 	}
 	if a, _ := netip.ParseAddr(n.UnderlayAddress); n.Shared && !a.IsLoopback() {
 		return fmt.Errorf("shared: underlay_address %q: want one of this machine's loopback", n.UnderlayAddress)

@@ -269,6 +269,11 @@ func (c *Client) Functions(ctx context.Context) ([]Function, error) {
 	return list, err
 }
 
+// SetCount notes how many replicas of a function are declared; nil: none are.
+func (c *Client) SetCount(ctx context.Context, name string, count *int) error {
+	return c.do(ctx, http.MethodPut, "/functions/"+name+"/count", count, nil)
+}
+
 // DeleteFunction stops a function's invocations and forgets it; idempotent.
 func (c *Client) DeleteFunction(ctx context.Context, name string) error {
 	return c.do(ctx, http.MethodDelete, "/functions/"+url.PathEscape(name), nil, nil)

@@ -227,6 +227,24 @@ func (d *daemon) storeSource(record Function, incoming string) error {
 	return giveTo(source, uid, gid)
 }
 
+// setCount notes how many replicas were declared, as a tag would: nothing is
+// launched by it.
+func (d *daemon) setCount(name string, count *int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, err := d.lookUpFunction(name)
+	if err != nil {
+		return err
+	}
+	record := f.record
+	record.Count = count
+	if err := writeJSON(d.files.join("functions", name, "function.json"), record); err != nil {
+		return stateError(d.dir.stateDir(), err)
+	}
+	f.record = record
+	return nil
+}
+
 // lookUpFunction finds a complete function. The caller holds d.mu.
 func (d *daemon) lookUpFunction(name string) (*function, error) {
 	f, ok := d.functions[name]

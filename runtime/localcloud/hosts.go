@@ -162,6 +162,9 @@ func (d *daemon) prepareHost(n *config.Node, incoming string) (*place, initSpec,
 	if err == nil {
 		err = d.vmDirs(spec, incoming)
 	}
+	if err == nil && spec.State != "" {
+		err = d.serveInvoke(spec)
+	}
 	if err != nil {
 		at.release()
 		return nil, initSpec{}, err
@@ -261,6 +264,9 @@ func (d *daemon) vmSpec(n config.Node) (initSpec, error) {
 		where = layer.VM{
 			LayerURL: "file://" + root + hostLayerZip, Prefix: root + layer.DefaultPrefix, ConfigFile: root + layer.DefaultConfigFile, Alone: true,
 		}
+	}
+	if n.Kind == config.KindSeed {
+		n.Invoke = "unix:" + n.StateDir + "/" + invokeSocket
 	}
 	var err error
 	if spec.Script, err = d.vmScript(n, where); err != nil {

@@ -44,6 +44,7 @@ type daemon struct {
 	stop    context.CancelFunc // ends the daemon
 	stopped <-chan struct{}    // it was asked to end
 
+	opening  sync.Mutex // the logs of one launch are made at a time
 	limiting sync.Mutex // one control group is made at a time
 
 	spawning sync.Mutex   // held while an init is started
@@ -56,6 +57,7 @@ type daemon struct {
 	mu        sync.Mutex
 	hosts     map[string]*host
 	functions map[string]*function
+	invokers  map[string]bool // seeds that are served the Invoke API
 }
 
 // underlay is where hosts and functions get their place in the network.
@@ -88,7 +90,7 @@ func innerMain(dir netDir) error {
 		dir: dir, info: *first.Info, rooted: first.Rooted, control: control,
 		log:     daemonLogger().With().Str("part", "inner").Str("network", first.Info.Name).Logger(),
 		answers: make(chan controlAnswer), stop: cancel, stopped: ctx.Done(),
-		hosts: map[string]*host{}, functions: map[string]*function{}, inits: map[int]bool{},
+		hosts: map[string]*host{}, functions: map[string]*function{}, invokers: map[string]bool{}, inits: map[int]bool{},
 	}
 	d.chooseFiles()
 	d.rt = runtimeDir(dir.stateDir() + "/runtime/" + d.info.Runtime)

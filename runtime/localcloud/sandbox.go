@@ -245,6 +245,8 @@ func (l logFiles) close() {
 // to whoever reads along. They belong to the guest, which may open them again as
 // /dev/stdout.
 func (d *daemon) openLogs(slot string) (logs logFiles, err error) {
+	d.opening.Lock()
+	defer d.opening.Unlock()
 	uid, gid := d.mapIDs()
 	for _, l := range []struct {
 		path string

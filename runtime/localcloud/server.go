@@ -21,6 +21,11 @@ const socketName = "cloud.sock"
 // keepLogsQuery leaves the logs of what is deleted.
 const keepLogsQuery = "keep_logs"
 
+// invokeSocket is the Invoke API's, in a seed's state directory.
+const invokeSocket = "invoke.sock"
+
+const invokePath = "/2015-03-31/functions/{name}/invocations"
+
 // apiServer serves the daemon's API.
 type apiServer struct {
 	http *http.Server
@@ -81,6 +86,45 @@ func (d *daemon) serve() (*apiServer, error) {
 	return s, nil
 }
 
+// serveInvoke lets a seed launch functions, and nothing else, until the daemon
+// ends. The place of its socket is the seed's alone, as its role is on AWS.
+func (d *daemon) serveInvoke(spec initSpec) error {
+	d.mu.Lock()
+	serving := d.invokers[spec.Slot]
+	d.invokers[spec.Slot] = true
+	d.mu.Unlock()
+	if serving {
+		return nil // its host was started again
+	}
+	base, held, err := hiddenBase(spec.State)
+	if err != nil {
+		return stateError(d.dir.stateDir(), err)
+	}
+	defer held.Close()
+	path := filepath.Join(base, invokeSocket)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return stateError(d.dir.stateDir(), err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return stateError(d.dir.stateDir(), err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	err = os.Chmod(path, 0o600)
+	if err == nil {
+		err = os.Lchown(path, spec.MapUID, spec.MapGID)
+	}
+	if err != nil {
+		l.Close()
+		return stateError(d.dir.stateDir(), err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+invokePath, d.postInvocation)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = server.Serve(l) }()
+	return nil
+}
+
 func (s *apiServer) close() {
 	_ = s.http.Close()
 	_ = os.Remove(s.path)
@@ -105,6 +149,12 @@ func (d *daemon) handler() http.Handler {
 		answer(w, f, err)
 	})
 	mux.HandleFunc("PUT /functions/{name}", d.putFunction)
+	mux.HandleFunc("PUT /functions/{name}/count", func(w http.ResponseWriter, r *http.Request) {
+		var count *int
+		if readRequest(w, r, &count) {
+			answer(w, struct{}{}, d.setCount(r.PathValue("name"), count))
+		}
+	})
 	mux.HandleFunc("DELETE /functions/{name}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, d.deleteFunction(r.PathValue("name"), !r.URL.Query().Has(keepLogsQuery)))
 	})
@@ -118,7 +168,7 @@ func (d *daemon) handler() http.Handler {
 	mux.HandleFunc("POST /functions/{name}/invocations/{slot}/nat/{what}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, d.disturbNAT(r.PathValue("name"), r.PathValue("slot"), r.PathValue("what")))
 	})
-	mux.HandleFunc("POST /2015-03-31/functions/{name}/invocations", d.postInvocation)
+	mux.HandleFunc("POST "+invokePath, d.postInvocation)
 	return mux
 }
 

@@ -149,7 +149,8 @@ type Function struct {
 	Relaxed     bool              `json:"relaxed,omitempty"`
 	NAT         string            `json:"nat,omitempty"`
 	CodeSHA256  string            `json:"code_sha256"`
-	Running     int               `json:"running"` // invocations under way
+	Running     int               `json:"running"`         // invocations under way
+	Count       *int              `json:"count,omitempty"` // replicas that were declared; nil: nobody keeps a number
 	Created     time.Time         `json:"created"`
 
 	Config   *config.Node `json:"config,omitempty"`

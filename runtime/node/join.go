@@ -5,6 +5,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/controller"
 )
 
 // joinPatience: nodes of a platform may come up before their seed does.
@@ -44,6 +46,11 @@ func (n *node) join(ctx context.Context) error {
 	}
 	for method, h := range n.transport.Handlers() {
 		o.Handlers[method] = h
+	}
+	if n.controller == nil {
+		o.Handlers[controller.DrainMethod] = n.askedToLeave
+	} else {
+		maps.Copy(o.Handlers, n.controller.Handlers())
 	}
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, 2*time.Second

@@ -24,6 +24,7 @@ import (
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/controller"
 	"github.com/boxer-overlay/boxer/runtime/ipc"
 	"github.com/boxer-overlay/boxer/runtime/process"
 	"github.com/boxer-overlay/boxer/runtime/socket"
@@ -95,6 +96,8 @@ type node struct {
 	sockets   *socket.Layer
 	transport *transport.Layer
 
+	controller *controller.Controller // seeds only
+
 	tasks    sync.WaitGroup
 	stopping context.CancelCauseFunc
 	status   statusBoard
@@ -154,6 +157,9 @@ func (n *node) start(ctx, background context.Context) error {
 			return err
 		}
 		n.task(func() error { return n.watchSeed(background) })
+	}
+	if err := n.makeController(); err != nil {
+		return err
 	}
 	n.startTransport()
 	if err := n.openOverlayPort(ctx, background); err != nil {
@@ -373,6 +379,7 @@ func (n *node) serve(background context.Context) error {
 	n.task(func() error { return n.announceLoad(background) })
 	n.task(func() error { return n.serveMetrics(background) })
 	n.task(func() error { return n.awaitRetirement(background) })
+	n.task(func() error { return n.runController(background) })
 	if n.seed == nil {
 		return n.publish(background)
 	}

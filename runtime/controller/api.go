@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+)
+
+// The calls a leading seed answers. All begin with Prefix: who has only a join
+// token may not make them.
+const (
+	Prefix        = "controller."
+	MethodDeclare = Prefix + "declare" // Declaration -> View
+	MethodScale   = Prefix + "scale"   // Order -> View
+	MethodRemove  = Prefix + "remove"  // Order
+	MethodList    = Prefix + "list"    // -> []View
+	MethodEvents  = Prefix + "events"  // Since -> []Event
+)
+
+// Order is about one declared node.
+type Order struct {
+	Name  string `json:"name"`
+	Count int    `json:"count,omitempty"` // of scale
+	Stay  bool   `json:"stay,omitempty"`  // of remove: the replicas go on, and nobody keeps them
+}
+
+// Since asks for the events after one, and to wait so long for the first.
+type Since struct {
+	Seq    uint64 `json:"seq"`
+	WaitMS int64  `json:"wait_ms"`
+}
+
+// View is a declared node as it is now.
+type View struct {
+	Name      string     `json:"name"`
+	Count     int        `json:"count"`
+	Running   int        `json:"running"`
+	Budget    float64    `json:"gb_seconds_per_day,omitempty"`
+	GBSeconds float64    `json:"gb_seconds_today"`
+	Slots     []SlotView `json:"slots"`
+}
+
+// SlotView is one of its slots.
+type SlotView struct {
+	Slot     string    `json:"slot"`
+	State    string    `json:"state"` // of its member, or launching, waiting
+	Node     uint32    `json:"node,omitempty"`
+	LaunchID string    `json:"launch_id,omitempty"` // of its last launch
+	Failures int       `json:"failures,omitempty"`  // of launches, in a row
+	Reason   string    `json:"reason,omitempty"`    // of the last failure
+	Next     time.Time `json:"next,omitzero"`       // when it is launched again
+}
+
+var errUnknown = errors.New("no function node of that name is declared: see \"boxer network show\" for what is, or apply it with Terraform")
+
+// Handlers are the calls that this controller answers.
+func (c *Controller) Handlers() map[string]cluster.Handler {
+	return map[string]cluster.Handler{
+		MethodDeclare: handler(c, c.declare),
+		MethodScale:   handler(c, c.scale),
+		MethodRemove:  handler(c, c.remove),
+		MethodList:    handler(c, c.list),
+		MethodEvents: func(ctx context.Context, _ uint32, in json.RawMessage) (any, error) {
+			var since Since
+			if err := json.Unmarshal(in, &since); err != nil {
+				return nil, err
+			}
+			return c.journal.after(ctx, since.Seq, time.Duration(min(since.WaitMS, 25_000))*time.Millisecond), nil
+		},
+	}
+}
+
+// handler is a call whose work is done where all is known, by a leader.
+func handler[In any](c *Controller, work func(ctx context.Context, in In) (wait func(context.Context) (any, error), err error)) cluster.Handler {
+	return func(ctx context.Context, _ uint32, body json.RawMessage) (any, error) {
+		var in In
+		if err := json.Unmarshal(body, &in); err != nil {
+			return nil, err
+		}
+		var wait func(context.Context) (any, error)
+		err := cluster.ErrNotLeading
+		if stopped := c.do(ctx, func() {
+			if c.turn(); c.leads {
+				wait, err = work(ctx, in)
+			}
+		}); stopped != nil {
+			err = stopped
+		}
+		if errors.Is(err, cluster.ErrNotLeading) {
+			err = &cluster.RemoteError{Code: cluster.CodeNotLeader, Message: "another seed decides what is launched now: ask that one"}
+		}
+		if err != nil || wait == nil {
+			return struct{}{}, err
+		}
+		return wait(ctx)
+	}
+}
+
+func (c *Controller) declare(_ context.Context, d Declaration) (func(context.Context) (any, error), error) {
+	if c.o.Invoker == nil {
+		return nil, errors.New("this network's seeds cannot launch functions: they were told of no platform")
+	}
+	if err := d.Check(); err != nil {
+		return nil, err
+	}
+	d.Node.Slot, d.Node.LaunchToken = "", ""
+	n := &node{kept: kept{Declaration: d, Nonce: nonce(), Slots: map[string]launch{}}}
+	old := c.nodes[d.Name]
+	if old != nil {
+		n.kept = old.kept
+		n.Declaration = d
+	}
+	if err := c.o.Store.Note(c.term, map[string]json.RawMessage{n.key(): n.encode()}); err != nil {
+		return nil, fmt.Errorf("declare %q: %w", d.Name, err)
+	}
+	if old == nil {
+		c.adopt(n)
+	} else {
+		old.Declaration, n = d, old
+		n.forgive() // it may be mended now
+	}
+	c.say(Event{Type: EventDeclared, Name: n.Name, Text: fmt.Sprintf("%d replicas", n.Count)})
+	return c.viewSoon(n.Name), nil
+}
+
+// forgive lets slots that wait after failures be launched at once.
+func (n *node) forgive() {
+	for _, s := range n.slots {
+		s.notBefore, s.failures, s.reason = time.Time{}, 0, ""
+		s.pauses.Reset()
+	}
+}
+
+// viewSoon looks once what is to be done has been begun.
+func (c *Controller) viewSoon(name string) func(context.Context) (any, error) {
+	return func(ctx context.Context) (view any, err error) {
+		err = errUnknown
+		if stopped := c.do(ctx, func() {
+			if n := c.nodes[name]; n != nil {
+				view, err = c.view(n), nil
+			}
+		}); stopped != nil {
+			err = stopped
+		}
+		return view, err
+	}
+}
+
+func (c *Controller) scale(_ context.Context, o Order) (func(context.Context) (any, error), error) {
+	n := c.nodes[o.Name]
+	if n == nil {
+		return nil, errUnknown
+	}
+	changed := n.kept
+	changed.Count = o.Count
+	if err := changed.Check(); err != nil {
+		return nil, err
+	}
+	if err := c.o.Store.Note(c.term, map[string]json.RawMessage{n.key(): changed.encode()}); err != nil {
+		return nil, fmt.Errorf("scale %q: %w", o.Name, err)
+	}
+	c.say(Event{Type: EventDeclared, Name: n.Name, Text: fmt.Sprintf("%d replicas instead of %d", o.Count, n.Count)})
+	n.Count = o.Count
+	n.forgive()
+	return c.viewSoon(n.Name), nil
+}
+
+func (c *Controller) remove(ctx context.Context, o Order) (func(context.Context) (any, error), error) {
+	n := c.nodes[o.Name]
+	if n == nil {
+		return nil, nil
+	}
+	if err := c.o.Store.Note(c.term, map[string]json.RawMessage{n.key(): nil}); err != nil {
+		return nil, fmt.Errorf("remove %q: %w", o.Name, err)
+	}
+	delete(c.nodes, o.Name)
+	c.say(Event{Type: EventRemoved, Name: o.Name})
+	for _, m := range c.members {
+		if n.owns(m) && !o.Stay {
+			c.callDrain(context.WithoutCancel(ctx), m)
+		}
+	}
+	return nil, nil
+}
+
+func (c *Controller) list(context.Context, struct{}) (func(context.Context) (any, error), error) {
+	views := []View{}
+	for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
+		views = append(views, c.view(c.nodes[name]))
+	}
+	return func(context.Context) (any, error) { return views, nil }, nil
+}
+
+func (c *Controller) view(n *node) View {
+	v := View{Name: n.Name, Count: n.Count, Budget: n.Budget, GBSeconds: n.Spent.GBSeconds, Slots: []SlotView{}}
+	for i := range n.Count {
+		name := n.slot(i)
+		s := c.slot(n, name)
+		sv := SlotView{Slot: name, State: "waiting", Failures: s.failures, Reason: s.reason}
+		if n.Slots[name].Generation > 0 {
+			sv.LaunchID = c.launchID(n, name)
+		}
+		switch m, held := c.holder(name); {
+		case held:
+			sv.State, sv.Node = m.State, m.ID
+			if m.State == cluster.StateRunning {
+				v.Running++
+			}
+		case s.invoking || !s.pending.IsZero():
+			sv.State = "launching"
+		default:
+			sv.Next = s.notBefore
+		}
+		v.Slots = append(v.Slots, sv)
+	}
+	return v
+}

@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+// Controller is one seed's. All it knows belongs to the goroutine of Run.
+type Controller struct {
+	o       Options
+	journal journal
+	jobs    chan func()
+	tasks   sync.WaitGroup
+	places  chan struct{} // of Invokes under way
+
+	term    uint64
+	leads   bool
+	since   time.Time // it leads
+	nodes   map[string]*node
+	members map[uint32]cluster.Member
+}
+
+// node is a declared one.
+type node struct {
+	kept
+	slots   map[string]*slot
+	counted time.Time // until when Spent is right
+	saved   time.Time
+	broke   bool // the budget is spent, and that was said
+}
+
+// slot is what is known of one now.
+type slot struct {
+	invoking  bool
+	pending   time.Time // a launch may join until then
+	lost      time.Time // since when its holder is
+	holder    uint32    // who it is
+	running   time.Time // since when it runs
+	renewal   time.Time // its successor runs until then, or is given up
+	notBefore time.Time // it is launched again
+	pauses    *backoff.ExponentialBackOff
+	failures  int
+	reason    string // of the last failure
+	drained   time.Time
+}
+
+// New makes the controller of a seed; Run lets it work.
+func New(o Options) *Controller {
+	for d, value := range map[*time.Duration]time.Duration{
+		&o.Patience: defaultPatience, &o.Settle: defaultSettle, &o.Grace: defaultGrace, &o.Stable: defaultStable, &o.Backoff: defaultBackoff,
+	} {
+		if *d == 0 {
+			*d = value
+		}
+	}
+	return &Controller{
+		o: o, jobs: make(chan func()), places: make(chan struct{}, invokesAtOnce),
+		nodes: map[string]*node{}, members: map[uint32]cluster.Member{},
+	}
+}
+
+// Run keeps what is declared until ctx ends, while this seed leads.
+func (c *Controller) Run(ctx context.Context) error {
+	defer c.tasks.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, stop := c.o.Network.Subscribe()
+	defer stop()
+	for _, m := range c.o.Network.Members() { // before anything is decided
+		c.members[m.ID] = m
+	}
+	c.turn()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.o.Store.Turned():
+			c.turn()
+		case e, open := <-events:
+			if !open {
+				return nil // the membership has ended, and the node with it
+			}
+			c.see(e)
+		case job := <-c.jobs:
+			job()
+		case <-timer.C:
+		}
+		for more := true; more; { // a burst is looked at once
+			select {
+			case e, open := <-events:
+				if more = open; open {
+					c.see(e)
+				}
+			default:
+				more = false
+			}
+		}
+		if next := c.reconcile(ctx); next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(max(time.Until(next), time.Millisecond))
+		}
+	}
+}
+
+// do runs job where all is known, and returns when it has.
+func (c *Controller) do(ctx context.Context, job func()) error {
+	done := make(chan struct{})
+	select {
+	case c.jobs <- func() { defer close(done); job() }:
+		<-done
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// turn takes up the work when this seed begins to lead, and drops it when it ends.
+func (c *Controller) turn() {
+	term, leads := c.o.Store.Leading()
+	if leads == c.leads && term == c.term {
+		return
+	}
+	c.term, c.leads, c.since = term, leads, time.Now()
+	c.nodes = map[string]*node{}
+	if !leads {
+		return
+	}
+	for key, value := range c.o.Store.Notes() {
+		var n node
+		if len(key) <= len(keyPrefix) || key[:len(keyPrefix)] != keyPrefix {
+			continue
+		}
+		if err := json.Unmarshal(value, &n.kept); err != nil || key != n.key() {
+			c.o.Logger.Error().Err(err).Str("note", key).Msg("a declaration is damaged and left alone: declare it again")
+			continue
+		}
+		c.adopt(&n)
+	}
+	c.say(Event{Type: EventLeading, Text: fmt.Sprintf("%d function nodes are declared", len(c.nodes))})
+}
+
+// adopt begins to keep a node. What was launched lately may still come.
+func (c *Controller) adopt(n *node) {
+	if n.Slots == nil {
+		n.Slots = map[string]launch{}
+	}
+	n.slots, n.counted, n.saved = map[string]*slot{}, time.Now(), time.Now()
+	c.nodes[n.Name] = n
+	for name, l := range n.Slots {
+		c.slot(n, name).pending = l.At.Add(c.o.Patience)
+	}
+	for _, m := range c.members {
+		if n.owns(m) && m.Holds() {
+			c.settle(n, c.slot(n, m.Slot), m)
+		}
+	}
+}
+
+func (k *kept) key() string { return keyPrefix + k.Name }
+
+// owns: m is one of n's replicas.
+func (n *node) owns(m cluster.Member) bool {
+	return m.Kind == config.KindFunction && n.index(m.Slot) >= 0
+}
+
+func (c *Controller) slot(n *node, name string) *slot {
+	s := n.slots[name]
+	if s == nil {
+		s = &slot{pauses: backoff.NewExponentialBackOff()}
+		s.pauses.InitialInterval, s.pauses.MaxInterval, s.pauses.Multiplier = c.o.Backoff, longestBackoff, 2
+		s.pauses.Reset()
+		n.slots[name] = s
+	}
+	return s
+}
+
+func (c *Controller) say(e Event) {
+	c.journal.add(e)
+	c.o.Logger.Info().Str("what", e.Type).Str("name", e.Name).Str("slot", e.Slot).Uint32("node", e.Node).Str("text", e.Text).Msg("controller")
+}
+
+// see takes in a change of the member set.
+func (c *Controller) see(e cluster.Event) {
+	m := e.Member
+	for _, n := range c.nodes {
+		if n.owns(m) {
+			c.count(n, time.Now()) // with who was there until now
+		}
+	}
+	if e.Type == cluster.EventLeave {
+		delete(c.members, m.ID)
+	} else {
+		c.members[m.ID] = m
+	}
+	for _, n := range c.nodes {
+		if !n.owns(m) {
+			continue
+		}
+		s := c.slot(n, m.Slot)
+		switch {
+		case e.Type == cluster.EventLeave:
+			c.ended(n, s, m)
+		case m.Holds():
+			c.settle(n, s, m)
+		}
+	}
+}
+
+// settle notes how a replica does.
+func (c *Controller) settle(n *node, s *slot, m cluster.Member) {
+	now := time.Now()
+	if m.State == cluster.StateLost {
+		if s.lost.IsZero() {
+			s.lost = now
+		}
+		return
+	}
+	s.pending, s.lost = time.Time{}, time.Time{}
+	if s.holder != m.ID {
+		s.holder, s.running, s.renewal = m.ID, time.Time{}, time.Time{}
+	}
+	if m.State == cluster.StateRunning && s.running.IsZero() {
+		s.running = now
+		text := ""
+		if l := n.Slots[m.Slot]; !l.At.IsZero() && m.LaunchID == c.launchID(n, m.Slot) && now.Sub(l.At) < c.o.Patience {
+			text = fmt.Sprintf("%d ms after its launch", now.Sub(l.At).Milliseconds())
+		}
+		c.say(Event{Type: EventRunning, Name: n.Name, Slot: m.Slot, Node: m.ID, Text: text})
+	}
+}
+
+func (c *Controller) launchID(n *node, slot string) string {
+	return cluster.LaunchID(n.token(c.o.Secret, slot))
+}
+
+// ended: a replica left, or is gone for good.
+func (c *Controller) ended(n *node, s *slot, m cluster.Member) {
+	if holder, held := c.holder(m.Slot); held {
+		// A successor that came to nothing, or a holder that has one.
+		if why := reasonOf(m); m.Succeeds != 0 && m.Succeeds == holder.ID {
+			s.renewal = time.Time{}
+			c.fail(n, s, m.Slot, "the successor: "+why)
+		} else {
+			c.say(Event{Type: EventEnded, Name: n.Name, Slot: m.Slot, Node: m.ID, Text: fmt.Sprintf("node-%d has its slot", holder.ID)})
+		}
+		return
+	}
+	ran := time.Duration(0)
+	if !s.running.IsZero() {
+		ran = time.Since(s.running)
+	}
+	asked := !s.drained.IsZero()
+	s.running, s.lost, s.pending, s.drained = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	why := reasonOf(m)
+	if asked {
+		why = "as asked"
+	}
+	c.say(Event{Type: EventEnded, Name: n.Name, Slot: m.Slot, Node: m.ID, Text: fmt.Sprintf("%s, after %s", why, ran.Round(time.Millisecond))})
+	switch {
+	case asked:
+	case ran >= c.o.Stable:
+		s.failures, s.reason, s.notBefore = 0, "", time.Time{}
+		s.pauses.Reset()
+	default:
+		c.fail(n, s, m.Slot, why)
+	}
+}
+
+// reasonOf a member's end, as it said last.
+func reasonOf(m cluster.Member) string {
+	switch g := m.Guest; {
+	case g.Error != "":
+		return g.Error
+	case g.ExitCode != nil:
+		return fmt.Sprintf("its guest ended with exit status %d", *g.ExitCode)
+	case m.State == cluster.StateLost:
+		return "it fell silent"
+	}
+	return "it left"
+}
+
+// fail puts the next launch of a slot off.
+func (c *Controller) fail(n *node, s *slot, name, why string) {
+	s.failures++
+	s.reason = why
+	pause := s.pauses.NextBackOff()
+	s.notBefore = time.Now().Add(pause)
+	c.say(Event{Type: EventFailed, Name: n.Name, Slot: name,
+		Text: fmt.Sprintf("%s; failure %d in a row, the next launch is in %s", why, s.failures, pause.Round(time.Millisecond))})
+}
+
+// holder is the live member that a slot stands for.
+func (c *Controller) holder(slot string) (cluster.Member, bool) {
+	for _, m := range c.members {
+		if m.Slot == slot && m.Holds() {
+			return m, true
+		}
+	}
+	return cluster.Member{}, false
+}
+
+// reconcile does what is to be done now, and says when to look again.
+func (c *Controller) reconcile(ctx context.Context) (next time.Time) {
+	if !c.leads {
+		return time.Time{}
+	}
+	now := time.Now()
+	later := func(at time.Time) {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	holders := make(map[string]cluster.Member, len(c.members))
+	for _, m := range c.members {
+		if m.Holds() {
+			holders[m.Slot] = m
+		}
+	}
+	var launches []func()
+	notes := map[string]json.RawMessage{}
+	for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
+		n := c.nodes[name]
+		c.count(n, now)
+		if n.Budget > 0 {
+			later(now.Add(time.Second))
+		}
+		var due []string
+		for i := range n.Count {
+			slot := n.slot(i)
+			m, held := holders[slot]
+			launch, at := c.decide(n, slot, m, held, now)
+			if launch {
+				due = append(due, slot)
+			} else {
+				later(at)
+			}
+		}
+		c.drainBeyond(ctx, n, holders, now)
+		if len(due) > 0 && c.overBudget(n) {
+			due = nil
+		}
+		if len(due) == 0 && (n.Budget == 0 || now.Sub(n.saved) < keepSpent) {
+			continue
+		}
+		for _, slot := range due {
+			n.Slots[slot] = launch{Generation: n.Slots[slot].Generation + 1, At: now}
+			launches = append(launches, func() { c.launch(ctx, n, slot) })
+		}
+		n.saved = now
+		notes[n.key()] = n.encode()
+	}
+	if len(notes) == 0 {
+		return next
+	}
+	// What is launched must be known to the next leader first.
+	if err := c.o.Store.Note(c.term, notes); err != nil {
+		if !errors.Is(err, cluster.ErrNotLeading) {
+			c.o.Logger.Error().Err(err).Msg("nothing is launched while that cannot be kept")
+		}
+		later(now.Add(time.Second))
+		return next
+	}
+	for _, launch := range launches {
+		launch()
+	}
+	return next
+}
+
+func (k *kept) encode() json.RawMessage {
+	data, err := json.Marshal(k)
+	if err != nil {
+		panic(err) // it came as JSON
+	}
+	return data
+}
+
+// decide whether a slot is to be launched now, or when to look again.
+func (c *Controller) decide(n *node, name string, m cluster.Member, held bool, now time.Time) (launch bool, again time.Time) {
+	s := c.slot(n, name)
+	settled := c.since.Add(c.o.Settle) // members come back to a new leader
+	until := s.notBefore
+	switch {
+	case s.invoking:
+		return false, time.Time{}
+	case held && m.State == cluster.StateLost:
+		until = s.lost.Add(c.o.Grace)
+		for _, at := range []time.Time{settled, s.pending, s.notBefore} {
+			if until.Before(at) {
+				until = at
+			}
+		}
+	case held:
+		due := !m.Ends.IsZero() && !now.Before(renewAt(m)) // the failures are its successors'
+		if stable := s.running.Add(c.o.Stable); s.failures > 0 && !s.running.IsZero() && !due {
+			if now.Before(stable) {
+				return false, stable
+			}
+			s.failures, s.reason = 0, ""
+			s.pauses.Reset()
+		}
+		return c.renew(n, s, m, now)
+	case !s.pending.IsZero():
+		if now.Before(s.pending) {
+			return false, s.pending
+		}
+		s.pending = time.Time{}
+		c.fail(n, s, name, fmt.Sprintf("launch %s did not join the network within %s", c.launchID(n, name), c.o.Patience))
+		return false, s.notBefore
+	case n.Slots[name].Generation > 0 && until.Before(settled):
+		until = settled
+	}
+	return !now.Before(until), until
+}
+
+// renew tells whether a holder's successor is to be launched now: its platform
+// ends it soon.
+func (c *Controller) renew(n *node, s *slot, m cluster.Member, now time.Time) (launch bool, again time.Time) {
+	if m.Ends.IsZero() || !n.owns(m) || s.running.IsZero() {
+		return false, time.Time{}
+	}
+	at := renewAt(m)
+	switch {
+	case now.Before(at):
+		return false, at
+	case now.Before(s.renewal):
+		return false, s.renewal
+	case !s.renewal.IsZero():
+		s.renewal = time.Time{}
+		c.fail(n, s, m.Slot, fmt.Sprintf("the successor did not run within %s", c.o.Patience))
+	}
+	return !now.Before(s.notBefore), s.notBefore
+}
+
+// renewAt leaves a third of a member's life, a minute at most, to its successor.
+// Those that began together do not end together.
+func renewAt(m cluster.Member) time.Time {
+	lead := min(m.Ends.Sub(m.Since)/3, longestLead)
+	spread := time.Duration(m.ID%16) * lead / 32
+	return m.Ends.Add(-lead - spread)
+}
+
+// count what the day's replicas have used.
+func (c *Controller) count(n *node, now time.Time) {
+	if day := now.UTC().Format(time.DateOnly); n.Spent.Day != day {
+		n.Spent, n.broke = spent{Day: day}, false
+	}
+	replicas := 0
+	for _, m := range c.members {
+		if n.owns(m) {
+			replicas++
+		}
+	}
+	n.Spent.GBSeconds += now.Sub(n.counted).Seconds() * float64(replicas) * float64(n.MemoryMB) / 1024
+	n.counted = now
+}
+
+func (c *Controller) overBudget(n *node) bool {
+	if n.Budget == 0 || n.Spent.GBSeconds < n.Budget {
+		return false
+	}
+	if !n.broke {
+		n.broke = true
+		c.say(Event{Type: EventBudget, Name: n.Name,
+			Text: fmt.Sprintf("%.0f of %.0f GB-seconds of %s (UTC) are spent: nothing more is launched on that day", n.Spent.GBSeconds, n.Budget, n.Spent.Day)})
+	}
+	return true
+}
+
+// launch sends the event of a slot's next life.
+func (c *Controller) launch(ctx context.Context, n *node, name string) {
+	s := c.slot(n, name)
+	doc := n.Node
+	doc.Name, doc.Slot, doc.LaunchToken = n.Name, name, n.token(c.o.Secret, name)
+	if m, held := c.holder(name); held && m.State != cluster.StateLost {
+		doc.Succeeds = m.LaunchID
+	}
+	payload, err := json.Marshal(doc)
+	if err != nil {
+		panic(err) // it came as JSON
+	}
+	generation := n.Slots[name].Generation
+	what := "launch " + cluster.LaunchID(doc.LaunchToken)
+	s.invoking = true
+	if m, held := c.holder(name); held && m.State != cluster.StateLost {
+		s.renewal = time.Now().Add(c.o.Patience)
+		what += fmt.Sprintf(", to follow node-%d, whose platform ends it at %s", m.ID, m.Ends.UTC().Format(time.TimeOnly))
+	} else {
+		s.pending = time.Now().Add(c.o.Patience)
+	}
+	c.say(Event{Type: EventLaunched, Name: n.Name, Slot: name, Text: what})
+	c.tasks.Go(func() {
+		select {
+		case c.places <- struct{}{}:
+			defer func() { <-c.places }()
+		case <-ctx.Done():
+			return
+		}
+		sending, cancel := context.WithTimeout(ctx, invokeTimeout)
+		defer cancel()
+		err := c.o.Invoker.Invoke(sending, n.Function, payload)
+		_ = c.do(ctx, func() { c.launched(n, name, generation, err) })
+	})
+}
+
+// launched: the platform took the event, or not.
+func (c *Controller) launched(n *node, name string, generation uint64, err error) {
+	s := c.slot(n, name)
+	s.invoking = false
+	if c.nodes[n.Name] != n || n.Slots[name].Generation != generation {
+		return // declared anew, or another term
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrThrottled):
+		s.pending, s.renewal = time.Time{}, time.Time{}
+		pause := s.pauses.NextBackOff()
+		s.notBefore, s.reason = time.Now().Add(pause), err.Error()
+		c.say(Event{Type: EventThrottled, Name: n.Name, Slot: name, Text: fmt.Sprintf("%s; the next try is in %s", err, pause.Round(time.Millisecond))})
+	default:
+		s.pending, s.renewal = time.Time{}, time.Time{}
+		c.fail(n, s, name, err.Error())
+	}
+}
+
+// drainBeyond asks replicas to leave that are more than are wanted.
+func (c *Controller) drainBeyond(ctx context.Context, n *node, holders map[string]cluster.Member, now time.Time) {
+	for slot, m := range holders {
+		if n.owns(m) && n.index(slot) >= n.Count {
+			c.drain(ctx, n, c.slot(n, slot), m, now)
+		}
+	}
+}
+
+// drain asks a replica to leave, and again if it does not.
+func (c *Controller) drain(ctx context.Context, n *node, s *slot, m cluster.Member, now time.Time) (again time.Time) {
+	if at := s.drained.Add(drainAgain); now.Before(at) {
+		return at
+	}
+	s.drained = now
+	c.say(Event{Type: EventDrained, Name: n.Name, Slot: m.Slot, Node: m.ID})
+	c.callDrain(ctx, m)
+	return now.Add(drainAgain)
+}
+
+func (c *Controller) callDrain(ctx context.Context, m cluster.Member) {
+	c.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+		defer cancel()
+		if err := c.o.Network.Call(ctx, m.ID, DrainMethod, struct{}{}, nil); err != nil {
+			c.o.Logger.Warn().Err(err).Str("slot", m.Slot).Msg("a replica was not asked to leave")
+		}
+	})
+}

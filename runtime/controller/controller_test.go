@@ -1,0 +1,697 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+// world is a platform and a network in one: an Invoke becomes a member after a
+// moment, one for each slot, as the real seed admits them.
+type world struct {
+	t *testing.T
+
+	mu      sync.Mutex
+	term    uint64
+	leads   bool
+	turned  chan struct{}
+	notes   map[string]json.RawMessage
+	broken  error // of Note
+	nextID  uint32
+	members map[uint32]cluster.Member
+	spent   map[string]bool // launch ids
+	streams map[chan cluster.Event]bool
+	invoked []string      // slots, in their order
+	refuse  error         // of Invoke
+	swallow func() bool   // an event that gets lost
+	life    time.Duration // of a guest; 0: until it is drained
+	delay   time.Duration
+	ignores bool // calls to drain
+
+	late      time.Duration // that a subscriber hears of the first members
+	limit     time.Duration // of the platform, for a life; 0: none
+	stillborn bool          // successors end before they run
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{
+		t: t, term: 1, leads: true, turned: make(chan struct{}, 1), notes: map[string]json.RawMessage{}, nextID: 10,
+		members: map[uint32]cluster.Member{}, spent: map[string]bool{}, streams: map[chan cluster.Event]bool{}, delay: 5 * time.Millisecond,
+	}
+}
+
+func (w *world) Leading() (uint64, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.term, w.leads
+}
+
+func (w *world) Turned() <-chan struct{} { return w.turned }
+
+func (w *world) Notes() map[string]json.RawMessage {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.notes)
+}
+
+func (w *world) Note(term uint64, values map[string]json.RawMessage) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.broken != nil {
+		return w.broken
+	}
+	if term != w.term || !w.leads {
+		return cluster.ErrNotLeading
+	}
+	for key, value := range values {
+		if w.notes[key] = value; value == nil {
+			delete(w.notes, key)
+		}
+	}
+	return nil
+}
+
+func (w *world) Members() []cluster.Member {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Values(w.members))
+}
+
+func (w *world) Subscribe() (<-chan cluster.Event, func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	events := make(chan cluster.Event, 10000)
+	for _, m := range w.members {
+		time.AfterFunc(w.late, func() { events <- cluster.Event{Type: cluster.EventJoin, Member: m} })
+	}
+	w.streams[events] = true
+	return events, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.streams, events)
+	}
+}
+
+// tell all streams. Callers hold mu.
+func (w *world) tell(kind string, m cluster.Member) {
+	if kind == cluster.EventLeave {
+		delete(w.members, m.ID)
+	} else {
+		w.members[m.ID] = m
+	}
+	for events := range w.streams {
+		events <- cluster.Event{Type: kind, Member: m}
+	}
+}
+
+func (w *world) Call(_ context.Context, to uint32, method string, _, _ any) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m, ok := w.members[to]
+	if !ok || method != DrainMethod {
+		return fmt.Errorf("call %s of node %d", method, to)
+	}
+	if !w.ignores {
+		w.spent[m.LaunchID] = true
+		w.tell(cluster.EventLeave, m)
+	}
+	return nil
+}
+
+func (w *world) Invoke(_ context.Context, function string, payload []byte) error {
+	var n config.Node
+	if err := json.Unmarshal(payload, &n); err != nil {
+		return err
+	}
+	if _, err := config.Parse(payload); err != nil || function != "f" {
+		w.t.Errorf("invoke %q with %s: %v", function, payload, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.refuse != nil {
+		return w.refuse
+	}
+	w.invoked = append(w.invoked, n.Slot)
+	if w.swallow != nil && w.swallow() {
+		return nil
+	}
+	time.AfterFunc(w.delay, func() { w.admit(n) })
+	return nil
+}
+
+func (w *world) admit(n config.Node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	id := cluster.LaunchID(n.LaunchToken)
+	var holder, lost *cluster.Member
+	for _, m := range w.members {
+		switch {
+		case m.Slot != n.Slot || !m.Holds():
+		case m.State == cluster.StateLost:
+			lost = &m
+		default:
+			holder = &m
+		}
+	}
+	if w.spent[id] || holder != nil && holder.LaunchID != n.Succeeds {
+		return
+	}
+	if lost != nil {
+		w.tell(cluster.EventLeave, *lost)
+	}
+	w.nextID++
+	m := cluster.Member{ID: w.nextID, Name: n.Name, Slot: n.Slot, Kind: n.Kind, State: cluster.StateStarting, LaunchID: id, Since: time.Now()}
+	if w.limit > 0 {
+		m.Ends = time.Now().Add(w.limit)
+		time.AfterFunc(w.limit, func() { w.end(m.ID, 0) })
+	}
+	if holder != nil {
+		m.Succeeds = holder.ID
+		w.tell(cluster.EventJoin, m)
+		if w.stillborn {
+			w.tell(cluster.EventLeave, m)
+			return
+		}
+		holder.Retired, m.Succeeds, m.State = true, 0, cluster.StateRunning
+		w.tell(cluster.EventUpdate, *holder)
+		w.tell(cluster.EventUpdate, m)
+		w.tell(cluster.EventLeave, *holder)
+		return
+	}
+	w.tell(cluster.EventJoin, m)
+	m.State = cluster.StateRunning
+	w.tell(cluster.EventUpdate, m)
+	if w.life > 0 {
+		time.AfterFunc(w.life, func() { w.end(m.ID, 3) })
+	}
+}
+
+// end lets a guest end.
+func (w *world) end(id uint32, code int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if m, ok := w.members[id]; ok {
+		w.spent[m.LaunchID] = true
+		m.State, m.Guest.ExitCode = cluster.StateExited, &code
+		w.tell(cluster.EventUpdate, m)
+		w.tell(cluster.EventLeave, m)
+	}
+}
+
+// slots that have a member which runs.
+func (w *world) slots() (all []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range w.members {
+		if m.State == cluster.StateRunning && m.Holds() {
+			all = append(all, m.Slot)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+func (w *world) launches(slot string) (count int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.invoked {
+		if s == slot || slot == "" {
+			count++
+		}
+	}
+	return count
+}
+
+func (w *world) id(slot string) uint32 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, m := range w.members {
+		if m.Slot == slot && m.Holds() {
+			return id
+		}
+	}
+	return 0
+}
+
+// controller runs one until the returned function is called.
+func (w *world) controller(change ...func(*Options)) (*Controller, func()) {
+	o := Options{
+		Secret: []byte("a secret of the test"), Store: w, Network: w, Invoker: w, Logger: zerolog.Nop(),
+		Patience: time.Second, Settle: 20 * time.Millisecond, Grace: 20 * time.Millisecond, Stable: 40 * time.Millisecond, Backoff: 10 * time.Millisecond,
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	c := New(o)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- c.Run(ctx) }()
+	stop := sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			w.t.Error(err)
+		}
+	})
+	w.t.Cleanup(stop)
+	return c, stop
+}
+
+// call as another member does.
+func call[Out any](t *testing.T, c *Controller, method string, in any) (out Out, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	body, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := c.Handlers()[method](ctx, 1, body)
+	if err == nil {
+		if body, err = json.Marshal(answer); err == nil {
+			err = json.Unmarshal(body, &out)
+		}
+	}
+	return out, err
+}
+
+func declaration(count int) Declaration {
+	return Declaration{Name: "logic", Function: "f", Count: count, MemoryMB: 1024, Node: config.Node{
+		Version: config.Version, Kind: config.KindFunction, Network: "shop", Argv: []string{"serve"},
+		SecretRef: "file:/etc/boxer/secret", SeedEndpoints: []string{"100.64.0.1:7717"},
+	}}
+}
+
+func declare(t *testing.T, c *Controller, d Declaration) View {
+	t.Helper()
+	v, err := call[View](t, c, MethodDeclare, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func scale(t *testing.T, c *Controller, count int) {
+	t.Helper()
+	if _, err := call[View](t, c, MethodScale, Order{Name: "logic", Count: count}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 10 s: %s", what)
+		}
+	}
+}
+
+func (w *world) await(want ...string) {
+	w.t.Helper()
+	eventually(w.t, fmt.Sprint("running: ", want), func() bool { return slices.Equal(w.slots(), want) })
+}
+
+func TestKeepsTheNumber(t *testing.T) {
+	w := newWorld(t)
+	c, _ := w.controller()
+	v := declare(t, c, declaration(3))
+	if len(v.Slots) != 3 || v.Slots[2].LaunchID == "" || v.Slots[0].State != "launching" {
+		t.Errorf("declared: %+v", v)
+	}
+	w.await("logic-0", "logic-1", "logic-2")
+	scale(t, c, 5)
+	w.await("logic-0", "logic-1", "logic-2", "logic-3", "logic-4")
+	scale(t, c, 1)
+	w.await("logic-0")
+	scale(t, c, 2)
+	w.await("logic-0", "logic-1")
+	if got := w.launches("logic-0"); got != 1 {
+		t.Errorf("the replica that stayed was launched %d times", got)
+	}
+	if got := w.launches(""); got != 6 {
+		t.Errorf("%d launches, want 6: %v", got, w.invoked)
+	}
+	if _, err := call[struct{}](t, c, MethodRemove, Order{Name: "logic"}); err != nil {
+		t.Fatal(err)
+	}
+	w.await()
+	if len(w.Notes()) != 0 {
+		t.Errorf("kept: %v", w.Notes())
+	}
+	if _, err := call[View](t, c, MethodScale, Order{Name: "logic", Count: 1}); err == nil || !strings.Contains(err.Error(), "declared") {
+		t.Errorf("scale of what is not declared: %v", err)
+	}
+}
+
+func TestReplacesWhatEnds(t *testing.T) {
+	w := newWorld(t)
+	c, _ := w.controller()
+	declare(t, c, declaration(2))
+	w.await("logic-0", "logic-1")
+	first := w.id("logic-1")
+	time.Sleep(60 * time.Millisecond) // stable
+	w.end(first, 1)
+	eventually(t, "another logic-1", func() bool { id := w.id("logic-1"); return id != 0 && id != first })
+	w.await("logic-0", "logic-1")
+
+	// One that falls silent has its slot until another comes.
+	second := w.id("logic-0")
+	w.mu.Lock()
+	w.delay = 100 * time.Millisecond // it has its time
+	m := w.members[second]
+	m.State = cluster.StateLost
+	w.tell(cluster.EventUpdate, m)
+	w.mu.Unlock()
+	eventually(t, "another logic-0", func() bool { id := w.id("logic-0"); return id != 0 && id != second })
+	if got := w.launches("logic-0"); got != 2 {
+		t.Errorf("logic-0 was launched %d times", got)
+	}
+}
+
+// TestALostReplicaThatComesBack is not replaced.
+func TestALostReplicaThatComesBack(t *testing.T) {
+	w := newWorld(t)
+	c, _ := w.controller(func(o *Options) { o.Grace = 500 * time.Millisecond })
+	declare(t, c, declaration(1))
+	w.await("logic-0")
+	id := w.id("logic-0")
+	for _, state := range []string{cluster.StateLost, cluster.StateRunning} {
+		w.mu.Lock()
+		m := w.members[id]
+		m.State = state
+		w.tell(cluster.EventUpdate, m)
+		w.mu.Unlock()
+		time.Sleep(50 * time.Millisecond)
+	}
+	time.Sleep(600 * time.Millisecond)
+	if w.id("logic-0") != id || w.launches("") != 1 {
+		t.Errorf("launched %v", w.invoked)
+	}
+}
+
+func TestBacksOffFromGuestsThatEndAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.life = time.Millisecond
+	c, _ := w.controller()
+	declare(t, c, declaration(1))
+	time.Sleep(700 * time.Millisecond)
+	// 10 ms, 20, 40, ... with a jitter of a half, and 6 ms of life: 12 at most.
+	if got := w.launches(""); got < 4 || got > 12 {
+		t.Errorf("%d launches in 0.7 s", got)
+	}
+	views, err := call[[]View](t, c, MethodList, struct{}{})
+	if err != nil || len(views) != 1 {
+		t.Fatal(views, err)
+	}
+	if s := views[0].Slots[0]; s.Failures < 3 || s.Reason != "its guest ended with exit status 3" {
+		t.Errorf("the reason is not to be seen: %+v", s)
+	}
+	w.mu.Lock()
+	w.life = 0
+	w.mu.Unlock()
+	w.await("logic-0")
+	eventually(t, "it is forgiven", func() bool {
+		views, err = call[[]View](t, c, MethodList, struct{}{})
+		return err == nil && views[0].Slots[0].Failures == 0
+	})
+}
+
+func TestThrottledAndRefused(t *testing.T) {
+	for refusal, want := range map[error]string{ErrThrottled: EventThrottled, errors.New("AccessDenied"): EventFailed} {
+		w := newWorld(t)
+		w.refuse = refusal
+		c, stop := w.controller()
+		declare(t, c, declaration(1))
+		eventually(t, want, func() bool {
+			events, err := call[[]Event](t, c, MethodEvents, Since{})
+			return err == nil && slices.ContainsFunc(events, func(e Event) bool { return e.Type == want && strings.Contains(e.Text, refusal.Error()) })
+		})
+		w.mu.Lock()
+		w.refuse = nil
+		w.mu.Unlock()
+		w.await("logic-0")
+		stop()
+	}
+}
+
+// TestAnEventThatGetsLost is sent again, with another token.
+func TestAnEventThatGetsLost(t *testing.T) {
+	w := newWorld(t)
+	lost := 0
+	w.swallow = func() bool { lost++; return lost == 1 }
+	c, _ := w.controller(func(o *Options) { o.Patience = 100 * time.Millisecond })
+	declare(t, c, declaration(1))
+	w.await("logic-0")
+	if got := w.launches(""); got != 2 {
+		t.Errorf("%d launches", got)
+	}
+}
+
+// TestALateEvent: the launch that was given up comes when another holds the slot.
+func TestALateEvent(t *testing.T) {
+	w := newWorld(t)
+	var late config.Node
+	w.swallow = func() bool { return late.Slot == "" }
+	c, _ := w.controller(func(o *Options) {
+		o.Patience = 100 * time.Millisecond
+		o.Invoker = invoker(func(ctx context.Context, f string, payload []byte) error {
+			err := w.Invoke(ctx, f, payload)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if late.Slot == "" {
+				_ = json.Unmarshal(payload, &late)
+			}
+			return err
+		})
+	})
+	declare(t, c, declaration(1))
+	w.await("logic-0")
+	id := w.id("logic-0")
+	w.admit(late)
+	time.Sleep(50 * time.Millisecond)
+	if w.id("logic-0") != id || w.launches("") != 2 {
+		t.Errorf("slot of %d, launches %v", w.id("logic-0"), w.invoked)
+	}
+}
+
+type invoker func(ctx context.Context, function string, payload []byte) error
+
+func (f invoker) Invoke(ctx context.Context, function string, payload []byte) error {
+	return f(ctx, function, payload)
+}
+
+// TestTheLeaderDiesInAScaleOut: its successor launches what is missing, and
+// nothing twice.
+func TestTheLeaderDiesInAScaleOut(t *testing.T) {
+	w := newWorld(t)
+	w.delay = 200 * time.Millisecond
+	asked := 0
+	w.swallow = func() bool { asked++; return asked > 4 } // as if the seed had died before they were sent
+	a, stop := w.controller()
+	declare(t, a, declaration(8))
+	eventually(t, "launched", func() bool { return w.launches("") == 8 })
+	stop()
+	w.mu.Lock()
+	w.term, w.swallow = 2, nil
+	w.mu.Unlock()
+	w.controller()
+	w.await("logic-0", "logic-1", "logic-2", "logic-3", "logic-4", "logic-5", "logic-6", "logic-7")
+	if got := w.launches(""); got != 12 { // the four that were lost once more
+		t.Errorf("%d launches, want 12: %v", got, w.invoked)
+	}
+}
+
+// TestANewLeaderKnowsWhoIsThere: replicas that others launched are lost to a
+// seed that begins again, until they have come back.
+func TestANewLeaderKnowsWhoIsThere(t *testing.T) {
+	w := newWorld(t)
+	a, stop := w.controller()
+	w.admit(config.Node{Name: "logic", Slot: "logic-0", Kind: config.KindFunction, LaunchToken: "by hand"})
+	eventually(t, "it is adopted", func() bool {
+		declare(t, a, declaration(1))
+		views, err := call[[]View](t, a, MethodList, struct{}{})
+		return err == nil && views[0].Running == 1
+	})
+	stop()
+	w.mu.Lock()
+	id := uint32(0)
+	for _, m := range w.members {
+		m.State = cluster.StateLost
+		w.members[m.ID], id = m, m.ID
+	}
+	w.term, w.late = 2, 100*time.Millisecond // events come later than the start
+	w.mu.Unlock()
+	w.controller(func(o *Options) { o.Settle = 300 * time.Millisecond })
+	time.Sleep(200 * time.Millisecond)
+	w.mu.Lock()
+	m := w.members[id]
+	m.State = cluster.StateRunning
+	w.tell(cluster.EventUpdate, m)
+	w.mu.Unlock()
+	time.Sleep(300 * time.Millisecond)
+	if w.launches("") != 0 || w.id("logic-0") != id {
+		t.Errorf("launches: %v", w.invoked)
+	}
+}
+
+// TestOnlyTheLeaderLaunches, and what it cannot keep it does not launch.
+func TestOnlyTheLeaderLaunches(t *testing.T) {
+	w := newWorld(t)
+	w.leads = false
+	c, _ := w.controller()
+	if _, err := call[View](t, c, MethodDeclare, declaration(1)); !errors.Is(err, cluster.ErrNotLeader) {
+		t.Errorf("declared at a seed that follows: %v", err)
+	}
+	w.mu.Lock()
+	w.leads = true
+	w.mu.Unlock()
+	w.turned <- struct{}{}
+	declare(t, c, declaration(1))
+	w.await("logic-0")
+	w.mu.Lock()
+	w.broken = errors.New("no space left")
+	w.mu.Unlock()
+	w.end(w.id("logic-0"), 0)
+	time.Sleep(100 * time.Millisecond)
+	if got := w.launches(""); got != 1 {
+		t.Errorf("%d launches, though they cannot be kept", got)
+	}
+	if _, err := call[View](t, c, MethodScale, Order{Name: "logic", Count: 4}); err == nil {
+		t.Error("scaled, though that cannot be kept")
+	}
+	w.mu.Lock()
+	w.broken = nil
+	w.mu.Unlock()
+	w.await("logic-0")
+}
+
+func TestBudget(t *testing.T) {
+	w := newWorld(t)
+	c, _ := w.controller()
+	d := declaration(1)
+	d.Budget = 0.2 // GB-seconds: a fifth of a second of one replica
+	declare(t, c, d)
+	w.await("logic-0")
+	time.Sleep(300 * time.Millisecond)
+	w.end(w.id("logic-0"), 0)
+	time.Sleep(300 * time.Millisecond)
+	if got := w.launches(""); got != 1 {
+		t.Errorf("%d launches, the budget is spent", got)
+	}
+	events, err := call[[]Event](t, c, MethodEvents, Since{})
+	if err != nil || !slices.ContainsFunc(events, func(e Event) bool { return e.Type == EventBudget }) {
+		t.Errorf("nothing is said of it: %v %v", events, err)
+	}
+	d.Budget = 100
+	declare(t, c, d)
+	w.await("logic-0")
+}
+
+// TestRenews: a node's successor has its slot before the platform ends it.
+func TestRenews(t *testing.T) {
+	w := newWorld(t)
+	w.limit = 300 * time.Millisecond
+	c, _ := w.controller()
+	declare(t, c, declaration(2))
+	w.await("logic-0", "logic-1")
+	first, changes := w.id("logic-0"), 0
+	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if got := w.slots(); !slices.Equal(got, []string{"logic-0", "logic-1"}) {
+			t.Fatalf("running: %v", got)
+		}
+		if id := w.id("logic-0"); id != first {
+			first = id
+			changes++
+		}
+	}
+	// Each has 300 ms, of which two thirds, and a little less, before its successor is launched.
+	if got := w.launches("logic-0"); changes < 4 || got > 12 || got < changes {
+		t.Errorf("%d changes, %d launches", changes, got)
+	}
+}
+
+// TestASuccessorThatFails is launched again with growing pauses, while the holder runs.
+func TestASuccessorThatFails(t *testing.T) {
+	w := newWorld(t)
+	w.limit = 900 * time.Millisecond
+	c, _ := w.controller()
+	declare(t, c, declaration(1))
+	w.await("logic-0")
+	first := w.id("logic-0")
+	w.mu.Lock()
+	w.stillborn = true
+	w.mu.Unlock()
+	eventually(t, "failures", func() bool {
+		views, err := call[[]View](t, c, MethodList, struct{}{})
+		return err == nil && views[0].Slots[0].Failures >= 3 && strings.HasPrefix(views[0].Slots[0].Reason, "the successor: ")
+	})
+	if w.id("logic-0") != first || w.launches("") > 8 {
+		t.Errorf("holder %d, then %d; %d launches", first, w.id("logic-0"), w.launches(""))
+	}
+	w.mu.Lock()
+	w.stillborn = false
+	w.mu.Unlock()
+	eventually(t, "a successor", func() bool { id := w.id("logic-0"); return id != 0 && id != first })
+}
+
+// TestDeclaredAgain: tokens of a node that was removed are not used again.
+func TestDeclaredAgain(t *testing.T) {
+	w := newWorld(t)
+	c, _ := w.controller()
+	for range 3 {
+		declare(t, c, declaration(1))
+		w.await("logic-0")
+		if _, err := call[struct{}](t, c, MethodRemove, Order{Name: "logic"}); err != nil {
+			t.Fatal(err)
+		}
+		w.await()
+	}
+}
+
+func TestDamagedNote(t *testing.T) {
+	w := newWorld(t)
+	w.notes["function/broken"] = json.RawMessage(`{"name":"other"}`)
+	w.notes["function/worse"] = json.RawMessage(`[]`)
+	w.notes["of/another"] = json.RawMessage(`{}`)
+	c, _ := w.controller()
+	declare(t, c, declaration(1))
+	w.await("logic-0")
+	views, err := call[[]View](t, c, MethodList, struct{}{})
+	if err != nil || len(views) != 1 {
+		t.Errorf("%v %v", views, err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for want, change := range map[string]func(*Declaration){
+		"name":           func(d *Declaration) { d.Name = "Logic!" },
+		"no function":    func(d *Declaration) { d.Function = "" },
+		"1001 replicas":  func(d *Declaration) { d.Count = 1001 },
+		"-1 replicas":    func(d *Declaration) { d.Count = -1 },
+		"negative":       func(d *Declaration) { d.Budget = -1 },
+		"no command":     func(d *Declaration) { d.Node.Argv = nil },
+		"only function":  func(d *Declaration) { d.Node.Kind = config.KindVM },
+		"63 lower-case":  func(d *Declaration) { d.Name = strings.Repeat("a", 62) },
+		"seed_endpoints": func(d *Declaration) { d.Node.SeedEndpoints = nil },
+	} {
+		d := declaration(3)
+		change(&d)
+		if err := d.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", want, err)
+		}
+	}
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const keepEvents = 2000
+
+// Types of Event.
+const (
+	EventLeading   = "leading"   // this seed's controller begins
+	EventDeclared  = "declared"  // a declaration is new or another one
+	EventRemoved   = "removed"   // a declaration was taken back
+	EventLaunched  = "launched"  // a launch event was sent
+	EventRunning   = "running"   // the guest of a launch runs
+	EventEnded     = "ended"     // a replica has left or is gone
+	EventFailed    = "failed"    // a launch came to nothing
+	EventThrottled = "throttled" // the platform wants fewer launches
+	EventBudget    = "budget"    // the day's budget is spent
+	EventDrained   = "drained"   // a replica was asked to leave
+)
+
+// Event is something the controller did or saw, and why.
+type Event struct {
+	Seq  uint64    `json:"seq"` // from 1, in the order they happened
+	Time time.Time `json:"time"`
+	Type string    `json:"type"`
+	Name string    `json:"name,omitempty"`
+	Slot string    `json:"slot,omitempty"`
+	Node uint32    `json:"node,omitempty"`
+	Text string    `json:"text,omitempty"`
+}
+
+// journal keeps the last events of this controller; they end with its seed.
+type journal struct {
+	mu    sync.Mutex
+	last  uint64
+	list  []Event
+	fresh chan struct{} // closed with the next event
+}
+
+func (j *journal) add(e Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.last++
+	e.Seq, e.Time = j.last, time.Now().UTC()
+	if len(j.list) >= keepEvents {
+		j.list = append(j.list[:0], j.list[keepEvents/4:]...)
+	}
+	j.list = append(j.list, e)
+	if j.fresh != nil {
+		close(j.fresh)
+		j.fresh = nil
+	}
+}
+
+// after returns the events that follow seq; without any it waits for ctx.
+func (j *journal) after(ctx context.Context, seq uint64, wait time.Duration) []Event {
+	timeout := time.NewTimer(wait)
+	defer timeout.Stop()
+	for {
+		j.mu.Lock()
+		if seq > j.last {
+			seq = 0 // of another seed's controller
+		}
+		list := []Event{}
+		for _, e := range j.list {
+			if e.Seq > seq {
+				list = append(list, e)
+			}
+		}
+		if j.fresh == nil {
+			j.fresh = make(chan struct{})
+		}
+		fresh := j.fresh
+		j.mu.Unlock()
+		if len(list) > 0 {
+			return list
+		}
+		select {
+		case <-fresh:
+		case <-timeout.C:
+			return list
+		case <-ctx.Done():
+			return list
+		}
+	}
+}
