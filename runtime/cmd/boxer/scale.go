@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/controller"
 	"github.com/boxer-overlay/boxer/runtime/launch"
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
@@ -28,6 +28,10 @@ func scaleCommand(g *globals) *cobra.Command {
 		Long: `Change how many replicas of a function node run, and wait until they do. Slots that
 are missing below N are started (logic-0, logic-1, ...), as the others were; those
 from N up are stopped. With 0 the function stays, and nothing of it runs.
+
+From then on the network's seed keeps that number: a replica that ends is followed
+by another in its slot, at its address. What it does is told by boxer events. Until
+the first scale nobody keeps the replicas that boxer run started.
 
 Of a function that Terraform declares with desired_count, the next apply brings
 that number back.`,
@@ -109,7 +113,7 @@ func (s *scaling) run(ctx context.Context) error {
 			s.Started = append(s.Started, slot)
 		}
 	}
-	if err := s.start(ctx, f); err != nil {
+	if err := s.declare(ctx, f, len(running)); err != nil {
 		return err
 	}
 	return s.stop(ctx, s.Stopped)
@@ -146,52 +150,30 @@ func (s *scaling) running(ctx context.Context) ([]string, error) {
 	return slots, nil
 }
 
-// start launches the slots that are missing, all or none.
-func (s *scaling) start(ctx context.Context, f localcloud.Function) error {
-	if len(s.Started) == 0 {
-		return nil
-	}
+// declare has the controller keep the number, and waits for what it launches:
+// all or none.
+func (s *scaling) declare(ctx context.Context, f localcloud.Function, before int) error {
 	if f.Config == nil {
 		return errors.New("it is not known what its replicas run: it was made by an earlier version; make it again")
 	}
+	d := controller.Declaration{Name: s.Name, Function: s.Name, Node: *f.Config, Count: s.Replicas, MemoryMB: f.MemoryMB}
 	w := waiting(s.Name + " to run")
 	defer w.done()
 	s.Progress = func(_ time.Duration, missing []string) { w.now(strings.Join(missing, ", ")) }
 	timed, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	var wants []launch.Want
-	var err error
-	for _, slot := range s.Started {
-		var n config.Node
-		if n, err = s.node(*f.Config, slot); err != nil {
-			break
-		}
-		wants = append(wants, launch.Want{Slot: slot, Token: n.LaunchToken, Function: s.Name})
-		if err = s.Function(timed, s.Name, n); err != nil {
-			break
-		}
-	}
-	if err == nil {
-		_, err = s.Wait(timed, wants)
+	wants, err := s.Declare(timed, d)
+	if err == nil && len(s.Started) > 0 {
+		_, err = s.Wait(timed, slices.DeleteFunc(wants, func(w launch.Want) bool { return !slices.Contains(s.Started, w.Slot) }))
 	}
 	if err == nil {
 		return nil
 	}
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	var begun []string
-	for _, w := range wants {
-		begun = append(begun, w.Slot)
-	}
-	return errors.Join(err, s.stop(undo, begun))
-}
-
-// node is what a slot is launched with.
-func (s *scaling) node(n config.Node, slot string) (config.Node, error) {
-	n.Slot, n.LaunchToken = slot, launch.Token()
-	n.SecretRef = "file:" + s.Network.SecretFile // to be checked; the platform fills in its own
-	n.SeedEndpoints = s.Network.SeedEndpoints
-	return config.New(n)
+	d.Count = before
+	_, undone := s.Declare(undo, d)
+	return errors.Join(err, undone, s.stop(undo, s.Started))
 }
 
 func (s *scaling) stop(ctx context.Context, slots []string) error {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/boxer-overlay/boxer/runtime/launch"
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
 
@@ -23,7 +24,9 @@ func stopCommand(g *globals) *cobra.Command {
 		Long: `Stop a node: a vm, a function with all its slots, or one slot of a function. Its
 guest gets TERM and ten seconds to end, then KILL.
 
-A node that Terraform declares comes back with the next apply.`,
+A slot of a function whose number of replicas is kept (Terraform, boxer scale) is
+started again at once: this is a restart of it. Another node that Terraform declares
+comes back with the next apply.`,
 		Example: `  boxer stop store
   boxer stop logic-1`,
 		Args:              exactArgs(1),
@@ -41,7 +44,7 @@ A node that Terraform declares comes back with the next apply.`,
 				return err
 			}
 			w := waiting(fmt.Sprintf("the guest of %s to end", args[0]))
-			err = stop(c.Context(), client, info.Name, args[0])
+			err = stop(c.Context(), client, info, args[0])
 			w.done()
 			if err != nil {
 				return err
@@ -55,15 +58,21 @@ A node that Terraform declares comes back with the next apply.`,
 	}
 }
 
-func stop(ctx context.Context, client *localcloud.Client, network, name string) error {
+func stop(ctx context.Context, client *localcloud.Client, info localcloud.NetworkInfo, name string) error {
 	_, err := client.Host(ctx, name)
 	if err == nil {
 		return client.StopHost(ctx, name)
 	} else if !errors.Is(err, localcloud.ErrNotFound) {
 		return err
 	}
-	_, err = client.Function(ctx, name)
+	f, err := client.Function(ctx, name)
 	if err == nil {
+		if f.Count != nil { // the seed would launch it again
+			l := launch.Launcher{Network: info, Client: client}
+			if err := l.Remove(ctx, name, false); err != nil {
+				return fmt.Errorf("stop %q: its number of replicas is still kept: %w", name, err)
+			}
+		}
 		return client.StopFunction(ctx, name)
 	} else if !errors.Is(err, localcloud.ErrNotFound) {
 		return err
@@ -73,5 +82,6 @@ func stop(ctx context.Context, client *localcloud.Client, network, name string) 
 			return client.StopInvocation(ctx, m[1], name)
 		}
 	}
+	network := info.Name
 	return fmt.Errorf("stop %q: network %q runs no node of that name; see 'boxer nodes --network %s' (a client is stopped where it runs)", name, network, network)
 }

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/controller"
+	"github.com/boxer-overlay/boxer/runtime/localcloud"
+)
+
+// controlPatience is how long a network may take to have a leading seed.
+const controlPatience = 10 * time.Second
+
+// Control asks the controller of the network: one of the calls of package
+// controller, of the seed that leads.
+func Control(ctx context.Context, network localcloud.NetworkInfo, method string, in, out any) error {
+	session, err := Observe(ctx, network)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	for end := time.Now().Add(controlPatience); ; {
+		err := callLeader(ctx, session, method, in, out)
+		passing := cluster.Passing(err) || errors.Is(err, cluster.ErrNoSuchNode) || errors.Is(err, cluster.ErrDisconnected)
+		if err == nil || !passing || time.Now().After(end) {
+			return plainly(err)
+		}
+		select {
+		case <-ctx.Done():
+			return plainly(err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// plainly is what the controller said, without how it was asked.
+func plainly(err error) error {
+	var remote *cluster.RemoteError
+	if errors.As(err, &remote) {
+		return remote
+	}
+	return err
+}
+
+func callLeader(ctx context.Context, session *cluster.Session, method string, in, out any) error {
+	var seeds []cluster.Member
+	for _, m := range session.Members() {
+		if m.Kind == config.KindSeed && m.State == cluster.StateRunning {
+			seeds = append(seeds, m)
+		}
+	}
+	for _, m := range seeds {
+		if m.Leader || len(seeds) == 1 {
+			return session.Call(ctx, m.ID, method, in, out)
+		}
+	}
+	return fmt.Errorf("%w: no seed of the network leads at the moment", cluster.ErrUnavailable)
+}
+
+// Declare has the controller keep a function node, and says what to wait for.
+func (l *Launcher) Declare(ctx context.Context, d controller.Declaration) ([]Want, error) {
+	d.Node = l.Client.FunctionConfig(d.Node)
+	d.Node.LaunchToken = ""
+	var view controller.View
+	if err := Control(ctx, l.Network, controller.MethodDeclare, d, &view); err != nil {
+		return nil, err
+	}
+	return wants(d.Function, view), l.Client.SetCount(ctx, d.Function, &d.Count)
+}
+
+// wants are the last launches of a declared node.
+func wants(function string, view controller.View) []Want {
+	var all []Want
+	for _, s := range view.Slots {
+		all = append(all, Want{Slot: s.Slot, ID: s.LaunchID, Function: function})
+	}
+	return all
+}
+
+// Remove has the controller keep a function node no longer. Its replicas leave,
+// or stay as they are.
+func (l *Launcher) Remove(ctx context.Context, name string, stay bool) error {
+	err := Control(ctx, l.Network, controller.MethodRemove, controller.Order{Name: name, Stay: stay}, nil)
+	if err != nil {
+		return err
+	}
+	return l.Client.SetCount(ctx, name, nil)
+}
