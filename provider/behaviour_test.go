@@ -187,7 +187,7 @@ func TestUnfinishedUpdate(t *testing.T) {
 	f.called()
 	w.apply()
 	w.emptyPlan()
-	wantCalls(t, f, "update vm store again", "update function logic", "start logic-0", "stop logic-1", "start logic-1")
+	wantCalls(t, f, "update vm store again", "release logic", "update function logic", "start logic-0", "stop logic-1", "start logic-1", "keep 2 of logic")
 }
 
 // An update that fails at the second of three replicas leaves a state that says
@@ -212,7 +212,8 @@ func TestUpdateThatFailsHalfWay(t *testing.T) {
 	w.configure(after)
 	f.change(func() { f.await, f.failing = errGuest, "logic-1" })
 	w.errors(applying...)
-	wantCalls(t, f, "update function logic", "stop logic-0", "start logic-0", "stop logic-1", "start logic-1", "stop logic-1")
+	wantCalls(t, f, "release logic", "update function logic", "stop logic-0", "start logic-0", "stop logic-1", "start logic-1", "stop logic-1",
+		"keep 3 of logic")
 	state := w.values(logicAddress)
 	now := ids()
 	if diff := cmp.Diff(now, state["node_ids"]); diff != "" || now[0] == was[0] || now[1] != was[1] || state["running_count"] != 2.0 {

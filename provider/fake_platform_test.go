@@ -5,6 +5,7 @@ package provider
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -42,6 +43,7 @@ type fakeFunction struct {
 	spec     nodeSpec
 	revision int
 	running  map[string]int
+	kept     *int
 }
 
 func newFakePlatform() *fakePlatform {
@@ -180,7 +182,7 @@ func (f *fakePlatform) Function(_ context.Context, _, name string) (functionStat
 	if !ok {
 		return functionStatus{}, errGone
 	}
-	status := functionStatus{Spec: function.spec}
+	status := functionStatus{Spec: function.spec, Kept: function.kept}
 	for slot, started := range function.running {
 		status.Running = append(status.Running, slot)
 		if started != function.revision {
@@ -190,6 +192,20 @@ func (f *fakePlatform) Function(_ context.Context, _, name string) (functionStat
 	slices.Sort(status.Running)
 	slices.Sort(status.Stale)
 	return status, nil
+}
+
+func (f *fakePlatform) Keep(_ context.Context, spec nodeSpec, count int) error {
+	defer f.locked(fmt.Sprintf("keep %d of %s", count, spec.Name))()
+	f.functions[spec.Name].kept = &count
+	return nil
+}
+
+func (f *fakePlatform) Release(_ context.Context, _, name string) error {
+	defer f.locked("release " + name)()
+	if function := f.functions[name]; function != nil {
+		function.kept = nil
+	}
+	return nil
 }
 
 func (f *fakePlatform) DeleteFunction(_ context.Context, _, name string) error {

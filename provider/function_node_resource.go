@@ -66,8 +66,8 @@ func (r *functionNodeResource) Schema(_ context.Context, _ resource.SchemaReques
 			"desired_count": schema.Int64Attribute{
 				Optional: true, Computed: true,
 				Default: int64default.StaticInt64(1),
-				MarkdownDescription: "How many replicas run, 0 or more. Default 1. A replica that has ended is launched again by the next apply: " +
-					"plan shows it as a change of `running_count`.",
+				MarkdownDescription: "How many replicas run, 0 or more. Default 1. The controller in the network's seed keeps that number: a replica " +
+					"that ends is followed by another in its slot, at its address (`boxer events`).",
 				Validators: []validator.Int64{int64validator.AtLeast(0)},
 			},
 			"memory_size": schema.Int64Attribute{
@@ -129,8 +129,8 @@ func (r *functionNodeResource) ValidateConfig(ctx context.Context, req resource.
 	}
 }
 
-// ModifyPlan plans the replicas. Until a controller keeps them alive, a replica
-// that has ended makes the plan propose an update that launches it again.
+// ModifyPlan plans the replicas. One that has ended is no change: the network's
+// controller launches it again.
 func (r *functionNodeResource) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse) {
 	if req.Plan.Raw.IsNull() {
 		return // destroyed
@@ -147,9 +147,9 @@ func (r *functionNodeResource) ModifyPlan(ctx context.Context, req resource.Modi
 		resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
 		again = isUnfinished(ctx, req.Private, &resp.Diagnostics)
 	}
-	count := !state.RunningCount.Equal(plan.DesiredCount) || !state.DesiredCount.Equal(plan.DesiredCount)
+	count := !state.DesiredCount.Equal(plan.DesiredCount)
 	if count || again || plan.replicasChange(ctx, &state) {
-		plan.NodeIDs = unknownIDs
+		plan.NodeIDs, plan.RunningCount = unknownIDs, plan.DesiredCount
 	}
 	if count {
 		plan.planReplicas(ctx, &resp.Diagnostics)
@@ -224,6 +224,9 @@ func (r *functionNodeResource) Create(ctx context.Context, req resource.CreateRe
 	model.RunningCount = model.DesiredCount
 	model.place(ctx, slots, members, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
+	if err := r.platform.Keep(ctx, spec, len(slots)); err != nil {
+		addProblem(&resp.Diagnostics, "creating", functionKind, spec.Name, err)
+	}
 }
 
 // undo removes a function whose guests do not run. If that fails too, the state
@@ -267,7 +270,9 @@ func (r *functionNodeResource) Read(ctx context.Context, req resource.ReadReques
 func (m *functionNodeModel) read(ctx context.Context, found functionStatus, defaults map[string]string, diags *diag.Diagnostics) {
 	m.nodeModel.read(ctx, found.Spec, defaults, diags)
 	m.RunningCount = types.Int64Value(int64(len(found.Running)))
-	if m.DesiredCount.IsNull() { // imported
+	if found.Kept != nil {
+		m.DesiredCount = types.Int64Value(int64(*found.Kept))
+	} else { // imported, or an apply ended before they were kept
 		m.DesiredCount = m.RunningCount
 	}
 	if found.Spec.MemoryMB == 0 {
@@ -314,42 +319,71 @@ func (r *functionNodeResource) Update(ctx context.Context, req resource.UpdateRe
 	spec.KeepSource = keep
 	changes := again || plan.replicasChange(ctx, &state)
 	resp.Diagnostics.Append(setUnfinished(ctx, resp.Private, changes)...)
-	err := r.change(ctx, spec, &plan, changes || !plan.TagsAll.Equal(state.TagsAll), replicas)
+	err := r.change(ctx, spec, &plan, changes, changes || !plan.TagsAll.Equal(state.TagsAll), replicas)
 	if err != nil {
 		addProblem(&resp.Diagnostics, "updating", functionKind, spec.Name, err)
-		r.recount(ctx, spec, &state)
+		r.salvage(ctx, spec, &state)
 		state.placeKnown(ctx, replicas, &resp.Diagnostics)
 		resp.Diagnostics.Append(resp.State.Set(ctx, &state)...)
 		return
 	}
 	resp.Diagnostics.Append(setUnfinished(ctx, resp.Private, false)...)
-	plan.RunningCount = plan.DesiredCount
+	if plan.RunningCount.IsUnknown() {
+		plan.RunningCount = plan.DesiredCount
+	}
 	plan.place(ctx, plan.slotNames(), replicas.members(plan.slotNames()), &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &plan)...)
 }
 
-// recount notes how many replicas a failed update left; if that cannot be told
-// either, the next refresh will.
-func (r *functionNodeResource) recount(ctx context.Context, spec nodeSpec, state *functionNodeModel) {
+// salvage notes how many replicas a failed update left, and has them kept. What
+// cannot be told or done now the next refresh and apply will.
+func (r *functionNodeResource) salvage(ctx context.Context, spec nodeSpec, state *functionNodeModel) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	if found, err := r.platform.Function(ctx, spec.Network, spec.Name); err == nil {
-		state.RunningCount = types.Int64Value(int64(len(found.Running)))
+	found, err := r.platform.Function(ctx, spec.Network, spec.Name)
+	if err != nil {
+		return
+	}
+	state.RunningCount = types.Int64Value(int64(len(found.Running)))
+	count := 0
+	for i, slot := range state.slotNames() {
+		if slices.Contains(found.Running, slot) {
+			count = i + 1
+		}
+	}
+	if count == 0 || found.Kept != nil {
+		return
+	}
+	if err := r.platform.Keep(ctx, spec, count); err != nil {
+		tflog.Warn(ctx, "the replicas that run are not kept", map[string]any{"name": spec.Name, "error": err.Error()})
 	}
 }
 
-// change makes the function what spec says, if it is not, and then its replicas.
-func (r *functionNodeResource) change(ctx context.Context, spec nodeSpec, plan *functionNodeModel, differs bool, replicas replicas) error {
+// change makes the function what spec says, if it is not, and then its replicas,
+// if another guest or another number of them is wanted.
+func (r *functionNodeResource) change(ctx context.Context, spec nodeSpec, plan *functionNodeModel, guest, differs bool, replicas replicas) error {
+	wanted := plan.slotNames()
+	found, err := r.platform.Function(ctx, spec.Network, spec.Name)
+	if err != nil {
+		return err
+	}
+	guest = guest || found.Kept == nil || *found.Kept != len(wanted)
+	if guest { // meanwhile the controller must not launch what is being replaced
+		if err := r.platform.Release(ctx, spec.Network, spec.Name); err != nil {
+			return err
+		}
+	}
 	if differs {
 		if err := r.platform.UpdateFunction(ctx, spec); err != nil {
 			return err
 		}
 	}
-	found, err := r.platform.Function(ctx, spec.Network, spec.Name)
-	if err != nil {
+	if !guest {
+		return nil
+	}
+	if found, err = r.platform.Function(ctx, spec.Network, spec.Name); err != nil {
 		return err
 	}
-	wanted := plan.slotNames()
 	timely := func() (context.Context, context.CancelFunc) { return within(ctx, plan.Timeouts, opUpdate) }
 	for _, slot := range found.Running {
 		if slices.Contains(wanted, slot) {
@@ -382,7 +416,7 @@ func (r *functionNodeResource) change(ctx context.Context, spec nodeSpec, plan *
 		return err
 	}
 	replicas.add(started)
-	return nil
+	return r.platform.Keep(ctx, spec, len(wanted))
 }
 
 // renew replaces one replica by one of the function's present configuration.

@@ -27,7 +27,7 @@ func TestFunctionScalesInPlace(t *testing.T) {
 	w.configure(logic(1))
 	w.apply()
 	w.emptyPlan()
-	wantCalls(t, f, "create network shop", "create function logic", "start logic-0")
+	wantCalls(t, f, "create network shop", "create function logic", "start logic-0", "keep 1 of logic")
 	first := w.values(logicAddress)
 
 	w.configure(logic(3))
@@ -36,7 +36,7 @@ func TestFunctionScalesInPlace(t *testing.T) {
 	}
 	w.apply()
 	w.emptyPlan()
-	wantCalls(t, f, "start logic-1", "start logic-2")
+	wantCalls(t, f, "release logic", "start logic-1", "start logic-2", "keep 3 of logic")
 	three := w.values(logicAddress)
 	if diff := cmp.Diff([]any{"logic-0", "logic-1", "logic-2"}, three["slots"]); diff != "" {
 		t.Error(diff)
@@ -48,7 +48,7 @@ func TestFunctionScalesInPlace(t *testing.T) {
 	w.configure(logic(1))
 	w.apply()
 	w.emptyPlan()
-	wantCalls(t, f, "stop logic-1", "stop logic-2")
+	wantCalls(t, f, "release logic", "stop logic-1", "stop logic-2", "keep 1 of logic")
 	if diff := cmp.Diff(first, w.values(logicAddress)); diff != "" {
 		t.Errorf("1 -> 3 -> 1 is not what it was:\n%s", diff)
 	}
@@ -56,24 +56,32 @@ func TestFunctionScalesInPlace(t *testing.T) {
 	w.configure(logic(0))
 	w.apply()
 	w.emptyPlan()
-	wantCalls(t, f, "stop logic-0")
+	wantCalls(t, f, "release logic", "stop logic-0", "keep 0 of logic")
 	w.destroy()
 	wantCalls(t, f, "delete function logic", "delete network shop")
 }
 
-func TestFunctionReplicaGoneIsHealed(t *testing.T) {
+// TestFunctionReplicaGone: the controller launches it again, so it is no change;
+// but for one that keeps another number, or none.
+func TestFunctionReplicaGone(t *testing.T) {
 	f := newFakePlatform()
 	w := newWorkspace(t, withPlatform(f))
 	w.configure(logic(2))
 	w.apply()
 	f.called()
 	f.change(func() { delete(f.functions["logic"].running, "logic-1") })
+	w.emptyPlan()
+	f.change(func() { *f.functions["logic"].kept = 5 })
 	if got := w.planned()[logicAddress]; got != "update" {
-		t.Errorf("planned %q, want update", got)
+		t.Errorf("scaled by hand: planned %q, want update", got)
+	}
+	f.change(func() { f.functions["logic"].kept = nil })
+	if got := w.planned()[logicAddress]; got != "update" {
+		t.Errorf("kept by nobody: planned %q, want update", got)
 	}
 	w.apply()
 	w.emptyPlan()
-	wantCalls(t, f, "start logic-1")
+	wantCalls(t, f, "release logic", "start logic-1", "keep 2 of logic")
 
 	f.change(func() { delete(f.functions, "logic") })
 	if got := w.planned()[logicAddress]; got != "create" {
@@ -91,7 +99,7 @@ func TestFunctionFailedScaleUpIsTakenBack(t *testing.T) {
 	f.change(func() { f.await = errGuest })
 	w.configure(logic(2))
 	w.golden("scale up failed", w.errors("apply", "-auto-approve", "-input=false"), nil)
-	wantCalls(t, f, "start logic-1", "stop logic-1")
+	wantCalls(t, f, "release logic", "start logic-1", "stop logic-1", "keep 1 of logic")
 	if diff := cmp.Diff(before, w.values(logicAddress)); diff != "" {
 		t.Errorf("state after a failed update:\n%s", diff)
 	}

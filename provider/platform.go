@@ -50,6 +50,10 @@ type platform interface {
 	// UpdateFunction changes what the next replicas run; those that run go on.
 	UpdateFunction(ctx context.Context, spec nodeSpec) error
 	Function(ctx context.Context, network, name string) (functionStatus, error)
+	// Keep has the network's controller keep count replicas of what spec says, from
+	// those that run. Release ends that, and leaves them as they are.
+	Keep(ctx context.Context, spec nodeSpec, count int) error
+	Release(ctx context.Context, network, name string) error
 	DeleteFunction(ctx context.Context, network, name string) error
 
 	// Await returns the members of all launches, in their order, once every
@@ -115,6 +119,7 @@ type vmStatus struct {
 type functionStatus struct {
 	Running []string // slots of the replicas that run
 	Stale   []string // those of them that run an earlier configuration
+	Kept    *int     // how many the controller keeps; nil: it does not
 	Spec    nodeSpec
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/controller"
 	"github.com/boxer-overlay/boxer/runtime/launch"
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
@@ -432,7 +433,7 @@ func (p *localPlatform) Function(ctx context.Context, network, name string) (fun
 	if err != nil {
 		return functionStatus{}, lookProblem(err)
 	}
-	var status functionStatus
+	status := functionStatus{Kept: f.Count}
 	if f.Config != nil {
 		status.Spec = specOf(*f.Config, f.CodeSHA256, f.Tags)
 		if status.Spec.MemoryMB = f.MemoryMB; len(f.CodeSHA256) == 64 { // the platform's own, of a function that was made without
@@ -465,7 +466,47 @@ func runningSlots(invocations []localcloud.Invocation, revision int) (running, s
 	return running, stale
 }
 
+func (p *localPlatform) Keep(ctx context.Context, spec nodeSpec, count int) error {
+	client, err := p.connect(ctx, spec.Network)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := step(ctx)
+	defer cancel()
+	node, err := spec.node(launch.Want{})
+	if err != nil {
+		return err
+	}
+	_, err = launcher(ctx, client).Declare(ctx, controller.Declaration{
+		Name: spec.Name, Function: spec.Name, Node: node, Count: count, MemoryMB: spec.MemoryMB,
+	})
+	if err != nil {
+		return fmt.Errorf("declare %d replicas to the network's controller: %w", count, err)
+	}
+	return nil
+}
+
+func (p *localPlatform) Release(ctx context.Context, network, name string) error {
+	return p.remove(ctx, network, func(c *localcloud.Client) error {
+		f, err := c.Function(ctx, name)
+		if err != nil || f.Count == nil {
+			return err
+		}
+		ctx, cancel := step(ctx)
+		defer cancel()
+		if err := launcher(ctx, c).Remove(ctx, name, true); err != nil {
+			return fmt.Errorf("take the replicas of %q from the network's controller: %w", name, err)
+		}
+		return nil
+	})
+}
+
 func (p *localPlatform) DeleteFunction(ctx context.Context, network, name string) error {
+	// Without its seed a network launches nothing, so it is no reason to stay.
+	if err := p.Release(ctx, network, name); err != nil {
+		tflog.Warn(ctx, "the network's controller was not told", map[string]any{"name": name, "error": err.Error()})
+	}
 	return p.remove(ctx, network, func(c *localcloud.Client) error { return c.DeleteFunction(ctx, name) })
 }
 
