@@ -295,6 +295,7 @@ type opening struct {
 	to     netip.AddrPort
 	fd     int
 	since  time.Time
+	asked  time.Time // for the last time
 	stop   func()
 	expiry *time.Timer
 }
@@ -305,6 +306,7 @@ func (o *openings) open(l *Layer, caller uint32, to netip.AddrPort, keep bool) e
 	defer o.mu.Unlock()
 	if w := o.by[to]; w != nil {
 		if keep {
+			w.asked = time.Now()
 			w.expiry.Reset(min(openFor, openAtMost-time.Since(w.since)))
 			return nil
 		}
@@ -316,13 +318,16 @@ func (o *openings) open(l *Layer, caller uint32, to netip.AddrPort, keep bool) e
 	} else if keep {
 		return errors.New("it is not open any more")
 	}
+	if o.each[caller] >= maxOpenEach {
+		o.makeRoom(l, caller)
+	}
 	switch {
 	case o.closed || !o.local.IsValid():
 		return errors.New("this node's overlay port is closed")
 	case len(o.by) >= maxOpen || o.each[caller] >= maxOpenEach || !l.descriptors.take(1):
 		return errors.New("too many ports are held open")
 	}
-	w := &opening{caller: caller, to: to, since: time.Now()}
+	w := &opening{caller: caller, to: to, since: time.Now(), asked: time.Now()}
 	var err error
 	if w.fd, err = dialOut(o.local, to); err == nil {
 		err = o.watch(l, w)
@@ -338,6 +343,21 @@ func (o *openings) open(l *Layer, caller uint32, to netip.AddrPort, keep bool) e
 	o.by[to] = w
 	o.each[caller]++
 	return nil
+}
+
+// makeRoom closes what a caller that wants more than it may has not asked for longest:
+// it forgets its tickets when one went bad, and does not say so.
+func (o *openings) makeRoom(l *Layer, caller uint32) {
+	var oldest *opening
+	for _, w := range o.by {
+		if w.caller == caller && (oldest == nil || w.asked.Before(oldest.asked)) {
+			oldest = w
+		}
+	}
+	if oldest != nil && !oldest.met() {
+		o.drop(l, oldest)
+		raw.Close(oldest.fd)
+	}
 }
 
 // met: somebody comes this very moment, and must not be hung up on.

@@ -241,14 +241,29 @@ func TestOpeningsAreBounded(t *testing.T) {
 	if waiting() != 1 {
 		t.Errorf("%d wait", waiting())
 	}
-	passive.openings.mu.Lock()
-	passive.openings.each[caller.id] += maxOpenEach
-	passive.openings.mu.Unlock()
-	if answer, _ := passive.asked(caller, methodPunch, punchCall{Ports: []uint16{h.addr.Port() + 1}, Port: 80}); answer.Status != statusUnreachable {
-		t.Errorf("one too many: %+v", answer)
+	more := func(n int) {
+		passive.openings.mu.Lock()
+		defer passive.openings.mu.Unlock()
+		passive.openings.each[caller.id] += n
+	}
+	// One too many takes the place of the oldest: who wants it has forgotten that.
+	newer, err := dig(301)
+	must(t, err)
+	defer newer.close()
+	more(maxOpenEach - 1)
+	answer, err := passive.asked(caller, methodPunch, punchCall{Ports: []uint16{newer.addr.Port()}, Port: 80})
+	if err != nil || answer.Status != statusOK || waiting() != 1 || passive.openings.by[newer.addr] == nil {
+		t.Errorf("one too many: %+v, %v, %d wait", answer, err, waiting())
+	}
+	more(1)
+	if answer, _ := passive.asked(caller, methodPunch, call); answer.Status != statusUnreachable {
+		t.Errorf("there is no more room to be made: %+v", answer)
+	}
+	more(-maxOpenEach)
+	if answer, err := passive.asked(caller, methodPunch, call); err != nil || answer.Status != statusOK {
+		t.Errorf("there is room: %+v, %v", answer, err)
 	}
 	passive.openings.mu.Lock()
-	passive.openings.each[caller.id] -= maxOpenEach
 	for _, w := range passive.openings.by {
 		w.expiry.Reset(0)
 	}
