@@ -91,7 +91,7 @@ type job struct {
 	only   []string // patterns of test ids; none: all
 }
 
-// run runs it on a VM node of its own.
+// run runs it on a node of its own.
 func (c *cloud) run(ctx context.Context, j job, excluded []exclusion) (report, error) {
 	dir, err := os.MkdirTemp(c.work, "task")
 	if err != nil {
@@ -112,10 +112,7 @@ func (c *cloud) run(ctx context.Context, j job, excluded []exclusion) (report, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, moduleTime)
 	defer cancel()
-	args := []string{"run", "--network", networkName, "--kind", "vm", "--source-dir", dir}
-	if j.transport != "" {
-		args = append(args, "--transports", j.transport)
-	}
+	args := append([]string{"run", "--network", networkName, "--source-dir", dir}, j.node()...)
 	args = append(args, "--")
 	if j.bare {
 		args = append(args, "/var/task/bare")

@@ -42,17 +42,35 @@ var modules = []string{
 type setting struct {
 	bare            bool
 	host, transport string
+	function        bool     // else a VM
 	excludes        []string // where exclusions hold
 }
 
 func (s setting) String() string {
+	text := "Boxer on " + s.host
 	switch {
 	case s.bare:
-		return "bare on " + s.host
-	case s.transport == "":
-		return "Boxer on " + s.host
+		text = "bare on " + s.host
+	case s.transport != "":
+		text += " over " + s.transport
 	}
-	return "Boxer on " + s.host + " over " + s.transport
+	if s.function {
+		text += " of a function"
+	}
+	return text
+}
+
+// node are the flags of the node that runs it. A function's NAT lets it reach
+// itself from outside, and one CPU is its own.
+func (s setting) node() []string {
+	flags := []string{"--kind", "vm"}
+	if s.function {
+		flags = []string{"--kind", "function", "--nat", "hairpin", "--memory-size", "1769"}
+	}
+	if s.transport != "" {
+		flags = append(flags, "--transports", s.transport)
+	}
+	return flags
 }
 
 // pair of settings to compare. Its bare side has what is closest: an address of
@@ -67,6 +85,12 @@ var pairs = []pair{
 	{"native", bareOn(underlay, "overlay"), over("native")},
 	{"direct", bareOn(underlay, "overlay"), over("direct")},
 	{"relay", bareOn(underlay, "overlay"), over("relay")},
+	{"punch", onFunction(bareOn(underlay, "overlay")), onFunction(over("punch"))},
+}
+
+func onFunction(s setting) setting {
+	s.function = true
+	return s
 }
 
 func bareOn(host, where string) setting {
@@ -282,7 +306,7 @@ func TestFew(t *testing.T) {
 		t.Skip("the whole is run")
 	}
 	s := newSuite(t)
-	for _, p := range pairs[2:] { // direct and relay: the others are the kernel's
+	for _, p := range pairs[2:] { // direct, relay and punch: the others are the kernel's
 		for module, only := range few {
 			t.Run(module+" on "+p.name, func(t *testing.T) {
 				t.Parallel()
