@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -320,6 +321,23 @@ func TestOpeningsAreKeptOpen(t *testing.T) {
 	eventually(t, "it is given up", func() bool { return left() == before })
 }
 
+// Where the caller's NAT resets, nothing waits any more.
+func TestOpeningThatIsRefusedEnds(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	passive, caller := n.node(seenAt("127.69.0.2")), n.node(seenAt("127.69.0.3"))
+	passive.listen(80)
+	own, port := listenOn(t, "127.69.0.3")
+	own.Close()
+	_, err := passive.asked(caller, methodPunch, punchCall{Ports: []uint16{port}, Port: 80})
+	must(t, err)
+	eventually(t, "it is given up", func() bool {
+		passive.openings.mu.Lock()
+		defer passive.openings.mu.Unlock()
+		return len(passive.openings.by) == 0
+	})
+}
+
 // All that wait are bounded, too.
 func TestAllOpeningsAreBounded(t *testing.T) {
 	n := newNetwork(t)
@@ -449,5 +467,64 @@ func TestPunchAloneLoops(t *testing.T) {
 		if err := v.barred(self, self); err != nil {
 			t.Errorf("%s: %v", test.name, err)
 		}
+	}
+}
+
+// What ought to have been punched and was not is tried again after some time, or
+// when either side knows more of its NAT.
+func TestFailuresAreRemembered(t *testing.T) {
+	self, m, other := memberBehind(1, "restricted"), memberBehind(2, "restricted"), memberBehind(3, "restricted")
+	moved := func(m cluster.Member) cluster.Member {
+		m.NATReport = memberBehind(9, "restricted").NATReport
+		return m
+	}
+	for name, test := range map[string]struct {
+		self, m cluster.Member
+		ago     time.Duration
+		want    bool
+	}{
+		"the same pair":   {self, m, failedFor / 2, true},
+		"another peer":    {self, other, 0, false},
+		"the peer moved":  {self, moved(m), 0, false},
+		"this node moved": {moved(self), m, 0, false},
+		"long ago":        {self, m, failedFor + time.Second, false},
+	} {
+		f := failures{by: map[uint32]failure{}}
+		f.add(self, m)
+		is := f.by[m.ID]
+		is.until = is.until.Add(-test.ago)
+		f.by[m.ID] = is
+		if f.has(test.self, test.m) != test.want {
+			t.Errorf("%s: want %v", name, test.want)
+		}
+	}
+}
+
+// A pair that cannot be punched meets at a relay, and does not try again at once.
+func TestPunchThatFailsIsNotTriedAgain(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	a, b := n.node(seenAt("127.0.0.1")), n.node(seenAt("127.69.0.2"))
+	h, err := dig(303) // its SYNs vanish
+	must(t, err)
+	defer h.close()
+	n.mu.Lock()
+	n.on[b.id-1].NATReport.Mapped = h.addr
+	n.mu.Unlock()
+	var asked atomic.Int32
+	b.punched = func(punchCall) punchAnswer {
+		asked.Add(1)
+		return punchAnswer{meetAnswer: meetAnswer{Status: statusOK}}
+	}
+	arrivals := b.listen(80)
+	for range 2 {
+		g := a.connect(b.port(80), false)
+		in := receive(t, arrivals)
+		g.events(5 * time.Second)
+		talk(t, g.conn(), in.conn)
+		eventually(t, "that it failed is known", func() bool { return a.failed.has(a.Self(), b.Self()) })
+	}
+	if got := asked.Load(); got != 1 {
+		t.Errorf("the peer was asked to open %d times", got)
 	}
 }
