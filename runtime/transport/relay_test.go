@@ -124,6 +124,20 @@ func TestHalvesOfNobodyShareOnesPlaces(t *testing.T) {
 	}
 }
 
+// A pair takes a place of each of its two.
+func TestPairFitsBoth(t *testing.T) {
+	r := newRelay(8)
+	r.pairs, r.carried = 4, map[uint32]int{1: 4, 2: 3}
+	for _, test := range []struct {
+		a, b uint32
+		want bool
+	}{{1, 2, false}, {2, 1, false}, {2, 3, true}, {3, 2, true}} {
+		if got := r.fits(test.a, test.b); got != test.want {
+			t.Errorf("%d and %d: %v, want %v", test.a, test.b, got, test.want)
+		}
+	}
+}
+
 func TestRelayDrains(t *testing.T) {
 	v := newNetwork(t).node(seed)
 	open, peer := v.half(kindRelayActive, session{1}), v.half(kindRelayPassive, session{1})
