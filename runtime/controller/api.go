@@ -191,6 +191,17 @@ func (c *Controller) remove(ctx context.Context, o Order) (func(context.Context)
 	return nil, nil
 }
 
+// Counts are what this controller did so far, by type of event, and the declared
+// nodes as they are now: none if this seed does not lead.
+func (c *Controller) Counts(ctx context.Context) (events map[string]uint64, nodes []View) {
+	_ = c.do(ctx, func() {
+		for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
+			nodes = append(nodes, c.view(c.nodes[name]))
+		}
+	})
+	return c.journal.counts(), nodes
+}
+
 func (c *Controller) list(context.Context, struct{}) (func(context.Context) (any, error), error) {
 	views := []View{}
 	for _, name := range slices.Sorted(maps.Keys(c.nodes)) {

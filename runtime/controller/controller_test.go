@@ -345,6 +345,9 @@ func TestKeepsTheNumber(t *testing.T) {
 	if got := w.launches(""); got != 6 {
 		t.Errorf("%d launches, want 6: %v", got, w.invoked)
 	}
+	if events, nodes := c.Counts(t.Context()); events[EventLaunched] != 6 || events[EventDrained] != 4 || len(nodes) != 1 || nodes[0].Running != 2 || nodes[0].Count != 2 {
+		t.Errorf("counted %v, %+v", events, nodes)
+	}
 	if _, err := call[struct{}](t, c, MethodRemove, Order{Name: "logic"}); err != nil {
 		t.Fatal(err)
 	}

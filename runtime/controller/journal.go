@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 )
@@ -40,6 +41,7 @@ type journal struct {
 	mu    sync.Mutex
 	last  uint64
 	list  []Event
+	count map[string]uint64 // by type
 	fresh chan struct{} // closed with the next event
 }
 
@@ -52,10 +54,21 @@ func (j *journal) add(e Event) {
 		j.list = append(j.list[:0], j.list[keepEvents/4:]...)
 	}
 	j.list = append(j.list, e)
+	if j.count == nil {
+		j.count = map[string]uint64{}
+	}
+	j.count[e.Type]++
 	if j.fresh != nil {
 		close(j.fresh)
 		j.fresh = nil
 	}
+}
+
+// counts are how many events of each type there were.
+func (j *journal) counts() map[string]uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return maps.Clone(j.count)
 }
 
 // after returns the events that follow seq; without any it waits for ctx.

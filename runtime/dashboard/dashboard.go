@@ -41,7 +41,11 @@ type Facts struct {
 	Paths   []cluster.Path
 	Lines   map[string][]string // by slot: what its guest wrote last, in any bytes
 	Events  []cluster.Event     // since the last look: of members that came and went too
+	Deeds   []Deed              // of the controller, since the last look
 }
+
+// Deed is something the controller did, and why.
+type Deed struct{ Slot, What string }
 
 // Source tells the facts of now, or why it cannot.
 type Source interface {

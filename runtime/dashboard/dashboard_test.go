@@ -266,11 +266,12 @@ func TestNews(t *testing.T) {
 	h = h.next(Facts{Members: []cluster.Member{b, c, d}, Events: []cluster.Event{
 		{Type: cluster.EventJoin, Member: visitor}, {Type: cluster.EventJoin, Member: c}, // another session begins
 	}}, at)
+	h = h.next(Facts{Members: []cluster.Member{b, c, d}, Deeds: []Deed{{"e-5", "launched,\x1b[2J to follow node-4"}}}, at)
 	var words []string
 	for _, n := range h.news {
 		words = append(words, fmt.Sprintf("%d %s %s", n.ID, n.Slot, n.What))
 	}
-	want := []string{"6 d-4 joined, starting", "5 c-3 guest restarted (1)", "4 b-2 running, was starting", "3 a-1 left", "2 visitor-5 left", "1 visitor-5 joined, running"}
+	want := []string{"7 e-5 controller: launched, to follow node-4", "6 d-4 joined, starting", "5 c-3 guest restarted (1)", "4 b-2 running, was starting", "3 a-1 left", "2 visitor-5 left", "1 visitor-5 joined, running"}
 	if diff := cmp.Diff(want, words); diff != "" {
 		t.Error(diff)
 	}

@@ -42,6 +42,9 @@ func (h history) next(facts Facts, at time.Time) history {
 		n.members, n.left = map[uint32]cluster.Member{}, map[uint32]string{}
 	}
 	var all []news
+	for _, d := range facts.Deeds {
+		all = append(all, news{At: at, Slot: clean(d.Slot, maxWord), What: clean("controller: "+d.What, 4*maxWord)})
+	}
 	for _, e := range facts.Events {
 		_, present := n.members[e.Member.ID]
 		_, left := n.left[e.Member.ID]

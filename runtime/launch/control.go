@@ -26,7 +26,7 @@ func Control(ctx context.Context, network localcloud.NetworkInfo, method string,
 	}
 	defer session.Close()
 	for end := time.Now().Add(controlPatience); ; {
-		err := callLeader(ctx, session, method, in, out)
+		err := CallLeader(ctx, session, method, in, out)
 		passing := cluster.Passing(err) || errors.Is(err, cluster.ErrNoSuchNode) || errors.Is(err, cluster.ErrDisconnected)
 		if err == nil || !passing || time.Now().After(end) {
 			return plainly(err)
@@ -48,7 +48,8 @@ func plainly(err error) error {
 	return err
 }
 
-func callLeader(ctx context.Context, session *cluster.Session, method string, in, out any) error {
+// CallLeader asks the controller once, by a session that there is.
+func CallLeader(ctx context.Context, session *cluster.Session, method string, in, out any) error {
 	var seeds []cluster.Member
 	for _, m := range session.Members() {
 		if m.Kind == config.KindSeed && m.State == cluster.StateRunning {

@@ -6,6 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
@@ -45,6 +51,24 @@ func (m membership) Subscribe() (<-chan cluster.Event, func()) { return m.n.sess
 
 func (m membership) Call(ctx context.Context, to uint32, method string, in, out any) error {
 	return m.n.session.Call(ctx, to, method, in, out)
+}
+
+// writeControllerMetrics is what a seed's controller adds.
+func (n *node) writeControllerMetrics(w io.Writer) {
+	if n.controller == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	events, nodes := n.controller.Counts(ctx)
+	for _, kind := range slices.Sorted(maps.Keys(events)) {
+		metrics.WriteCounterUint64(w, series("boxer_controller_events_total", "type", kind), events[kind])
+	}
+	for _, v := range nodes {
+		metrics.WriteGaugeUint64(w, series("boxer_replicas_declared", "name", v.Name), uint64(v.Count))
+		metrics.WriteGaugeUint64(w, series("boxer_replicas_running", "name", v.Name), uint64(v.Running))
+		metrics.WriteGaugeFloat64(w, series("boxer_gb_seconds_today", "name", v.Name), v.GBSeconds)
+	}
 }
 
 // askedToLeave ends this node in order, as a seed's controller wants.

@@ -109,7 +109,8 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Parallel()
 	w := &world{t: t, library: so, dir: t.TempDir(), net: 70 + int(worlds.Add(1))}
-	w.seed = w.start(config.Node{Kind: config.KindSeed, Slot: "seed-0", CIDR: "100.80.0.0/16", StateDir: w.path("seed")})
+	w.seed = w.start(config.Node{Kind: config.KindSeed, Slot: "seed-0", CIDR: "100.80.0.0/16", StateDir: w.path("seed"),
+		Metrics: "unix:" + w.path("seed.sock"), Invoke: "unix:" + w.path("invoke.sock")})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	for w.watch == nil {

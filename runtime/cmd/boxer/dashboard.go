@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/controller"
 	"github.com/boxer-overlay/boxer/runtime/dashboard"
 	"github.com/boxer-overlay/boxer/runtime/launch"
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
@@ -92,6 +94,7 @@ type networkSource struct {
 	seed    string // that session observes
 	session *cluster.Session
 	events  eventLog
+	deeds   uint64 // the last event of the controller that was seen
 	tails   map[string]tailOf
 }
 
@@ -149,10 +152,33 @@ func (s *networkSource) Look(ctx context.Context) (dashboard.Facts, error) {
 	if facts.Paths, err = s.session.Paths(ctx); err != nil {
 		return facts, fmt.Errorf("network %q: its seed at %s does not answer: %w", s.name, info.SeedEndpoint, err)
 	}
+	facts.Deeds = s.done(ctx)
 	facts.Events = s.events.take() // before the members: they are newer, if anything
 	facts.Members = s.session.Members()
 	facts.Lines = s.lines(info, facts.Members)
 	return facts, nil
+}
+
+// done is what the controller did since the last look; without one that answers,
+// nothing.
+func (s *networkSource) done(ctx context.Context) (deeds []dashboard.Deed) {
+	var events []controller.Event
+	if launch.CallLeader(ctx, s.session, controller.MethodEvents, controller.Since{Seq: s.deeds}, &events) != nil {
+		return nil
+	}
+	for _, e := range events {
+		s.deeds = e.Seq
+		switch e.Type {
+		case controller.EventRunning, controller.EventEnded:
+			continue // the members say so
+		}
+		d := dashboard.Deed{Slot: cmp.Or(e.Slot, e.Name), What: e.Type}
+		if e.Text != "" {
+			d.What += ", " + e.Text
+		}
+		deeds = append(deeds, d)
+	}
+	return deeds
 }
 
 func (s *networkSource) observe(ctx context.Context, info localcloud.NetworkInfo) error {
