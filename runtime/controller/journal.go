@@ -42,7 +42,7 @@ type journal struct {
 	last  uint64
 	list  []Event
 	count map[string]uint64 // by type
-	fresh chan struct{} // closed with the next event
+	fresh chan struct{}     // closed with the next event
 }
 
 func (j *journal) add(e Event) {

@@ -64,7 +64,9 @@ func TestControllerOfASeed(t *testing.T) {
 	}}
 	ask(controller.MethodDeclare, d, nil)
 	for _, slot := range []string{"logic-0", "logic-1"} {
-		w.member(slot, func(m cluster.Member) bool { return m.Kind == config.KindFunction && m.Guest.State == cluster.GuestRunning })
+		w.member(slot, func(m cluster.Member) bool {
+			return m.Kind == config.KindFunction && m.Guest.State == cluster.GuestRunning
+		})
 	}
 	text := scrape(t, "unix", w.path("seed.sock"))
 	for _, want := range []string{
