@@ -68,6 +68,9 @@ func TestRelayRefusesAndForgets(t *testing.T) {
 	silent(t, "the other half does not come", first)
 	silent(t, "the other half does not come", second)
 	v.givesBack()
+	if got := v.Usage().RelayRefused; got != 2 {
+		t.Errorf("%d halves are counted as refused, want 2", got)
+	}
 }
 
 func TestRelayAtItsLimitForgetsHalves(t *testing.T) {
@@ -172,6 +175,25 @@ func TestRelayDrains(t *testing.T) {
 	wait(t, v.Drain())
 }
 
+// Who waits for the other half has begun to meet.
+func TestRelayDrainsWhoWaits(t *testing.T) {
+	v := newNetwork(t).node(seed)
+	r := v.Layer.relay
+	r.mu.Lock()
+	r.wait = 200 * time.Millisecond
+	r.mu.Unlock()
+	begun := v.half(kindRelayActive, session{1})
+	waitHalves(t, v, 1)
+	over := v.Drain()
+	select {
+	case <-over:
+		t.Error("drained, with half a connection")
+	default:
+	}
+	silent(t, "the other half does not come", begun)
+	wait(t, over)
+}
+
 func loads(of ...int) func() []RelayNode {
 	all := make([]RelayNode, len(of))
 	for i, load := range of {
@@ -239,7 +261,7 @@ func TestRelayThatIsGoneIsAvoided(t *testing.T) {
 	with := func(_ *cluster.Member, o *Options) {
 		all := o.Relays
 		o.Relays = func() []RelayNode {
-			return append(all(), RelayNode{ID: 99, Endpoint: gone.addr.String(), Load: -1}) // the better one
+			return append(all(), RelayNode{ID: 99, Endpoint: gone.addr.String(), Load: -100}) // the better one
 		}
 	}
 	a, b := n.node(behindNAT, with), n.node(behindNAT, with)
