@@ -5,8 +5,11 @@ package socket
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestOpenConnectionsAreCounted(t *testing.T) {
@@ -42,6 +45,13 @@ func TestOpenConnectionsAreCounted(t *testing.T) {
 	out, err := net.Dial("tcp4", ln.Addr().String())
 	must(t, err)
 	defer out.Close()
+	raw, err := out.(*net.TCPConn).SyscallConn()
+	must(t, err)
+	raw.Control(func(fd uintptr) {
+		cookie, err := unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE)
+		must(t, err)
+		l.Remember(cookie, netip.AddrPortFrom(overlay, 0), peer, unix.AF_INET) // as a direct one is
+	})
 	want("the guest has dialled as well", 2)
 
 	conn.Close()

@@ -296,8 +296,5 @@ func (h *held) reach(guest, src netip.AddrPort) (far, error) {
 		if !h.l.o.Sockets.Connecting(guest, h.addr) {
 			return far{}, fmt.Errorf("the guest gave up: %w", err)
 		}
-		if m, ok := h.l.o.Members.Lookup(h.r.To.Addr()); ok {
-			h.m = m // its successor may have the address by now
-		}
 	}
 }
