@@ -96,7 +96,7 @@ func fakePair(pair int, faster float64) pairResult {
 		s.add("paused", c.name, by*1e6)
 		s.add("cold", c.name, by*1e7)
 	}
-	p := pairResult{Run: fig8Run{Version: "1", Reps: 100}, Pair: pair, Results: s.blocks(),
+	p := pairResult{Run: fig8Run{Version: "1", Reps: 100}, Pair: pair, Load: fmt.Sprintf("%d.25 9 9", pair), Results: s.blocks(),
 		Trips: map[string][]int{"vm-vm.bare": {4, 4, 4}, "fn-fn.punch": {5, 5, 9}}, Made: map[string]int{"fn-fn.punch": 99}, Wrong: map[string]int{"fn-fn.punch": 1}}
 	return p
 }
@@ -118,7 +118,7 @@ func TestTheFigureIsOfAllPairs(t *testing.T) {
 	}
 	text := f.markdown()
 	for _, want := range []string{
-		"3 endpoint pairs x 100 repetitions", "297 of 300 Boxer connections",
+		"load 0.2 to 2.2, its own included", "3 endpoint pairs x 100 repetitions", "297 of 300 Boxer connections",
 		"| function to function | punch | 10100 | 10200 | 18200 | 20000 | 2.000x | 2.000..2.000 | 2000 | 20000 |",
 		"| function to function | punch | 10100 | 10200 | 18200 | 20000 | 2.000x | 2.000..2.000 | 2.5 (90 %: up to 4.5) |",
 		"| VM to VM | without Boxer | 505 | 510 | 910 | 1000 | - | - |\n",

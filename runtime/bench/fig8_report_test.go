@@ -22,7 +22,8 @@ type figure struct {
 	results       results // a block for each pair
 	trips         map[string][]float64
 	noLink        string
-	made, strayed int // connections over the transport that was meant, and over others
+	loads         []float64 // before each pair
+	made, strayed int       // connections over the transport that was meant, and over others
 }
 
 // readFigure takes up all pairs that were kept in a directory.
@@ -58,6 +59,10 @@ func (f *figure) take(p pairResult) error {
 	}
 	f.pairs++
 	f.until = p.Measured
+	var load float64
+	if _, err := fmt.Sscan(p.Load, &load); err == nil {
+		f.loads = append(f.loads, load)
+	}
 	if p.NoLink != "" {
 		f.noLink = p.NoLink
 	}
@@ -117,9 +122,13 @@ func (f *figure) head() string {
 	if f.until != f.since {
 		span += " to " + f.until.Format("15:04")
 	}
-	return fmt.Sprintf("%s UTC: boxer %s on %d x %s, Linux %s. %d endpoint pairs x %d repetitions of each combination (the paper: 32 x 1,024), "+
+	busy := ""
+	if len(f.loads) > 0 {
+		busy = fmt.Sprintf(", load %.1f to %.1f, its own included", slices.Min(f.loads), slices.Max(f.loads))
+	}
+	return fmt.Sprintf("%s UTC: boxer %s on %d x %s, Linux %s%s. %d endpoint pairs x %d repetitions of each combination (the paper: 32 x 1,024), "+
 		"%d over the link with a delay; %d round trips each on a quarter of the connections. %d of %d Boxer connections took the transport of their row.",
-		span, f.run.Version, f.run.CPUs, f.run.CPU, f.run.Kernel, f.pairs, f.run.Reps, f.run.linkReps(), fig8Rounds, f.made, f.made+f.strayed)
+		span, f.run.Version, f.run.CPUs, f.run.CPU, f.run.Kernel, busy, f.pairs, f.run.Reps, f.run.linkReps(), fig8Rounds, f.made, f.made+f.strayed)
 }
 
 // markdown is docs/figure8-table.md.
