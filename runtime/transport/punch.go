@@ -360,6 +360,22 @@ func (o *openings) makeRoom(l *Layer, caller uint32) {
 	}
 }
 
+// tend closes what waits for callers that have left.
+func (o *openings) tend(l *Layer) {
+	present := map[uint32]bool{}
+	for _, m := range l.o.Members.Members() {
+		present[m.ID] = true
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, w := range o.by {
+		if !present[w.caller] && !w.met() {
+			o.drop(l, w)
+			raw.Close(w.fd)
+		}
+	}
+}
+
 // met: somebody comes this very moment, and must not be hung up on.
 func (w *opening) met() bool {
 	info, err := unix.GetsockoptTCPInfo(w.fd, unix.IPPROTO_TCP, unix.TCP_INFO)

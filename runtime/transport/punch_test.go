@@ -264,6 +264,17 @@ func TestOpeningsAreBounded(t *testing.T) {
 	if answer, err := passive.asked(caller, methodPunch, call); err != nil || answer.Status != statusOK {
 		t.Errorf("there is room: %+v, %v", answer, err)
 	}
+	n.mu.Lock()
+	all := n.on
+	n.on = n.on[:caller.id-1] // which is the last one
+	n.mu.Unlock()
+	eventually(t, "nothing waits for who has left", func() bool { return waiting() == 0 })
+	n.mu.Lock()
+	n.on = all
+	n.mu.Unlock()
+	if answer, err := passive.asked(caller, methodPunch, call); err != nil || answer.Status != statusOK {
+		t.Errorf("it is back: %+v, %v", answer, err)
+	}
 	passive.openings.mu.Lock()
 	for _, w := range passive.openings.by {
 		w.expiry.Reset(0)

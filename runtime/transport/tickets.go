@@ -317,6 +317,7 @@ func (t *tickets) tend(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		t.l.openings.tend(t.l)
 		t.mu.Lock()
 		now := time.Now()
 		for id, s := range t.by {
