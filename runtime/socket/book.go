@@ -101,6 +101,31 @@ func (b *book) get(cookie uint64) (ipc.Addresses, bool) {
 	return ipc.Addresses{}, false
 }
 
+// listAge is how old a list may be that connections are forgotten by.
+const listAge = time.Second
+
+// listing is the last list of all sockets: what two look for at about the same time
+// is listed once.
+type listing struct {
+	mu    sync.Mutex
+	begun time.Time
+	all   []kernelSocket
+}
+
+// get gives a list that was begun no longer ago than old, and when that was.
+func (g *listing) get(old time.Duration) (begun time.Time, all []kernelSocket, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.all == nil || time.Since(g.begun) > old {
+		begun := time.Now()
+		if all, err = kernelSockets(maskAll | maskListen); err != nil {
+			return begun, nil, err
+		}
+		g.begun, g.all = begun, all
+	}
+	return g.begun, g.all, nil
+}
+
 // readBook fills in ports that the kernel chose and, if asked to, forgets the
 // connections that it no longer has. That is asked at fixed times only: the names
 // of a connection that was reset, which the kernel does not list, are its own for
@@ -113,8 +138,11 @@ func (l *Layer) readBook(forget bool) {
 	if !some {
 		return
 	}
-	started := time.Now()
-	found, err := kernelSockets(maskAll)
+	old := time.Duration(0)
+	if forget {
+		old = listAge
+	}
+	started, found, err := l.listed.get(old)
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -173,7 +201,7 @@ var canList = sync.OnceValue(func() bool {
 // in TIME_WAIT, that were made from this node (their local port has no
 // listener).
 func (l *Layer) NativePeers() ([][2]netip.AddrPort, error) {
-	found, err := kernelSockets(maskConnected | maskListen)
+	_, found, err := l.listed.get(0)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +218,7 @@ func (l *Layer) NativePeers() ([][2]netip.AddrPort, error) {
 	}
 	var made [][2]netip.AddrPort
 	for _, s := range found {
-		if s.state != stateListen && !foreign(s.local.Addr()) && !listens[s.local.Port()] && !signalNet.Contains(s.local.Addr().Unmap()) {
+		if 1<<s.state&maskConnected != 0 && !foreign(s.local.Addr()) && !listens[s.local.Port()] && !signalNet.Contains(s.local.Addr().Unmap()) {
 			made = append(made, [2]netip.AddrPort{s.local, s.peer})
 		}
 	}

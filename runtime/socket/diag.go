@@ -45,9 +45,6 @@ type kernelSocket struct {
 // diagRequest is an inet_diag_req_v2 (linux/inet_diag.h).
 type diagRequest [diagRequestSize]byte
 
-func (r *diagRequest) Len() int          { return diagRequestSize }
-func (r *diagRequest) Serialize() []byte { return r[:] }
-
 func newDiagRequest(family uint8, states uint32) *diagRequest {
 	var r diagRequest
 	r[0], r[1] = family, unix.IPPROTO_TCP
@@ -64,60 +61,51 @@ func kernelSockets(states uint32) ([]kernelSocket, error) {
 	lists.mu.Lock()
 	defer lists.mu.Unlock()
 	var all []kernelSocket
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		err := lists.dump(newDiagRequest(family, states), func(m []byte) {
-			if s, ok := parseDiag(m); ok {
-				all = append(all, s)
-			}
-		})
-		if err != nil {
-			return nil, fmt.Errorf("list the kernel's TCP sockets: %w", err)
+	err := lists.dump(states, func(m []byte) {
+		if s, ok := parseDiag(m); ok {
+			all = append(all, s)
 		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the kernel's TCP sockets: %w", err)
 	}
 	return all, nil
 }
 
 // kernelSocketAt looks one IPv4 connection up.
 func kernelSocketAt(local, peer netip.AddrPort) (kernelSocket, error) {
-	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
 	r := newDiagRequest(unix.AF_INET, maskAll)
 	binary.BigEndian.PutUint16(r[8:], local.Port())
 	binary.BigEndian.PutUint16(r[10:], peer.Port())
 	copy(r[12:], local.Addr().Unmap().AsSlice())
 	copy(r[28:], peer.Addr().Unmap().AsSlice())
-	req.AddData(r)
-	messages, err := req.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
-	if err != nil {
-		return kernelSocket{}, fmt.Errorf("look up the connection from %s to %s: %w", local, peer, err)
-	}
-	for _, m := range messages {
+	at, err := kernelSocket{}, error(unix.ENOENT)
+	failed := lookups.find(r, func(m []byte) {
 		if s, ok := parseDiag(m); ok && s.peer == peer {
-			return s, nil
+			at, err = s, nil
 		}
+	})
+	if failed != nil {
+		err = fmt.Errorf("look up the connection from %s to %s: %w", local, peer, failed)
 	}
-	return kernelSocket{}, unix.ENOENT
+	return at, err
 }
 
 // kernelListens asks for the listener that a connection to this IPv4 address
 // would reach.
 func kernelListens(at netip.AddrPort) (bool, error) {
-	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
 	r := newDiagRequest(unix.AF_INET, maskListen)
 	binary.BigEndian.PutUint16(r[8:], at.Port())
 	copy(r[12:], at.Addr().AsSlice())
-	req.AddData(r)
-	messages, err := req.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
-	} else if err != nil {
+	listens := false
+	err := lookups.find(r, func(m []byte) {
+		s, ok := parseDiag(m)
+		listens = listens || ok && s.state == stateListen
+	})
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return false, fmt.Errorf("look up the listener at %s: %w", at, err)
 	}
-	for _, m := range messages {
-		if s, ok := parseDiag(m); ok && s.state == stateListen {
-			return true, nil
-		}
-	}
-	return false, nil
+	return listens, nil
 }
 
 // parseDiag reads an inet_diag_msg with its attributes.

@@ -25,15 +25,35 @@ type dumper struct {
 	buffer   []byte
 }
 
-var lists dumper
+// A question about one socket does not wait for a list.
+var lists, lookups dumper
 
 const (
 	dumpBuffer = 32 << 10 // the largest part of a list that the kernel writes at once (af_netlink.c)
 	dumpHeader = unix.NLMSG_HDRLEN
+
+	typeList        = 18 // TCPDIAG_GETSOCK (linux/inet_diag.h)
+	listRequestSize = 60
 )
 
-// dump passes on each message of a list.
-func (d *dumper) dump(r *diagRequest, each func([]byte)) error {
+// dump passes on each TCP socket in one of states, of both families: the request
+// that knows no families walks the kernel's table once for the two, and on a machine
+// with many sockets, whosever they are, the walk is what a list costs.
+func (d *dumper) dump(states uint32, each func([]byte)) error {
+	var r [listRequestSize]byte // inet_diag_req (linux/inet_diag.h)
+	binary.NativeEndian.PutUint32(r[52:], states)
+	return d.exchange(typeList, unix.NLM_F_DUMP, r[:], each)
+}
+
+// find passes on the one socket that is asked for.
+func (d *dumper) find(r *diagRequest, found func([]byte)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.exchange(nl.SOCK_DIAG_BY_FAMILY, 0, r[:], found)
+}
+
+// exchange asks and passes on what is answered. Callers hold mu.
+func (d *dumper) exchange(kind, flags uint16, request []byte, each func([]byte)) error {
 	if !d.open {
 		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
 		if err != nil {
@@ -41,24 +61,24 @@ func (d *dumper) dump(r *diagRequest, each func([]byte)) error {
 		}
 		d.open, d.fd, d.buffer = true, fd, make([]byte, dumpBuffer)
 	}
-	if err := d.ask(r, each); err != nil {
+	err := d.ask(kind, flags, request, each)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		raw.Close(d.fd) // with what it may still hold
 		d.open = false
-		return err
 	}
-	return nil
+	return err
 }
 
-func (d *dumper) ask(r *diagRequest, each func([]byte)) error {
+func (d *dumper) ask(kind, flags uint16, request []byte, each func([]byte)) error {
 	d.sequence++
-	var m [dumpHeader + diagRequestSize]byte
+	m := make([]byte, dumpHeader, dumpHeader+listRequestSize)
+	m = append(m, request...)
 	ne := binary.NativeEndian
 	ne.PutUint32(m[0:], uint32(len(m)))
-	ne.PutUint16(m[4:], nl.SOCK_DIAG_BY_FAMILY)
-	ne.PutUint16(m[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	ne.PutUint16(m[4:], kind)
+	ne.PutUint16(m[6:], unix.NLM_F_REQUEST|flags)
 	ne.PutUint32(m[8:], d.sequence)
-	copy(m[dumpHeader:], r[:])
-	if _, err := raw.Send(d.fd, m[:]); err != nil {
+	if _, err := raw.Send(d.fd, m); err != nil {
 		return fmt.Errorf("ask: %w", err)
 	}
 	for {
@@ -69,7 +89,8 @@ func (d *dumper) ask(r *diagRequest, each func([]byte)) error {
 		if n > len(d.buffer) {
 			return fmt.Errorf("read: a part of %d bytes", n)
 		}
-		if done, err := d.part(d.buffer[:n], each); done || err != nil {
+		// What is not a list has no end of its own.
+		if done, err := d.part(d.buffer[:n], each); done || err != nil || flags&unix.NLM_F_DUMP == 0 {
 			return err
 		}
 	}
@@ -95,7 +116,7 @@ func (d *dumper) part(b []byte, each func([]byte)) (done bool, err error) {
 					}
 				}
 				return true, nil
-			case nl.SOCK_DIAG_BY_FAMILY:
+			case nl.SOCK_DIAG_BY_FAMILY, typeList:
 				each(body)
 			}
 		}

@@ -30,6 +30,8 @@ func start(t *testing.T, change func(*Options)) *Layer {
 	must(t, events.Start()) // once for all, and so
 	_, err := kernelSockets(maskListen)
 	must(t, err)
+	_, err = kernelListens(netip.MustParseAddrPort("127.0.0.1:1"))
+	must(t, err)
 	goroutines, fds := runtime.NumGoroutine(), countFDs(t)
 	o := Options{Underlay: loopback, Sweep: 50 * time.Millisecond, Logger: zerolog.Nop()}
 	if change != nil {

@@ -75,7 +75,8 @@ type Layer struct {
 	waiting   int // in Deliver
 	blind     bool
 
-	book book
+	book   book
+	listed listing
 }
 
 // New makes a Layer, with the existing listeners if asked to: nobody may be

@@ -404,6 +404,32 @@ func TestNativePeersAndConnecting(t *testing.T) {
 	}
 }
 
+// A list has the sockets of both families, and serves all that look at about the
+// same time.
+func TestListsAreShared(t *testing.T) {
+	l := start(t, nil)
+	var open []netip.AddrPort
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		ln, err := net.Listen("tcp", at)
+		must(t, err)
+		defer ln.Close()
+		open = append(open, ln.Addr().(*net.TCPAddr).AddrPort())
+	}
+	begun, all, err := l.listed.get(0)
+	must(t, err)
+	for _, at := range open {
+		if !slices.ContainsFunc(all, func(s kernelSocket) bool { return s.local == at && s.state == stateListen }) {
+			t.Errorf("%s is not in the list", at)
+		}
+	}
+	if again, _, err := l.listed.get(time.Hour); err != nil || again != begun {
+		t.Errorf("listed again, %v", err)
+	}
+	if again, _, err := l.listed.get(0); err != nil || !again.After(begun) {
+		t.Errorf("an old list, %v", err)
+	}
+}
+
 func FuzzParseDiag(f *testing.F) {
 	m := make([]byte, diagMessageSize+8)
 	m[0], m[diagMessageSize], m[diagMessageSize+2], m[diagMessageSize+4] = unix.AF_INET6, 5, attrV6Only, 1
