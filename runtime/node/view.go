@@ -53,6 +53,14 @@ func (v *view) Members() []cluster.Member {
 	return nil
 }
 
+// Member finds one by id.
+func (v *view) Member(id uint32) (cluster.Member, bool) {
+	if s := v.current(); s != nil {
+		return s.Member(id)
+	}
+	return cluster.Member{}, false
+}
+
 // Lookup finds the member at an overlay address.
 func (v *view) Lookup(overlay netip.Addr) (cluster.Member, bool) {
 	v.mu.RLock()

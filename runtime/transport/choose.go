@@ -19,6 +19,9 @@ const (
 	modePassiveFirst mode = "passive-first"
 )
 
+// crosses tells whether the peer is asked to open its NAT.
+func (m mode) crosses() bool { return m == modeActiveFirst || m == modePassiveFirst }
+
 // choose tells how active connects to passive. What a NAT answers to a SYN that
 // nobody has asked for decides who goes first: a reset that meets a waiting
 // socket ends it, so the first SYN goes to the side that drops.

@@ -48,7 +48,7 @@ func (l *Layer) reach(ctx context.Context, self, m cluster.Member, src, dst neti
 	case how == modeNone && !allows(only, pathRelay):
 		return far{}, fmt.Errorf("node %d: no way past the NATs: %w", m.ID, syscall.EHOSTUNREACH)
 	case !allows(only, pathRelay):
-		return l.reachPunch(ctx, self, m, src, dst, how)
+		return l.reachPunch(ctx, self, m, src, dst, how, func() {})
 	case how == modeNone || l.failed.has(self, m):
 		return l.reachRelay(ctx, self, m, src, dst)
 	}

@@ -23,6 +23,7 @@ const (
 	releaseWait = 5 * time.Second
 	firstPause  = 200 * time.Millisecond
 	longPause   = 5 * time.Second
+	watchPause  = 2 * time.Second // between looks whether the guest still waits
 )
 
 // holdNet are the addresses where guests are held.
@@ -277,6 +278,7 @@ func (h *held) start(ctx context.Context, f far, guest netip.AddrPort) error {
 func (h *held) reach(guest, src netip.AddrPort) (far, error) {
 	ctx, cancel := context.WithTimeout(h.l.ctx, h.l.o.HoldTimeout)
 	defer cancel()
+	go h.watch(ctx, guest, cancel)
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
 		h.self, h.m = h.l.latest(h.m)
 		f, err := h.l.reach(ctx, h.self, h.m, src, h.r.To)
@@ -291,10 +293,29 @@ func (h *held) reach(guest, src netip.AddrPort) (far, error) {
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return far{}, err
+			return far{}, fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
 		if !h.l.o.Sockets.Connecting(guest, h.addr) {
 			return far{}, fmt.Errorf("the guest gave up: %w", err)
+		}
+	}
+}
+
+// watch ends the attempt when the guest, which has begun to wait, does so no more.
+func (h *held) watch(ctx context.Context, guest netip.AddrPort, giveUp func()) {
+	tick := time.NewTicker(watchPause)
+	defer tick.Stop()
+	for began, waits := time.Now(), false; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if h.l.o.Sockets.Connecting(guest, h.addr) {
+			waits = true
+		} else if waits || time.Since(began) > releaseWait {
+			giveUp()
+			return
 		}
 	}
 }

@@ -35,6 +35,7 @@ type Control interface {
 type Members interface {
 	Self() cluster.Member
 	Members() []cluster.Member
+	Member(id uint32) (cluster.Member, bool)
 	Lookup(overlay netip.Addr) (cluster.Member, bool)
 }
 
@@ -119,6 +120,8 @@ type Layer struct {
 	tried       *tried
 	openings    openings
 	turn        turn
+	gate        *gate
+	ports       ports
 	tickets     tickets
 	failed      failures
 	paths       paths
@@ -147,11 +150,13 @@ func New(o Options) *Layer {
 		relay:       newRelay(descriptors.left / relayShare),
 		tried:       newTried(),
 		openings:    openings{by: map[netip.AddrPort]*opening{}, each: map[uint32]int{}},
+		gate:        newGate(maxPunching),
 		failed:      failures{by: map[uint32]failure{}},
 		paths:       newPaths(),
 		quiet:       quiet{sources: map[netip.Addr]time.Time{}},
 		mute:        quiet{sources: map[netip.Addr]time.Time{}},
 	}
+	l.ports = ports{l: l}
 	l.tickets = tickets{l: l, by: map[uint32]*stock{}}
 	l.SetKey(cluster.PrefaceKey(o.Secret))
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -173,6 +178,7 @@ func (l *Layer) Close() {
 	l.openings.close(l)
 	l.probes.close()
 	l.running.Wait()
+	l.ports.close()
 	l.tickets.close()
 	l.wall.close()
 }

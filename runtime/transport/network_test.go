@@ -143,6 +143,15 @@ func (n *network) Lookup(a netip.Addr) (cluster.Member, bool) {
 	return cluster.Member{}, false
 }
 
+func (n *network) Member(id uint32) (cluster.Member, bool) {
+	for _, m := range n.Members() {
+		if m.ID == id {
+			return m, true
+		}
+	}
+	return cluster.Member{}, false
+}
+
 func (v *node) Self() cluster.Member { return v.network.Members()[v.id-1] }
 
 func (v *node) Call(ctx context.Context, to uint32, method string, in, out any) error {

@@ -112,7 +112,7 @@ func (l *Layer) place(from uint32, k kind, call meetCall) (endpoint string, err 
 		if l.o.Reach != reachAny {
 			return "", fmt.Errorf("this node reaches seeds only")
 		}
-		m, ok := l.member(from)
+		m, ok := l.o.Members.Member(from)
 		if own := l.placeOf(l.o.Members.Self(), m); !ok || own.String() != call.Endpoint {
 			return "", fmt.Errorf("endpoint %q is not the caller's, which is %s", call.Endpoint, own)
 		}

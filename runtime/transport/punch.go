@@ -26,7 +26,10 @@ import (
 // SYN: a listener's answer has another sequence number, and a NAT that follows
 // those drops it.
 const (
-	punchWait   = 1500 * time.Millisecond // for a punched connection
+	maxPunching = 8                       // at once, by this node
+	portWait    = time.Second             // for a port to punch from
+	askWait     = 5 * time.Second         // for the peer's answer; and then
+	punchWait   = 1500 * time.Millisecond // for the connection
 	headStart   = 300 * time.Millisecond  // before a relay is tried as well
 	openFor     = 60 * time.Second        // how long a NAT is held open for a caller's port
 	openAtMost  = 110 * time.Second       // the kernel gives up after 127 s
@@ -49,26 +52,22 @@ type punchCall struct {
 // race punches, and tries a relay as well when that takes long or fails. Whichever
 // is there first is used, and the other one dropped: no guest has seen it.
 func (l *Layer) race(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort, how mode) (far, error) {
+	if err := l.gate.take(ctx, m.ID); err != nil {
+		return far{}, fmt.Errorf("punch to node %d: its turn has not come: %w", m.ID, err)
+	}
+	if l.failed.has(self, m) { // meanwhile
+		l.gate.give(m.ID)
+		return l.reachRelay(ctx, self, m, src, dst)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	punched, ok := l.begin(func() (far, error) {
-		ctx, cancel := context.WithTimeout(l.ctx, punchWait) // to its end, for what it teaches
-		defer cancel()
-		f, err := l.reachPunch(ctx, self, m, src, dst, how)
-		if err != nil && ctx.Err() != nil && l.ctx.Err() == nil {
-			l.failed.add(self, m)
-			l.paths.fail(m.ID, pathPunch)
-		}
-		return f, err
-	})
+	punched, asked, ok := l.beginPunch(self, m, src, dst, how)
 	if !ok {
+		l.gate.give(m.ID)
 		return far{}, errLeaving
 	}
-	late := time.NewTimer(headStart)
-	defer late.Stop()
-	select {
-	case first := <-punched:
-		if first.settles() {
+	if first, over := head(ctx, punched, asked); over {
+		if first.settles() || ctx.Err() != nil {
 			return first.far, first.err
 		}
 		f, err := l.reachRelay(ctx, self, m, src, dst)
@@ -76,7 +75,6 @@ func (l *Layer) race(ctx context.Context, self, m cluster.Member, src, dst netip
 			err = errors.Join(first.err, err)
 		}
 		return f, err
-	case <-late.C:
 	}
 	relayed, ok := l.begin(func() (far, error) { return l.reachRelay(ctx, self, m, src, dst) })
 	if !ok {
@@ -94,11 +92,63 @@ func (l *Layer) race(ctx context.Context, self, m cluster.Member, src, dst netip
 		drop(other)
 		return first.far, first.err
 	}
-	second := <-other
-	if second.err != nil {
-		second.err = errors.Join(first.err, second.err)
+	select {
+	case second := <-other:
+		if second.err != nil {
+			second.err = errors.Join(first.err, second.err)
+		}
+		return second.far, second.err
+	case <-ctx.Done():
+		drop(other)
+		return far{}, errors.Join(first.err, ctx.Err())
 	}
-	return second.far, second.err
+}
+
+// beginPunch punches in the background, to the end, for what that teaches, and gives
+// the place at the gate back. asked is closed when the peer has answered.
+func (l *Layer) beginPunch(self, m cluster.Member, src, dst netip.AddrPort, how mode) (punched <-chan attempt, asked chan struct{}, ok bool) {
+	asked = make(chan struct{})
+	punched, ok = l.begin(func() (far, error) {
+		defer l.gate.give(m.ID)
+		wait := punchWait
+		if how.crosses() {
+			wait += askWait
+		}
+		ctx, cancel := context.WithTimeout(l.ctx, wait)
+		defer cancel()
+		var since time.Time
+		f, err := l.reachPunch(ctx, self, m, src, dst, how, func() {
+			since = time.Now()
+			close(asked)
+		})
+		if err != nil && !since.IsZero() && time.Since(since) >= punchWait && l.ctx.Err() == nil {
+			l.failed.add(self, m)
+			l.paths.fail(m.ID, pathPunch)
+		}
+		return f, err
+	})
+	return punched, asked, ok
+}
+
+// head waits until a punch is over or has had its head start. That counts from the
+// peer's answer, without which there is no relay either: beside what is late because
+// there is much to do it would be more to do. Who answers late may be so again.
+func head(ctx context.Context, punched <-chan attempt, asked <-chan struct{}) (first attempt, over bool) {
+	began := time.Now()
+	var late <-chan time.Time
+	for {
+		select {
+		case first := <-punched:
+			return first, true
+		case <-asked:
+			asked, late = nil, time.After(max(headStart, min(time.Since(began), punchWait)))
+		case <-late:
+			return attempt{}, false
+		case <-ctx.Done():
+			drop(punched)
+			return attempt{err: ctx.Err()}, true
+		}
+	}
 }
 
 // attempt is what came of one way to the far end.
@@ -138,16 +188,20 @@ type punchAnswer struct {
 	Shut []uint16 `json:"shut,omitempty"`
 }
 
-// reachPunch makes the far end with nobody in between.
-func (l *Layer) reachPunch(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort, how mode) (f far, err error) {
+// reachPunch makes the far end with nobody in between. It calls asked when the peer
+// need not be waited for, or has answered.
+func (l *Layer) reachPunch(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort, how mode, asked func()) (f far, err error) {
 	var conn *net.TCPConn
+	if !how.crosses() {
+		asked()
+	}
 	switch how {
 	case modeBack:
 		return l.reachBack(ctx, self, m, src, dst)
 	case modeDial:
 		conn, err = l.dialOnly(ctx, l.placeOf(self, m).String())
 	default:
-		if conn, err = l.punch(ctx, self, m, dst.Port(), how); err == nil {
+		if conn, err = l.punch(ctx, self, m, dst.Port(), how, asked); err == nil {
 			l.tickets.want(self, m, dst.Port())
 		}
 	}
@@ -159,37 +213,50 @@ func (l *Layer) reachPunch(ctx context.Context, self, m cluster.Member, src, dst
 
 // punch connects a port of this node, whose place outside is known, with the
 // peer's overlay port. Nothing has been said on the connection yet.
-func (l *Layer) punch(ctx context.Context, self, m cluster.Member, port uint16, how mode) (*net.TCPConn, error) {
+func (l *Layer) punch(ctx context.Context, self, m cluster.Member, port uint16, how mode, asked func()) (*net.TCPConn, error) {
+	own, err := l.portFor(ctx, m.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer l.ports.give(own)
+	from, to := netip.AddrPortFrom(netip.IPv4Unspecified(), own.Local), l.placeOf(self, m)
+	fd := -1
+	if how == modeActiveFirst {
+		// The SYN has left when the peer is asked: this node's NAT would reset the
+		// peer's if it came before.
+		if fd, err = dialOut(from, to); err != nil {
+			return nil, err
+		}
+	}
+	err = l.openOne(ctx, m.ID, punchCall{Ports: []uint16{own.Mapped.Port()}, Port: port})
+	if err != nil && (fd < 0 || errors.Is(err, syscall.ECONNREFUSED) || !isConnected(fd, to)) {
+		if fd >= 0 {
+			raw.Close(fd)
+		}
+		return nil, err
+	}
+	asked()
+	if how == modePassiveFirst {
+		if fd, err = dialOut(from, to); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, punchWait)
 	defer cancel()
-	own, err := l.tickets.port(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer own.Close()
-	from, to := netip.AddrPortFrom(netip.IPv4Unspecified(), own.Local), l.placeOf(self, m)
-	call := punchCall{Ports: []uint16{own.Mapped.Port()}, Port: port}
-	if how == modePassiveFirst {
-		if _, err := l.open(ctx, m.ID, call); err != nil {
-			return nil, err
-		}
-		fd, err := dialOut(from, to)
-		if err != nil {
-			return nil, err
-		}
-		return connected(ctx, fd, to)
-	}
-	// The SYN has left when the peer is asked: this node's NAT would reset the
-	// peer's if it came before.
-	fd, err := dialOut(from, to)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := l.open(ctx, m.ID, call); err != nil && (errors.Is(err, syscall.ECONNREFUSED) || !isConnected(fd, to)) {
-		raw.Close(fd)
-		return nil, err
-	}
 	return connected(ctx, fd, to)
+}
+
+func (l *Layer) portFor(ctx context.Context, peer uint32) (*port, error) {
+	ctx, cancel := context.WithTimeout(ctx, portWait)
+	defer cancel()
+	return l.ports.take(ctx, peer)
+}
+
+func (l *Layer) openOne(ctx context.Context, to uint32, call punchCall) error {
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	_, err := l.open(ctx, to, call)
+	return err
 }
 
 // isConnected: the peer's NAT has let the SYN in, so the peer has a connection
@@ -254,7 +321,7 @@ func (l *Layer) answerPunch(_ context.Context, from uint32, in json.RawMessage) 
 	if !l.o.Sockets.Listening(call.Port) {
 		return punchAnswer{meetAnswer: meetAnswer{Status: statusRefused}}, nil
 	}
-	m, ok := l.member(from)
+	m, ok := l.o.Members.Member(from)
 	if !ok || !outside(m).Is4() {
 		return punchAnswer{meetAnswer: meetAnswer{Status: statusUnreachable, Reason: "the caller's address is not known here"}}, nil
 	}
@@ -269,15 +336,6 @@ func (l *Layer) answerPunch(_ context.Context, from uint32, in json.RawMessage) 
 		answer.meetAnswer = meetAnswer{Status: statusUnreachable, Reason: why.Error()}
 	}
 	return answer, nil
-}
-
-func (l *Layer) member(id uint32) (cluster.Member, bool) {
-	for _, m := range l.o.Members.Members() {
-		if m.ID == id {
-			return m, true
-		}
-	}
-	return cluster.Member{}, false
 }
 
 // openings are the sockets that hold this node's NAT open.

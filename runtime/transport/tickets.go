@@ -14,11 +14,9 @@ import (
 
 // Bounds of what is prepared for connections to come.
 const (
-	sparePorts  = 2
 	firstStock  = 4  // tickets for a peer that was connected to once
 	mostStock   = 32 // and for one that is connected to all the time
 	mostTickets = 128
-	mapAtOnce   = 4
 	fillPause   = 5 * time.Millisecond // so that the connect under way has the CPU
 	fillOften   = time.Second          // who needs more so soon gets more at a time
 	ticketAge   = 25 * time.Second     // then the peer is asked to wait on
@@ -46,15 +44,13 @@ func (t ticket) fresh(now time.Time) bool {
 	}
 }
 
-// tickets is what is prepared: tickets by peer, and ports for no peer yet.
+// tickets is what is prepared, by peer.
 type tickets struct {
 	l *Layer
 
-	mu     sync.Mutex
-	by     map[uint32]*stock
-	spare  []*Mapping
-	adding bool // to spare
-	count  int  // tickets that there are, or are being made
+	mu    sync.Mutex
+	by    map[uint32]*stock
+	count int // tickets that there are, or are being made
 }
 
 // stock is the tickets for one peer. They are good for its NAT and this node's
@@ -66,6 +62,7 @@ type stock struct {
 	used      time.Time
 	filled    time.Time
 	own, peer cluster.NATReport
+	once      bool // connected to, among many others: nothing is prepared before the second time
 	busy      bool
 	retry     time.Time
 }
@@ -73,50 +70,6 @@ type stock struct {
 // low tells whether more should be made: many at a time, which is one call to
 // the peer, and seldom.
 func (s *stock) low() bool { return len(s.tickets) <= s.want/2 }
-
-// port gives a spare port, or maps one.
-func (t *tickets) port(ctx context.Context) (*Mapping, error) {
-	t.mu.Lock()
-	for len(t.spare) > 0 {
-		m := t.spare[len(t.spare)-1]
-		t.spare = t.spare[:len(t.spare)-1]
-		select {
-		case <-m.Gone():
-			continue
-		default:
-		}
-		t.mu.Unlock()
-		t.prepare()
-		return m, nil
-	}
-	t.mu.Unlock()
-	t.prepare()
-	return t.l.mapPort(ctx, 0)
-}
-
-// prepare maps spare ports in the background.
-func (t *tickets) prepare() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.adding || len(t.spare) >= sparePorts {
-		return
-	}
-	t.adding = t.l.spawn(func() {
-		for {
-			m, err := t.l.mapPort(t.l.ctx, 0)
-			t.mu.Lock()
-			if err == nil {
-				t.spare = append(t.spare, m)
-			}
-			if err != nil || len(t.spare) >= sparePorts {
-				t.adding = false
-				t.mu.Unlock()
-				return
-			}
-			t.mu.Unlock()
-		}
-	})
-}
 
 // take gives a ticket for a connection to the peer's port, if there is one. It
 // does not wait.
@@ -128,7 +81,7 @@ func (t *tickets) take(self, m cluster.Member, port uint16) (ticket, bool) {
 		return ticket{}, false
 	}
 	now := time.Now()
-	s.used, s.port = now, port
+	s.used, s.port, s.once = now, port, false
 	var found ticket
 	for len(s.tickets) > 0 && found.Mapping == nil {
 		last := len(s.tickets) - 1
@@ -151,7 +104,8 @@ func (t *tickets) take(self, m cluster.Member, port uint16) (ticket, bool) {
 	return found, true
 }
 
-// want is told that connections to the peer are made.
+// want is told that a connection to the peer was made. While there are others to be
+// made they need what tickets would cost, and many peers are met just once.
 func (t *tickets) want(self, m cluster.Member, port uint16) {
 	if !waits(self, m) {
 		return
@@ -160,7 +114,7 @@ func (t *tickets) want(self, m cluster.Member, port uint16) {
 	defer t.mu.Unlock()
 	s := t.by[m.ID]
 	if s == nil {
-		s = &stock{want: firstStock}
+		s = &stock{want: firstStock, once: t.l.gate.busy()}
 		t.by[m.ID] = s
 	}
 	s.used, s.port = time.Now(), port
@@ -168,7 +122,9 @@ func (t *tickets) want(self, m cluster.Member, port uint16) {
 		t.drop(s)
 		s.own, s.peer = own, peer
 	}
-	t.fill(m.ID, s, 0)
+	if !s.once {
+		t.fill(m.ID, s, 0)
+	}
 }
 
 // drop closes a stock's tickets.
@@ -321,7 +277,7 @@ func (t *tickets) tend(ctx context.Context) {
 		t.mu.Lock()
 		now := time.Now()
 		for id, s := range t.by {
-			m, ok := t.l.member(id)
+			m, ok := t.l.o.Members.Member(id)
 			stale := !ok || s.own != reportOf(t.l.o.Members.Self()) || s.peer != reportOf(m)
 			if stale || now.Sub(s.used) > peerIdle {
 				t.drop(s)
@@ -331,7 +287,9 @@ func (t *tickets) tend(ctx context.Context) {
 			if now.Sub(s.used) > ticketLife {
 				s.want = firstStock
 			}
-			t.fill(id, s, 0)
+			if !s.once {
+				t.fill(id, s, 0)
+			}
 		}
 		t.mu.Unlock()
 	}
@@ -347,10 +305,6 @@ func (t *tickets) close() {
 		}
 		delete(t.by, id)
 	}
-	for _, m := range t.spare {
-		m.Close()
-	}
-	t.spare = nil
 }
 
 // spend lets the guest's own socket connect with a ticket.

@@ -285,15 +285,28 @@ func TestNoTicketsForSocketsThatNeedHelp(t *testing.T) {
 	}
 }
 
-// A spare port is one only while it is mapped.
-func TestSparePortIsMapped(t *testing.T) {
+// Who is connected to once, among many, is prepared for the second time.
+func TestNoTicketsForOneOfMany(t *testing.T) {
 	s := newStocking(t)
-	gone, good := made(t, 0), made(t, 0)
-	gone.Close()
-	s.tickets.mu.Lock()
-	s.tickets.spare = []*Mapping{good.Mapping, gone.Mapping}
-	s.tickets.mu.Unlock()
-	if m, err := s.tickets.port(t.Context()); err != nil || m != good.Mapping {
-		t.Errorf("%+v, %v", m, err)
+	for other := range uint32(2) {
+		must(t, s.gate.take(t.Context(), 100+other))
 	}
+	s.want()
+	if _, idle := s.stock(); !idle {
+		t.Error("tickets are made while others are being connected to")
+	}
+	s.change(func(k *stock) {
+		if !k.once || !k.filled.IsZero() {
+			t.Errorf("%+v", k)
+		}
+	})
+	if s.take() {
+		t.Error("there is one")
+	}
+	s.has(firstStock)
+	s.change(func(k *stock) {
+		if k.once {
+			t.Error("connected to twice, and not kept up")
+		}
+	})
 }
