@@ -58,6 +58,7 @@ const (
 	sampleInterval = 250 * time.Millisecond
 	sampleIdle     = time.Second
 	sampleShare    = 50
+	sampleMost     = 5 * time.Second // what took long may have waited for a CPU
 	wordInterval   = time.Second
 )
 
@@ -84,7 +85,7 @@ func (n *node) countPaths(ctx context.Context) error {
 		}
 		// A node with very many sockets is looked at less often: counting may
 		// not cost more than a small part of a core.
-		tick.Reset(max(pause, sampleShare*time.Since(began)))
+		tick.Reset(max(pause, min(sampleShare*time.Since(began), sampleMost)))
 	}
 }
 
