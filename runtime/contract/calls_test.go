@@ -6,11 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
+
+// ofFunction is how many sequences a function plays in its life of 15 minutes.
+const ofFunction = 10_000
 
 // TestCalls plays random sequences of socket calls on the kernel's sockets and
 // on the overlay's, over each transport to the node itself, and finds no
@@ -34,14 +38,25 @@ func TestCalls(t *testing.T) {
 		seed = n
 	}
 	w.callsPrograms(t)
-	for _, transport := range []string{"native", "direct", "relay"} {
+	for _, transport := range []string{"native", "direct", "relay", "punch"} {
 		t.Run(transport, func(t *testing.T) {
-			out, err := w.boxer(limit, "run", "--kind", "vm", "--transports", transport, "--source-dir", w.task, "--",
-				"/var/task/calls", "-player", "/var/task/player", "-workers", "12",
-				"-sequences", strconv.Itoa(sequences), "-seed", strconv.FormatUint(seed, 10))
-			t.Logf("\n%s", out)
-			if err != nil {
-				t.Errorf("%s: %v", transport, err)
+			args := []string{"run", "--kind", "vm"}
+			guest := []string{"/var/task/calls", "-player", "/var/task/player", "-workers", "12"}
+			most := sequences
+			if transport == "punch" { // with itself, past its NAT
+				args = []string{"run", "--kind", "function", "--nat", "hairpin", "--memory-size", "1769"}
+				guest = append(guest, "-nat")
+				most = min(sequences, ofFunction)
+			}
+			args = append(args, "--transports", transport, "--source-dir", w.task, "--")
+			for first := 0; first < sequences; first += most {
+				out, err := w.boxer(limit, slices.Concat(args, guest, []string{
+					"-sequences", strconv.Itoa(min(most, sequences-first)), "-seed", strconv.FormatUint(seed+uint64(first), 10),
+				})...)
+				t.Logf("\n%s", out)
+				if err != nil {
+					t.Errorf("%s: %v", transport, err)
+				}
 			}
 		})
 	}

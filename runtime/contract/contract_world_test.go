@@ -46,6 +46,7 @@ var routes = []route{
 	{"native", "vm", "alpha"},
 	{"direct", "function", "alpha"},
 	{"relay", "vm", "lambda-0"},
+	{"punch", "function", "lambda-0"},
 }
 
 func TestMain(m *testing.M) {

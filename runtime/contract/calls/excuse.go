@@ -20,6 +20,8 @@ var excuses = []struct {
 	{"a port is taken where natively it is free: a held socket that was bound to any address is at 127.0.0.1", takenPort},
 	{"a socket that was shut down before it connects ends its direction when it is connected, if it was held", bornShut},
 	{"a connection that is over and whose socket is bound or disconnected anew keeps its name, or shows what it was accepted at", renamed},
+	{"what was accepted through a NAT is kept alive", keptAlive},
+	{"a socket that connected from a port chosen for it keeps that when the connection is over", keptPort},
 	{"a socket that was shut down before it listens gives birth to connections that are shut down, also to the supervisor's signals", shutListener},
 }
 
@@ -31,6 +33,41 @@ func excuse(s sequence, d *difference) string {
 		}
 	}
 	return ""
+}
+
+// pastNAT is set by -nat: the node meets itself past its NAT.
+var pastNAT bool
+
+// keptAlive: the supervisor keeps the NAT's mapping, for a guest that does not.
+func keptAlive(s sequence, d *difference) bool {
+	st := d.step()
+	n, b := d.ends()
+	if !pastNAT || st.op != "getopt" {
+		return false
+	}
+	switch st.args[1] {
+	case "keepalive":
+		return strings.Fields(n.result)[0] == "0" && strings.HasSuffix(n.result, " 0 0 0 0") && strings.HasSuffix(b.result, " 1 0 0 0")
+	case "keepidle":
+		return strings.HasSuffix(b.result, " 45 0 0 0")
+	}
+	return false
+}
+
+// keptPort: the port from which a NAT can be passed is bound to, and the kernel lets
+// go only of those it chose itself.
+func keptPort(s sequence, d *difference) bool {
+	st := d.step()
+	n, b := d.ends()
+	if !pastNAT || st.op != "bind" || n.result != "0" || b.result != "EINVAL" {
+		return false
+	}
+	for _, earlier := range s[:d.at] {
+		if earlier.op == "connect" {
+			return true
+		}
+	}
+	return false
 }
 
 // look is what a process sees of one of its sockets.

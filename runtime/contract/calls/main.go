@@ -35,6 +35,7 @@ func main() {
 	flag.IntVar(&o.shown, "shown", 10, "differences printed in full")
 	flag.DurationVar(&o.limit, "limit", time.Hour, "stop after this time")
 	flag.BoolVar(&o.control, "control", false, "compare the kernel with itself")
+	flag.BoolVar(&pastNAT, "nat", false, "the overlay's connections cross a NAT")
 	flag.BoolVar(&o.print, "print", false, "print the sequences and what came of them")
 	flag.Parse()
 	if err := run(o); err != nil {
