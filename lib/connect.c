@@ -248,7 +248,11 @@ static long refused_later(struct attempt *t) {
 static long connect_asking(struct attempt *t) {
     struct boxer_request q = {.op = BOXER_OP_CONNECT, .ip = t->end.ip, .port = t->end.port};
     struct boxer_response r;
+    struct endpoint bound;
     long result;
+    bound_at(t->fd, &bound);
+    if (bound.ip || bound.port)
+        q.flags |= BOXER_FLAG_BOUND;
     if (t->end.family == AF_INET6)
         q.flags |= BOXER_FLAG_V6;
     if (t->nonblock)

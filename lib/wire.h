@@ -67,6 +67,7 @@ enum boxer_flag {
     BOXER_FLAG_V6 = 2,       /* the guest's socket is AF_INET6 */
     BOXER_FLAG_V6ONLY = 4,   /* LISTEN: IPV6_V6ONLY is set */
     BOXER_FLAG_FALLBACK = 8, /* CONNECT: the preface could not be queued */
+    BOXER_FLAG_BOUND = 16,   /* CONNECT: the guest's socket has an address or a port */
 };
 
 enum boxer_action {

@@ -65,6 +65,7 @@ static void saw_called_back(const struct fake *f) {
 
 static void saw_bound(const struct fake *f) {
     CHECK(f->fallbacks == 2 && f->ops[BOXER_OP_HELD] == 2 && f->prefaces == 0);
+    CHECK(f->last[BOXER_OP_CONNECT].flags & BOXER_FLAG_BOUND);
 }
 
 static void saw_acks(const struct fake *f) {

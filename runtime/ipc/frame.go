@@ -43,6 +43,7 @@ const (
 	FlagV6       uint32 = 2
 	FlagV6Only   uint32 = 4
 	FlagFallback uint32 = 8
+	FlagBound    uint32 = 16
 )
 
 // Action is how a monitor is to connect.

@@ -49,6 +49,7 @@ type ConnectRequest struct {
 	Nonblock bool
 	V6       bool
 	Fallback bool // the preface of a direct plan could not be queued
+	Bound    bool // the socket has an address or a port
 }
 
 // Plan is the answer. If the functions are set (both are, or none), exactly

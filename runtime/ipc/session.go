@@ -69,7 +69,7 @@ func planned(p Plan) Response {
 
 func connectRequest(r Request) ConnectRequest {
 	return ConnectRequest{Cookie: r.Cookie, To: r.Addr, PID: int(r.PID),
-		Nonblock: r.Flags&FlagNonblock != 0, V6: r.Flags&FlagV6 != 0, Fallback: r.Flags&FlagFallback != 0}
+		Nonblock: r.Flags&FlagNonblock != 0, V6: r.Flags&FlagV6 != 0, Fallback: r.Flags&FlagFallback != 0, Bound: r.Flags&FlagBound != 0}
 }
 
 // read takes the next frame; it is not ok when there is none in time, or none

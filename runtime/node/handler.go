@@ -41,7 +41,7 @@ func (h handler) Prompt(r ipc.ConnectRequest) (ipc.Plan, bool) {
 }
 
 func transportRequest(r ipc.ConnectRequest) transport.Request {
-	return transport.Request{Cookie: r.Cookie, To: r.To, V6: r.V6, Fallback: r.Fallback}
+	return transport.Request{Cookie: r.Cookie, To: r.To, V6: r.V6, Fallback: r.Fallback, Bound: r.Bound}
 }
 
 // ipcPlan: the classes are numbered as the actions are.

@@ -29,6 +29,7 @@ type Request struct {
 	To       netip.AddrPort // overlay
 	V6       bool           // the guest's socket is AF_INET6
 	Fallback bool           // a direct preface could not be queued
+	Bound    bool           // the guest's socket has an address or a port: no other can be chosen
 }
 
 // Plan answers it. If they are set (both are, or none), exactly one of Held and
@@ -77,6 +78,9 @@ func (l *Layer) atOnce(self, m cluster.Member, r Request) (Plan, bool) {
 	case modeDial:
 		return l.direct(self, m, r, pathPunch), true
 	case modeActiveFirst, modePassiveFirst:
+		if r.Bound {
+			break
+		}
 		if k, ok := l.tickets.take(self, m, r.To.Port()); ok {
 			return l.spend(self, m, r, k), true
 		}

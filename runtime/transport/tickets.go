@@ -24,6 +24,7 @@ const (
 	peerIdle    = 5 * time.Minute      // then nothing is prepared any more
 	rescueAfter = 250 * time.Millisecond
 	rescueLast  = 5 * time.Second
+	rescueShare = 50 * time.Millisecond // of one timer
 	makeRetry   = 5 * time.Second
 )
 
@@ -51,6 +52,7 @@ type tickets struct {
 	mu    sync.Mutex
 	by    map[uint32]*stock
 	count int // tickets that there are, or are being made
+	spent []spent
 }
 
 // stock is the tickets for one peer. They are good for its NAT and this node's
@@ -314,12 +316,48 @@ func (l *Layer) spend(self, m cluster.Member, r Request, k ticket) Plan {
 	l.o.Sockets.Remember(r.Cookie, src, r.To, family(r))
 	p := preface{kind: kindDirect, id: self.ID, src: src, dst: r.To}.fresh()
 	l.paths.add(m.ID, pathPunch) // unless the guest falls back
-	time.AfterFunc(rescueAfter, func() {
+	l.tickets.lookAfter(func() {
 		if !l.spawn(func() { l.rescue(m.ID, k, netip.AddrPortFrom(self.UnderlayAddress.Addr(), k.Local), to, r.To.Port()) }) {
 			k.Close()
 		}
 	})
 	return Plan{Class: ClassDirect, Addr: to, Preface: p.seal(*l.key.Load()), Local: k.Local}
+}
+
+// spent is a ticket that was given, and when to look what became of it.
+type spent struct {
+	due  time.Time
+	look func()
+}
+
+// lookAfter calls look when the guest had time to connect. A timer for each would
+// wake a thread up beside the guest that waits for its ticket; so who gets one soon
+// after another shares its timer.
+func (t *tickets) lookAfter(look func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.spent = append(t.spent, spent{time.Now().Add(rescueAfter), look})
+	if len(t.spent) == 1 {
+		time.AfterFunc(rescueAfter, t.look)
+	}
+}
+
+func (t *tickets) look() {
+	t.mu.Lock()
+	now := time.Now()
+	due := slices.IndexFunc(t.spent, func(s spent) bool { return s.due.After(now) })
+	if due < 0 {
+		due = len(t.spent)
+	}
+	all := slices.Clone(t.spent[:due])
+	t.spent = slices.Delete(t.spent, 0, due)
+	if len(t.spent) > 0 {
+		time.AfterFunc(max(t.spent[0].due.Sub(now), rescueShare), t.look)
+	}
+	t.mu.Unlock()
+	for _, s := range all {
+		s.look()
+	}
 }
 
 // rescue is for a guest's socket that still waits: the peer dials it, some times,

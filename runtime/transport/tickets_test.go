@@ -310,3 +310,48 @@ func TestNoTicketsForOneOfMany(t *testing.T) {
 		}
 	})
 }
+
+// Connects that share a timer are each looked after, once, and not too early.
+func TestEveryConnectIsLookedAfter(t *testing.T) {
+	all := &tickets{}
+	looked := make(chan time.Duration, 4)
+	for range 3 {
+		began := time.Now()
+		all.lookAfter(func() { looked <- time.Since(began) })
+		time.Sleep(time.Millisecond)
+	}
+	for range 3 {
+		select {
+		case after := <-looked:
+			if after < rescueAfter {
+				t.Errorf("looked after %s, want %s", after, rescueAfter)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatal("not looked after")
+		}
+	}
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if len(all.spent) != 0 || len(looked) != 0 {
+		t.Errorf("%d left, %d looked after again", len(all.spent), len(looked))
+	}
+}
+
+// A socket that has a port already cannot use another one: its ticket would be lost,
+// and the peer would wait for a minute.
+func TestBoundSocketsTakeNoTicket(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	v, peer := n.node(seenAt("127.69.0.3")), n.node(seenAt("127.69.0.2"))
+	n.on[peer.id-1].Listeners = []uint16{80}
+	v.gone.Store(true) // no guest's socket waits
+	s := &stock{tickets: []ticket{made(t, 0)}, own: reportOf(v.Self()), peer: reportOf(peer.Self()), busy: true}
+	v.tickets.mu.Lock()
+	v.tickets.by[peer.id], v.tickets.count = s, 1
+	v.tickets.mu.Unlock()
+	for _, bound := range []bool{true, false} {
+		if plan, ok := v.Prompt(Request{Cookie: 1, To: peer.port(80), Bound: bound}); ok == bound {
+			t.Errorf("bound: %v; planned at once: %v, %+v", bound, ok, plan)
+		}
+	}
+}
