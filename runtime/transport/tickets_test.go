@@ -43,6 +43,8 @@ func TestTicketsGoBad(t *testing.T) {
 	}
 	gone := made(t, 0)
 	gone.Close()
+	aged := made(t, ticketLife)
+	aged.good = time.Now()
 	for name, c := range map[string]struct {
 		self, peer cluster.Member
 		ticket     ticket
@@ -53,6 +55,7 @@ func TestTicketsGoBad(t *testing.T) {
 		"this node moved":   {changed(self), m, made(t, 0), false},
 		"not renewed":       {self, m, made(t, 2*ticketAge), false},
 		"its place is lost": {self, m, gone, false},
+		"renewed too often": {self, m, aged, false},
 	} {
 		// Busy: nothing is made anew.
 		s := &stock{tickets: []ticket{c.ticket}, own: reportOf(self), peer: reportOf(m), busy: true}
