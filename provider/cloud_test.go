@@ -211,6 +211,29 @@ func (c *cloud) killHost(network, slot string) {
 	})
 }
 
+// keepDead kills a host again whenever its daemon has started it, until the
+// returned function is called.
+func (c *cloud) keepDead(network, slot string) (stop func()) {
+	c.t.Helper()
+	client := c.client(network)
+	ctx, cancel := context.WithCancel(c.t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+			if host, err := client.Host(ctx, slot); err == nil && host.State == localcloud.HostRunning && host.MachinePID > 1 {
+				_ = syscall.Kill(host.MachinePID, syscall.SIGKILL)
+			}
+		}
+	}()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+	})
+	c.t.Cleanup(stop)
+	return stop
+}
+
 // killDaemon kills the daemon of the network shop, and with it all that runs there.
 func (c *cloud) killDaemon() {
 	c.t.Helper()

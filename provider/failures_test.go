@@ -183,12 +183,14 @@ func TestAccDeadSeed(t *testing.T) {
 	w.apply()
 	noted := c.processes()
 	c.killHost("shop", "seed-0")
+	stop := c.keepDead("shop", "seed-0")
 	w.emptyPlan() // an unreachable seed is not drift
 	w.configure(c.block() + idleStore + vm("front", idle, ""))
 	w.golden("node/dead seed", w.errors(applying...), map[string]string{c.dir: "STATE"})
 	if w.values("boxer_vm_node.store") == nil || w.values("boxer_vm_node.front") != nil {
 		t.Error("the state should hold store, and not front")
 	}
+	stop()
 	w.destroy()
 	if err := c.nothingLeft(noted); err != nil {
 		t.Error(err)

@@ -17,8 +17,8 @@ import (
 // with the next sign of life, as the new one has no such connection.
 const (
 	mappedIdle   = 1 * time.Second
-	hairpinAlone = 200 * time.Millisecond // for a SYN that nobody has invited
-	hairpinWait  = 700 * time.Millisecond
+	hairpinAlone = 200 * time.Millisecond  // for a SYN that nobody has invited
+	hairpinWait  = 1300 * time.Millisecond // a SYN that was too early comes again after 1 s
 	remapPause   = 200 * time.Millisecond
 	longestRemap = 2 * time.Second
 	dialTries    = 3
