@@ -84,7 +84,7 @@ func (n *nat) ruleDestination(c *nftables.Conn, table *nftables.Table) {
 	}
 	if n.kind == NATHairpin {
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: join(
-			isTCP(), addressIs(destinationAddress, n.public), interfaceIsNot(expr.MetaKeyIIFNAME, natOutsideCable),
+			isTCP(), addressIs(destinationAddress, n.public), cameNotBy(natOutsideCable),
 			n.translate(expr.NATTypeDestNAT, 2, maskOf(0), insideAddress(0)))})
 		return
 	}
@@ -92,7 +92,7 @@ func (n *nat) ruleDestination(c *nftables.Conn, table *nftables.Table) {
 		block := uint16(firstPortsOfPlace + at*portsOfPlace)
 		for _, ports := range [][]expr.Any{portIs(0xffff-(portsOfPlace-1), block), portIs(0xffff, n.r.port^maskOf(at))} {
 			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: join(
-				isTCP(), addressIs(destinationAddress, n.public), interfaceIsNot(expr.MetaKeyIIFNAME, natOutsideCable), ports,
+				isTCP(), addressIs(destinationAddress, n.public), cameNotBy(natOutsideCable), ports,
 				n.translate(expr.NATTypeDestNAT, 2, maskOf(at), insideAddress(at)))})
 		}
 	}
@@ -112,7 +112,7 @@ func (n *nat) ruleFilters(c *nftables.Conn, table *nftables.Table) {
 		if n.kind == NATForgetful {
 			add(isTCP(), stateIs(expr.CtStateBitINVALID), resets())
 		}
-		add(interfaceIsNot(expr.MetaKeyIIFNAME, natOutsideCable), accept())
+		add(cameNotBy(natOutsideCable), accept())
 		switch {
 		case n.kind == NATCone && name == "forward":
 			add(isTCP(), accept())
@@ -133,7 +133,7 @@ func dropUninvited(sandbox side) error {
 	chain := c.AddChain(&nftables.Chain{Name: "input", Table: table, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter})
 	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: join(
-		interfaceIsNot(expr.MetaKeyIIFNAME, "lo"), stateIs(expr.CtStateBitNEW), []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})})
+		cameNotBy("lo"), stateIs(expr.CtStateBitNEW), []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})})
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("nat: filter its hairpin: %w", err)
 	}
@@ -211,8 +211,8 @@ func interfaceIs(key expr.MetaKey, name string) []expr.Any {
 	return compareInterface(key, name, expr.CmpOpEq)
 }
 
-func interfaceIsNot(key expr.MetaKey, name string) []expr.Any {
-	return compareInterface(key, name, expr.CmpOpNeq)
+func cameNotBy(name string) []expr.Any {
+	return compareInterface(expr.MetaKeyIIFNAME, name, expr.CmpOpNeq)
 }
 
 func compareInterface(key expr.MetaKey, name string, op expr.CmpOp) []expr.Any {

@@ -29,7 +29,7 @@ func (l *Layer) Carry(ctx context.Context, conn *net.TCPConn, m cluster.Member, 
 	began := time.Now()
 	self := l.o.Members.Self()
 	src := netip.AddrPortFrom(self.OverlayAddress, remote(conn).Port())
-	far, err := l.farFor(ctx, self, m, src, netip.AddrPortFrom(m.OverlayAddress, port))
+	far, err := l.farFor(ctx, m, src, netip.AddrPortFrom(m.OverlayAddress, port))
 	if err == nil {
 		err = far.start()
 	}
@@ -47,14 +47,15 @@ func (l *Layer) Carry(ctx context.Context, conn *net.TCPConn, m cluster.Member, 
 }
 
 // farFor makes the far end; what a refusal does not settle is tried again.
-func (l *Layer) farFor(ctx context.Context, self, m cluster.Member, src, dst netip.AddrPort) (far, error) {
+func (l *Layer) farFor(ctx context.Context, m cluster.Member, src, dst netip.AddrPort) (far, error) {
 	ctx, cancel := context.WithTimeout(ctx, carryWait)
 	defer cancel()
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
 		err := l.confirm(ctx, m, dst.Port())
 		if err == nil {
 			var f far
-			self, m = l.latest(m)
+			self, now := l.latest(m)
+			m = now
 			if f, err = l.reach(ctx, self, m, src, dst); err == nil {
 				return f, nil
 			}
