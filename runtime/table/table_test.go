@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -278,17 +279,18 @@ func TestConsistentWhileWriting(t *testing.T) {
 	if err := w.Publish(version(0)); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error)
+	var reads atomic.Uint32
+	done := make(chan error, 1)
 	go func() {
-		for i := range uint32(300) {
+		defer close(done)
+		for i := uint32(0); i < 300 || reads.Load() < 10; i++ { // the reader may get a CPU late
 			if err := w.Publish(version(i)); err != nil {
 				done <- err
 				return
 			}
 		}
-		close(done)
 	}()
-	for reads := 0; ; reads++ {
+	for {
 		s, err := r.Read()
 		if err != nil {
 			t.Fatal(err)
@@ -298,10 +300,11 @@ func TestConsistentWhileWriting(t *testing.T) {
 				t.Fatalf("torn read: own id %d beside member id %d", s.ID, m.ID)
 			}
 		}
+		reads.Add(1)
 		select {
 		case err := <-done:
-			if err != nil || reads == 0 {
-				t.Fatal(reads, err)
+			if err != nil {
+				t.Fatal(err)
 			}
 			return
 		default:

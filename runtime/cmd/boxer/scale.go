@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -147,6 +148,7 @@ func (s *scaling) running(ctx context.Context) ([]string, error) {
 			slots = append(slots, i.Slot)
 		}
 	}
+	slices.SortFunc(slots, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) }) // by number
 	return slots, nil
 }
 
