@@ -90,7 +90,7 @@ func (n *network) node(change ...func(*cluster.Member, *Options)) *node {
 	v := &node{network: n, id: id, ports: map[uint16]chan arrived{}, noticed: map[uint64][2]netip.AddrPort{}, control: make(chan net.Conn, 1)}
 	o := Options{Secret: secret, Members: v, Control: v, Sockets: v, Reach: reachAny, Logger: zerolog.Nop(), HoldTimeout: 5 * time.Second,
 		ServeControl: func(c net.Conn) { v.control <- c },
-		Relays:       func() []RelayNode { return []RelayNode{{ID: 1, Endpoint: n.on[0].UnderlayAddress.String()}} }}
+		Relays:       func() []RelayNode { return []RelayNode{{ID: 1, Endpoint: n.Members()[0].UnderlayAddress.String()}} }}
 	for _, f := range change {
 		f(&m, &o)
 	}
