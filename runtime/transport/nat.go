@@ -19,6 +19,8 @@ const (
 	mappedIdle   = 1 * time.Second
 	hairpinAlone = 200 * time.Millisecond  // for a SYN that nobody has invited
 	hairpinWait  = 1300 * time.Millisecond // a SYN that was too early comes again after 1 s
+	hairpinTries = 4
+	hairpinPause = 100 * time.Millisecond
 	remapPause   = 200 * time.Millisecond
 	longestRemap = 2 * time.Second
 	dialTries    = 3
@@ -113,7 +115,14 @@ func (l *Layer) examineNAT(ctx context.Context, m *Mapping, early func(cluster.N
 			defer other.Close()
 			r.Preserves = m.Local == m.Mapped.Port() && other.Local == other.Mapped.Port()
 			r.HairpinOpen = comesBack(ctx, hairpinAlone, other, m)
-			r.Hairpin = r.HairpinOpen || hairpins(ctx, m, other)
+			if r.Hairpin = r.HairpinOpen; r.Hairpin {
+				return
+			}
+			// From a port of which the NAT remembers no refused attempt.
+			if fresh, err := l.mapPort(ctx, 0); err == nil {
+				defer fresh.Close()
+				r.Hairpin = hairpins(ctx, m, fresh)
+			}
 		}
 	})
 	all.Wait()
@@ -203,7 +212,15 @@ func hairpins(ctx context.Context, a, b *Mapping) bool {
 	defer cancel()
 	met := make(chan bool, 2)
 	for _, way := range [][2]*Mapping{{a, b}, {b, a}} {
-		go func() { met <- comesBack(ctx, hairpinWait, way[0], way[1]) }()
+		go func() {
+			back := comesBack(ctx, hairpinWait, way[0], way[1])
+			// An answer to what came before may end a dial at once: that says nothing.
+			for try := 1; !back && try < hairpinTries && ctx.Err() == nil; try++ {
+				time.Sleep(hairpinPause)
+				back = comesBack(ctx, hairpinWait, way[0], way[1])
+			}
+			met <- back
+		}()
 	}
 	first := <-met
 	if first {
