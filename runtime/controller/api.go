@@ -59,7 +59,7 @@ type SlotView struct {
 	Next     time.Time `json:"next,omitzero"`       // when it is launched again
 }
 
-var errUnknown = errors.New("no function node of that name is declared: see \"boxer network show\" for what is, or apply it with Terraform")
+var errUnknown = errors.New("no function node of that name is declared: declare it with Terraform, or with \"boxer scale\"")
 
 // Handlers are the calls that this controller answers.
 func (c *Controller) Handlers() map[string]cluster.Handler {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,7 +61,7 @@ type slot struct {
 // New makes the controller of a seed; Run lets it work.
 func New(o Options) *Controller {
 	for d, value := range map[*time.Duration]time.Duration{
-		&o.Patience: defaultPatience, &o.Settle: defaultSettle, &o.Grace: defaultGrace, &o.Stable: defaultStable, &o.Backoff: defaultBackoff,
+		&o.Patience: defaultPatience, &o.Settle: defaultSettle, &o.Grace: defaultGrace, &o.Stable: defaultStable, &o.Backoff: defaultBackoff, &o.Again: defaultAgain,
 	} {
 		if *d == 0 {
 			*d = value
@@ -143,7 +144,7 @@ func (c *Controller) turn() {
 	}
 	for key, value := range c.o.Store.Notes() {
 		var n node
-		if len(key) <= len(keyPrefix) || key[:len(keyPrefix)] != keyPrefix {
+		if !strings.HasPrefix(key, keyPrefix) {
 			continue
 		}
 		if err := json.Unmarshal(value, &n.kept); err != nil || key != n.key() {
@@ -163,7 +164,9 @@ func (c *Controller) adopt(n *node) {
 	n.slots, n.counted, n.saved = map[string]*slot{}, time.Now(), time.Now()
 	c.nodes[n.Name] = n
 	for name, l := range n.Slots {
-		c.slot(n, name).pending = l.At.Add(c.o.Patience)
+		if until := l.At.Add(c.o.Patience); time.Now().Before(until) {
+			c.slot(n, name).pending = until
+		}
 	}
 	for _, m := range c.members {
 		if n.owns(m) && m.Holds() {
@@ -192,7 +195,7 @@ func (c *Controller) slot(n *node, name string) *slot {
 
 func (c *Controller) say(e Event) {
 	c.journal.add(e)
-	c.o.Logger.Info().Str("what", e.Type).Str("name", e.Name).Str("slot", e.Slot).Uint32("node", e.Node).Str("text", e.Text).Msg("controller")
+	c.o.Logger.Info().Str("what", e.Type).Str("name", e.Name).Str("replica", e.Slot).Uint32("node", e.Node).Str("text", e.Text).Msg("controller")
 }
 
 // see takes in a change of the member set.
@@ -351,7 +354,11 @@ func (c *Controller) reconcile(ctx context.Context) (next time.Time) {
 				later(at)
 			}
 		}
-		c.drainBeyond(ctx, n, holders, now)
+		for slot, m := range holders { // more than are wanted
+			if n.owns(m) && n.index(slot) >= n.Count {
+				later(c.drain(ctx, n, c.slot(n, slot), m, now))
+			}
+		}
 		if len(due) > 0 && c.overBudget(n) {
 			due = nil
 		}
@@ -487,22 +494,19 @@ func (c *Controller) launch(ctx context.Context, n *node, name string) {
 	s := c.slot(n, name)
 	doc := n.Node
 	doc.Name, doc.Slot, doc.LaunchToken = n.Name, name, n.token(c.o.Secret, name)
+	what := "launch " + cluster.LaunchID(doc.LaunchToken)
 	if m, held := c.holder(name); held && m.State != cluster.StateLost {
-		doc.Succeeds = m.LaunchID
+		s.renewal, doc.Succeeds = time.Now().Add(c.o.Patience), m.LaunchID
+		what += fmt.Sprintf(", to follow node-%d, whose platform ends it at %s", m.ID, m.Ends.UTC().Format(time.TimeOnly))
+	} else {
+		s.pending = time.Now().Add(c.o.Patience)
 	}
 	payload, err := json.Marshal(doc)
 	if err != nil {
 		panic(err) // it came as JSON
 	}
-	generation := n.Slots[name].Generation
-	what := "launch " + cluster.LaunchID(doc.LaunchToken)
 	s.invoking = true
-	if m, held := c.holder(name); held && m.State != cluster.StateLost {
-		s.renewal = time.Now().Add(c.o.Patience)
-		what += fmt.Sprintf(", to follow node-%d, whose platform ends it at %s", m.ID, m.Ends.UTC().Format(time.TimeOnly))
-	} else {
-		s.pending = time.Now().Add(c.o.Patience)
-	}
+	generation := n.Slots[name].Generation
 	c.say(Event{Type: EventLaunched, Name: n.Name, Slot: name, Text: what})
 	c.tasks.Go(func() {
 		select {
@@ -538,24 +542,15 @@ func (c *Controller) launched(n *node, name string, generation uint64, err error
 	}
 }
 
-// drainBeyond asks replicas to leave that are more than are wanted.
-func (c *Controller) drainBeyond(ctx context.Context, n *node, holders map[string]cluster.Member, now time.Time) {
-	for slot, m := range holders {
-		if n.owns(m) && n.index(slot) >= n.Count {
-			c.drain(ctx, n, c.slot(n, slot), m, now)
-		}
-	}
-}
-
 // drain asks a replica to leave, and again if it does not.
 func (c *Controller) drain(ctx context.Context, n *node, s *slot, m cluster.Member, now time.Time) (again time.Time) {
-	if at := s.drained.Add(drainAgain); now.Before(at) {
+	if at := s.drained.Add(c.o.Again); now.Before(at) {
 		return at
 	}
 	s.drained = now
 	c.say(Event{Type: EventDrained, Name: n.Name, Slot: m.Slot, Node: m.ID})
 	c.callDrain(ctx, m)
-	return now.Add(drainAgain)
+	return now.Add(c.o.Again)
 }
 
 func (c *Controller) callDrain(ctx context.Context, m cluster.Member) {
@@ -563,7 +558,7 @@ func (c *Controller) callDrain(ctx context.Context, m cluster.Member) {
 		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 		defer cancel()
 		if err := c.o.Network.Call(ctx, m.ID, DrainMethod, struct{}{}, nil); err != nil {
-			c.o.Logger.Warn().Err(err).Str("slot", m.Slot).Msg("a replica was not asked to leave")
+			c.o.Logger.Warn().Err(err).Str("replica", m.Slot).Msg("a replica was not asked to leave")
 		}
 	})
 }

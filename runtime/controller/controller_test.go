@@ -385,6 +385,41 @@ func TestReplacesWhatEnds(t *testing.T) {
 	}
 }
 
+// TestAReplicaThatDoesNotLeave is asked again.
+func TestAReplicaThatDoesNotLeave(t *testing.T) {
+	w := newWorld(t)
+	w.ignores = true
+	c, _ := w.controller(func(o *Options) { o.Again = 50 * time.Millisecond })
+	declare(t, c, declaration(2))
+	w.await("logic-0", "logic-1")
+	declare(t, c, declaration(1))
+	eventually(t, "asked three times", func() bool {
+		events, _ := c.Counts(t.Context())
+		return events[EventDrained] >= 3
+	})
+}
+
+// TestAnOldLaunchIsNoFailure: a leader that takes over finds a slot empty whose
+// last launch is long ago.
+func TestAnOldLaunchIsNoFailure(t *testing.T) {
+	w := newWorld(t)
+	patience := func(o *Options) { o.Patience = 100 * time.Millisecond }
+	a, stop := w.controller(patience)
+	declare(t, a, declaration(1))
+	w.await("logic-0")
+	stop()
+	time.Sleep(150 * time.Millisecond)
+	w.end(w.id("logic-0"), 0)
+	w.mu.Lock()
+	w.term = 2
+	w.mu.Unlock()
+	b, _ := w.controller(patience)
+	w.await("logic-0")
+	if events, _ := b.Counts(t.Context()); events[EventFailed] != 0 {
+		t.Errorf("events: %v", events)
+	}
+}
+
 // TestALostReplicaThatComesBack is not replaced.
 func TestALostReplicaThatComesBack(t *testing.T) {
 	w := newWorld(t)

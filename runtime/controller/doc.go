@@ -148,6 +148,7 @@ type Options struct {
 	Grace    time.Duration // a lost replica may come back within it; 500 ms
 	Stable   time.Duration // who ran for so long and ends is replaced at once; 10 s
 	Backoff  time.Duration // after the first launch that failed, doubling; 500 ms
+	Again    time.Duration // who does not leave when asked is asked again after it; 10 s
 }
 
 const (
@@ -156,12 +157,12 @@ const (
 	defaultGrace    = 500 * time.Millisecond
 	defaultStable   = 10 * time.Second
 	defaultBackoff  = 500 * time.Millisecond
+	defaultAgain    = 10 * time.Second
 
 	longestBackoff = time.Minute
 	longestLead    = time.Minute // that a successor is launched before its predecessor ends
 	invokeTimeout  = 10 * time.Second
 	drainTimeout   = 5 * time.Second
-	drainAgain     = 10 * time.Second
 	keepSpent      = time.Minute // how much of a budget's use a seed's end may forget
 	keyPrefix      = "function/" // of notes
 	invokesAtOnce  = 64
