@@ -19,8 +19,6 @@ const (
 	mappedIdle   = 1 * time.Second
 	hairpinAlone = 200 * time.Millisecond  // for a SYN that nobody has invited
 	hairpinWait  = 1300 * time.Millisecond // a SYN that was too early comes again after 1 s
-	hairpinTries = 4
-	hairpinPause = 100 * time.Millisecond
 	remapPause   = 200 * time.Millisecond
 	longestRemap = 2 * time.Second
 	dialTries    = 3
@@ -212,15 +210,7 @@ func hairpins(ctx context.Context, a, b *Mapping) bool {
 	defer cancel()
 	met := make(chan bool, 2)
 	for _, way := range [][2]*Mapping{{a, b}, {b, a}} {
-		go func() {
-			back := comesBack(ctx, hairpinWait, way[0], way[1])
-			// An answer to what came before may end a dial at once: that says nothing.
-			for try := 1; !back && try < hairpinTries && ctx.Err() == nil; try++ {
-				time.Sleep(hairpinPause)
-				back = comesBack(ctx, hairpinWait, way[0], way[1])
-			}
-			met <- back
-		}()
+		go func() { met <- comesBack(ctx, hairpinWait, way[0], way[1]) }()
 	}
 	first := <-met
 	if first {
