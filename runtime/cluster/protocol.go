@@ -57,8 +57,8 @@ type delta struct {
 	Left    []uint32          `json:"left,omitempty"`
 }
 
-// controlPrefix begins the calls that change the network (runtime/controller).
-const controlPrefix = "controller."
+// ControlPrefix begins the calls that change the network (runtime/controller).
+const ControlPrefix = "controller."
 
 // deltaChunk keeps a frame below its limit.
 const deltaChunk = 512

@@ -216,7 +216,7 @@ func (s *Seed) route(l *link, from uint32, m message) {
 		l.respond(m.ID, nil, remoteErrorf(CodeBadRequest, "call: %v", err))
 		return
 	}
-	if l.bound != nil && strings.HasPrefix(r.Method, controlPrefix) {
+	if l.bound != nil && strings.HasPrefix(r.Method, ControlPrefix) {
 		l.respond(m.ID, nil, remoteErrorf(CodeRefused, "%s: a node with a join token cannot change the network: use the network's secret", r.Method))
 		return
 	}

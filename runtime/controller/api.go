@@ -17,19 +17,16 @@ import (
 // The calls a leading seed answers. All begin with Prefix: who has only a join
 // token may not make them.
 const (
-	Prefix        = "controller."
+	Prefix        = cluster.ControlPrefix
 	MethodDeclare = Prefix + "declare" // Declaration -> View
-	MethodScale   = Prefix + "scale"   // Order -> View
 	MethodRemove  = Prefix + "remove"  // Order
-	MethodList    = Prefix + "list"    // -> []View
 	MethodEvents  = Prefix + "events"  // Since -> []Event
 )
 
 // Order is about one declared node.
 type Order struct {
-	Name  string `json:"name"`
-	Count int    `json:"count,omitempty"` // of scale
-	Stay  bool   `json:"stay,omitempty"`  // of remove: the replicas go on, and nobody keeps them
+	Name string `json:"name"`
+	Stay bool   `json:"stay,omitempty"` // of remove: the replicas go on, and nobody keeps them
 }
 
 // Since asks for the events after one, and to wait so long for the first.
@@ -59,15 +56,13 @@ type SlotView struct {
 	Next     time.Time `json:"next,omitzero"`       // when it is launched again
 }
 
-var errUnknown = errors.New("no function node of that name is declared: declare it with Terraform, or with \"boxer scale\"")
+var errRemoved = errors.New("the function node was removed meanwhile: declare it again")
 
 // Handlers are the calls that this controller answers.
 func (c *Controller) Handlers() map[string]cluster.Handler {
 	return map[string]cluster.Handler{
 		MethodDeclare: handler(c, c.declare),
-		MethodScale:   handler(c, c.scale),
 		MethodRemove:  handler(c, c.remove),
-		MethodList:    handler(c, c.list),
 		MethodEvents: func(ctx context.Context, _ uint32, in json.RawMessage) (any, error) {
 			var since Since
 			if err := json.Unmarshal(in, &since); err != nil {
@@ -142,7 +137,7 @@ func (n *node) forgive() {
 // viewSoon looks once what is to be done has been begun.
 func (c *Controller) viewSoon(name string) func(context.Context) (any, error) {
 	return func(ctx context.Context) (view any, err error) {
-		err = errUnknown
+		err = errRemoved
 		if stopped := c.do(ctx, func() {
 			if n := c.nodes[name]; n != nil {
 				view, err = c.view(n), nil
@@ -152,25 +147,6 @@ func (c *Controller) viewSoon(name string) func(context.Context) (any, error) {
 		}
 		return view, err
 	}
-}
-
-func (c *Controller) scale(_ context.Context, o Order) (func(context.Context) (any, error), error) {
-	n := c.nodes[o.Name]
-	if n == nil {
-		return nil, errUnknown
-	}
-	changed := n.kept
-	changed.Count = o.Count
-	if err := changed.Check(); err != nil {
-		return nil, err
-	}
-	if err := c.o.Store.Note(c.term, map[string]json.RawMessage{n.key(): changed.encode()}); err != nil {
-		return nil, fmt.Errorf("scale %q: %w", o.Name, err)
-	}
-	c.say(Event{Type: EventDeclared, Name: n.Name, Text: fmt.Sprintf("%d replicas instead of %d", o.Count, n.Count)})
-	n.Count = o.Count
-	n.forgive()
-	return c.viewSoon(n.Name), nil
 }
 
 func (c *Controller) remove(ctx context.Context, o Order) (func(context.Context) (any, error), error) {
@@ -200,14 +176,6 @@ func (c *Controller) Counts(ctx context.Context) (events map[string]uint64, node
 		}
 	})
 	return c.journal.counts(), nodes
-}
-
-func (c *Controller) list(context.Context, struct{}) (func(context.Context) (any, error), error) {
-	views := []View{}
-	for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
-		views = append(views, c.view(c.nodes[name]))
-	}
-	return func(context.Context) (any, error) { return views, nil }, nil
 }
 
 func (c *Controller) view(n *node) View {

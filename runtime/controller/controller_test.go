@@ -304,11 +304,11 @@ func declare(t *testing.T, c *Controller, d Declaration) View {
 	return v
 }
 
-func scale(t *testing.T, c *Controller, count int) {
+// views are the declared nodes as they are.
+func views(t *testing.T, c *Controller) []View {
 	t.Helper()
-	if _, err := call[View](t, c, MethodScale, Order{Name: "logic", Count: count}); err != nil {
-		t.Fatal(err)
-	}
+	_, all := c.Counts(t.Context())
+	return all
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -333,11 +333,11 @@ func TestKeepsTheNumber(t *testing.T) {
 		t.Errorf("declared: %+v", v)
 	}
 	w.await("logic-0", "logic-1", "logic-2")
-	scale(t, c, 5)
+	declare(t, c, declaration(5))
 	w.await("logic-0", "logic-1", "logic-2", "logic-3", "logic-4")
-	scale(t, c, 1)
+	declare(t, c, declaration(1))
 	w.await("logic-0")
-	scale(t, c, 2)
+	declare(t, c, declaration(2))
 	w.await("logic-0", "logic-1")
 	if got := w.launches("logic-0"); got != 1 {
 		t.Errorf("the replica that stayed was launched %d times", got)
@@ -354,9 +354,6 @@ func TestKeepsTheNumber(t *testing.T) {
 	w.await()
 	if len(w.Notes()) != 0 {
 		t.Errorf("kept: %v", w.Notes())
-	}
-	if _, err := call[View](t, c, MethodScale, Order{Name: "logic", Count: 1}); err == nil || !strings.Contains(err.Error(), "declared") {
-		t.Errorf("scale of what is not declared: %v", err)
 	}
 }
 
@@ -449,21 +446,14 @@ func TestBacksOffFromGuestsThatEndAtOnce(t *testing.T) {
 	if got := w.launches(""); got < 4 || got > 12 {
 		t.Errorf("%d launches in 0.7 s", got)
 	}
-	views, err := call[[]View](t, c, MethodList, struct{}{})
-	if err != nil || len(views) != 1 {
-		t.Fatal(views, err)
-	}
-	if s := views[0].Slots[0]; s.Failures < 3 || s.Reason != "its guest ended with exit status 3" {
+	if s := views(t, c)[0].Slots[0]; s.Failures < 3 || s.Reason != "its guest ended with exit status 3" {
 		t.Errorf("the reason is not to be seen: %+v", s)
 	}
 	w.mu.Lock()
 	w.life = 0
 	w.mu.Unlock()
 	w.await("logic-0")
-	eventually(t, "it is forgiven", func() bool {
-		views, err = call[[]View](t, c, MethodList, struct{}{})
-		return err == nil && views[0].Slots[0].Failures == 0
-	})
+	eventually(t, "it is forgiven", func() bool { return views(t, c)[0].Slots[0].Failures == 0 })
 }
 
 func TestThrottledAndRefused(t *testing.T) {
@@ -559,8 +549,7 @@ func TestANewLeaderKnowsWhoIsThere(t *testing.T) {
 	w.admit(config.Node{Name: "logic", Slot: "logic-0", Kind: config.KindFunction, LaunchToken: "by hand"})
 	eventually(t, "it is adopted", func() bool {
 		declare(t, a, declaration(1))
-		views, err := call[[]View](t, a, MethodList, struct{}{})
-		return err == nil && views[0].Running == 1
+		return views(t, a)[0].Running == 1
 	})
 	stop()
 	w.mu.Lock()
@@ -606,7 +595,7 @@ func TestOnlyTheLeaderLaunches(t *testing.T) {
 	if got := w.launches(""); got != 1 {
 		t.Errorf("%d launches, though they cannot be kept", got)
 	}
-	if _, err := call[View](t, c, MethodScale, Order{Name: "logic", Count: 4}); err == nil {
+	if _, err := call[View](t, c, MethodDeclare, declaration(4)); err == nil {
 		t.Error("scaled, though that cannot be kept")
 	}
 	w.mu.Lock()
@@ -672,8 +661,8 @@ func TestASuccessorThatFails(t *testing.T) {
 	w.stillborn = true
 	w.mu.Unlock()
 	eventually(t, "failures", func() bool {
-		views, err := call[[]View](t, c, MethodList, struct{}{})
-		return err == nil && views[0].Slots[0].Failures >= 3 && strings.HasPrefix(views[0].Slots[0].Reason, "the successor: ")
+		s := views(t, c)[0].Slots[0]
+		return s.Failures >= 3 && strings.HasPrefix(s.Reason, "the successor: ")
 	})
 	if w.id("logic-0") != first || w.launches("") > 8 {
 		t.Errorf("holder %d, then %d; %d launches", first, w.id("logic-0"), w.launches(""))
@@ -706,9 +695,8 @@ func TestDamagedNote(t *testing.T) {
 	c, _ := w.controller()
 	declare(t, c, declaration(1))
 	w.await("logic-0")
-	views, err := call[[]View](t, c, MethodList, struct{}{})
-	if err != nil || len(views) != 1 {
-		t.Errorf("%v %v", views, err)
+	if all := views(t, c); len(all) != 1 {
+		t.Errorf("%v", all)
 	}
 }
 

@@ -76,7 +76,8 @@ func TestControllerOfASeed(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
-	ask(controller.MethodScale, controller.Order{Name: "logic", Count: 1}, nil)
+	d.Count = 1
+	ask(controller.MethodDeclare, d, nil)
 	w.eventually("logic-1 has left", func() bool {
 		for _, m := range w.watch.Members() {
 			if m.Slot == "logic-1" {
