@@ -314,4 +314,3 @@ func (c *Controller) holder(slot string) (cluster.Member, bool) {
 	}
 	return cluster.Member{}, false
 }
-

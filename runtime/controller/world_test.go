@@ -322,4 +322,3 @@ func (w *world) await(want ...string) {
 	w.t.Helper()
 	eventually(w.t, fmt.Sprint("running: ", want), func() bool { return slices.Equal(w.slots(), want) })
 }
-
