@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 )
@@ -20,6 +22,8 @@ const (
 	Prefix        = cluster.ControlPrefix
 	MethodDeclare = Prefix + "declare" // Declaration -> View
 	MethodRemove  = Prefix + "remove"  // Order
+	MethodScale   = Prefix + "scale"   // Resize -> Resized
+	MethodView    = Prefix + "view"    // Order -> View
 	MethodEvents  = Prefix + "events"  // Since -> []Event
 )
 
@@ -27,6 +31,19 @@ const (
 type Order struct {
 	Name string `json:"name"`
 	Stay bool   `json:"stay,omitempty"` // of remove: the replicas go on, and nobody keeps them
+}
+
+// Resize asks for another number of replicas of a declared node, within its range.
+type Resize struct {
+	Name  string `json:"name"`
+	Count int    `json:"count"`
+	Why   string `json:"why"` // for the events
+}
+
+// Resized is the node then.
+type Resized struct {
+	View
+	Was int `json:"was"` // Count before
 }
 
 // Since asks for the events after one, and to wait so long for the first.
@@ -40,6 +57,10 @@ type View struct {
 	Name      string     `json:"name"`
 	Count     int        `json:"count"`
 	Running   int        `json:"running"`
+	Min       int        `json:"min,omitempty"` // of Count, and Max; none: it is as declared
+	Max       int        `json:"max,omitempty"`
+	Scale     *Scale     `json:"scale,omitempty"`
+	Standby   string     `json:"standby_for,omitempty"`
 	Budget    float64    `json:"gb_seconds_per_day,omitempty"`
 	GBSeconds float64    `json:"gb_seconds_today"`
 	Slots     []SlotView `json:"slots"`
@@ -56,6 +77,13 @@ type SlotView struct {
 	Next     time.Time `json:"next,omitzero"`       // when it is launched again
 }
 
+// ErrNotDeclared says that nobody keeps a node of that name.
+var ErrNotDeclared = &cluster.RemoteError{Code: "not_declared"}
+
+func notDeclared(name string) error {
+	return &cluster.RemoteError{Code: ErrNotDeclared.Code, Message: fmt.Sprintf("the controller keeps no function node %q: scale it with boxer scale, or declare it", name)}
+}
+
 var errRemoved = errors.New("the function node was removed meanwhile: declare it again")
 
 // Handlers are the calls that this controller answers.
@@ -63,6 +91,8 @@ func (c *Controller) Handlers() map[string]cluster.Handler {
 	return map[string]cluster.Handler{
 		MethodDeclare: handler(c, c.declare),
 		MethodRemove:  handler(c, c.remove),
+		MethodScale:   handler(c, c.resize),
+		MethodView:    handler(c, c.look),
 		MethodEvents: func(ctx context.Context, _ uint32, in json.RawMessage) (any, error) {
 			var since Since
 			if err := json.Unmarshal(in, &since); err != nil {
@@ -107,23 +137,52 @@ func (c *Controller) declare(_ context.Context, d Declaration) (func(context.Con
 		return nil, err
 	}
 	d.Node.Slot, d.Node.LaunchToken = "", ""
-	n := &node{kept: kept{Declaration: d, Nonce: nonce(), Slots: map[string]launch{}}}
-	old := c.nodes[d.Name]
-	if old != nil {
-		n.kept = old.kept
-		n.Declaration = d
+	n := c.nodes[d.Name]
+	if n == nil {
+		n = &node{kept: kept{Nonce: nonce(), Slots: map[string]launch{}}}
+		d.Count = d.settle(d.first())
+	} else {
+		d.Count = d.settle(n.Count)
 	}
-	if err := c.o.Store.Note(c.term, map[string]json.RawMessage{n.key(): n.encode()}); err != nil {
+	if err := c.change(n, d, "declared"); err != nil {
 		return nil, fmt.Errorf("declare %q: %w", d.Name, err)
 	}
-	if old == nil {
+	if c.nodes[d.Name] == nil {
 		c.adopt(n)
-	} else {
-		old.Declaration, n = d, old
-		n.forgive() // it may be mended now
 	}
-	c.say(Event{Type: EventDeclared, Name: n.Name, Text: fmt.Sprintf("%d replicas", n.Count)})
+	n.forgive() // it may be mended now
+	c.say(Event{Type: EventDeclared, Name: n.Name, Text: n.sizes()})
 	return c.viewSoon(n.Name), nil
+}
+
+func (c *Controller) resize(_ context.Context, r Resize) (func(context.Context) (any, error), error) {
+	n := c.nodes[r.Name]
+	if n == nil {
+		return nil, notDeclared(r.Name)
+	}
+	if len(r.Why) > 64 || strings.ContainsFunc(r.Why, unicode.IsControl) {
+		return nil, errors.New("the reason is for one line: want 64 bytes at most, none of them control characters")
+	}
+	was := n.Count
+	if err := c.setCount(n, r.Count, r.Why); err != nil {
+		return nil, err
+	}
+	n.forgive()
+	soon := c.viewSoon(n.Name)
+	return func(ctx context.Context) (any, error) {
+		view, err := soon(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return Resized{View: view.(View), Was: was}, nil
+	}, nil
+}
+
+func (c *Controller) look(_ context.Context, o Order) (func(context.Context) (any, error), error) {
+	if c.nodes[o.Name] == nil {
+		return nil, notDeclared(o.Name)
+	}
+	return c.viewSoon(o.Name), nil
 }
 
 // forgive lets slots that wait after failures be launched at once.
@@ -179,7 +238,7 @@ func (c *Controller) Counts(ctx context.Context) (events map[string]uint64, node
 }
 
 func (c *Controller) view(n *node) View {
-	v := View{Name: n.Name, Count: n.Count, Budget: n.Budget, GBSeconds: n.Spent.GBSeconds, Slots: []SlotView{}}
+	v := View{Name: n.Name, Count: n.Count, Min: n.Min, Max: n.Max, Scale: n.Scale, Standby: n.StandbyFor, Budget: n.Budget, GBSeconds: n.Spent.GBSeconds, Slots: []SlotView{}}
 	for i := range n.Count {
 		name := n.slot(i)
 		s := c.slot(n, name)

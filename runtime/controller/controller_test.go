@@ -395,7 +395,7 @@ func TestCheck(t *testing.T) {
 		"name":           func(d *Declaration) { d.Name = "Logic!" },
 		"no function":    func(d *Declaration) { d.Function = "" },
 		"1001 replicas":  func(d *Declaration) { d.Count = 1001 },
-		"-1 replicas":    func(d *Declaration) { d.Count = -1 },
+		"-2 replicas":    func(d *Declaration) { d.Count = -2 },
 		"negative":       func(d *Declaration) { d.Budget = -1 },
 		"no command":     func(d *Declaration) { d.Node.Argv = nil },
 		"only function":  func(d *Declaration) { d.Node.Kind = config.KindVM },

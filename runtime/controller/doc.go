@@ -33,8 +33,19 @@ type Declaration struct {
 	Name     string      `json:"name"`
 	Function string      `json:"function"`  // of the platform, that Invoke starts
 	Node     config.Node `json:"node"`      // the launch event, but for slot and token
-	Count    int         `json:"count"`     // of replicas, 0 to MaxCount
+	Count    int         `json:"count"`     // of replicas; declared as -1: as many as there are, within the range
 	MemoryMB int         `json:"memory_mb"` // of one, for the budget
+
+	// Within Min and Max the controller moves Count. Max 0: it is as declared.
+	Min int `json:"min,omitempty"`
+	Max int `json:"max,omitempty"`
+
+	// Scale moves it by what the guests have to do. nil: who asks to does.
+	Scale *Scale `json:"scale,omitempty"`
+
+	// StandbyFor is the slot of a VM node that the only replica takes when that node
+	// is gone. Count is then 0 or 1.
+	StandbyFor string `json:"standby_for,omitempty"`
 
 	// Budget in GB-seconds for a day (UTC): when they are spent nothing more is
 	// launched. 0: without.
@@ -49,13 +60,14 @@ func (d *Declaration) Check() error {
 	switch {
 	case d.Function == "" || len(d.Function) > 256:
 		return fmt.Errorf("function node %q: no function to invoke", d.Name)
-	case d.Count < 0 || d.Count > MaxCount:
-		return fmt.Errorf("function node %q: %d replicas: want 0 to %d", d.Name, d.Count, MaxCount)
 	case d.MemoryMB < 0 || d.Budget < 0:
 		return fmt.Errorf("function node %q: memory and budget cannot be negative", d.Name)
 	}
+	if err := d.checkRange(); err != nil {
+		return err
+	}
 	n := d.Node
-	n.Slot, n.Name = d.slot(max(d.Count, 1)-1), d.Name
+	n.Slot, n.Name = d.slot(max(d.Count, d.Max, 1)-1), d.Name
 	if _, err := config.New(n); err != nil {
 		return fmt.Errorf("function node %q: %w", d.Name, err)
 	}

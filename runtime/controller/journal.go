@@ -16,6 +16,7 @@ const (
 	EventLeading   = "leading"   // this seed's controller begins
 	EventDeclared  = "declared"  // a declaration is new or another one
 	EventRemoved   = "removed"   // a declaration was taken back
+	EventScaled    = "scaled"    // the number of replicas is another one
 	EventLaunched  = "launched"  // a launch event was sent
 	EventRunning   = "running"   // the guest of a launch runs
 	EventEnded     = "ended"     // a replica has left or is gone

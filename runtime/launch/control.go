@@ -72,7 +72,24 @@ func (l *Launcher) Declare(ctx context.Context, d controller.Declaration) ([]Wan
 	if err := Control(ctx, l.Network, controller.MethodDeclare, d, &view); err != nil {
 		return nil, err
 	}
+	if d.Max > 0 || d.StandbyFor != "" {
+		d.Count = -1 // it is the controller's
+	}
 	return wants(d.Function, view), l.Client.SetCount(ctx, d.Function, &d.Count)
+}
+
+// Scale gives a node that the controller keeps another number of replicas, and
+// says what to wait for, and how many there were. controller.ErrNotDeclared: it
+// keeps none of that name.
+func (l *Launcher) Scale(ctx context.Context, name string, count int, why string) (all []Want, was int, err error) {
+	var r controller.Resized
+	if err := Control(ctx, l.Network, controller.MethodScale, controller.Resize{Name: name, Count: count, Why: why}, &r); err != nil {
+		return nil, 0, err
+	}
+	if r.Max == 0 && r.Standby == "" {
+		err = l.Client.SetCount(ctx, name, &count)
+	}
+	return wants(name, r.View), r.Was, err
 }
 
 // wants are the last launches of a declared node.

@@ -35,7 +35,8 @@ by another in its slot, at its address. What it does is told by boxer events. Un
 the first scale nobody keeps the replicas that boxer run started.
 
 Of a function that Terraform declares with desired_count, the next apply brings
-that number back.`,
+that number back. Without, it may have min_count to max_count replicas, and any
+number of them stays.`,
 		Example: `  boxer scale logic 5
   boxer scale logic 0`,
 		Args:              exactArgs(2),
@@ -155,27 +156,39 @@ func (s *scaling) running(ctx context.Context) ([]string, error) {
 // declare has the controller keep the number, and waits for what it launches:
 // all or none.
 func (s *scaling) declare(ctx context.Context, f localcloud.Function, before int) error {
-	if f.Config == nil {
-		return errors.New("it is not known what its replicas run: it was made by an earlier version; make it again")
-	}
-	d := controller.Declaration{Name: s.Name, Function: s.Name, Node: *f.Config, Count: s.Replicas, MemoryMB: f.MemoryMB}
 	w := waiting(s.Name + " to run")
 	defer w.done()
 	s.Progress = func(_ time.Duration, missing []string) { w.now(strings.Join(missing, ", ")) }
 	timed, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	wants, err := s.Declare(timed, d)
+	wants, before, err := s.change(timed, f, s.Replicas, before)
 	if err == nil && len(s.Started) > 0 {
 		_, err = s.Wait(timed, slices.DeleteFunc(wants, func(w launch.Want) bool { return !slices.Contains(s.Started, w.Slot) }))
 	}
-	if err == nil {
-		return nil
+	if err == nil || before < 0 {
+		return err
 	}
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	d.Count = before
-	_, undone := s.Declare(undo, d)
+	_, _, undone := s.change(undo, f, before, before)
 	return errors.Join(err, undone, s.stop(undo, s.Started))
+}
+
+// change the number that the controller keeps. Who was not kept by it, of whom
+// before ran, is from then on. Before is negative if nothing was changed.
+func (s *scaling) change(ctx context.Context, f localcloud.Function, count, before int) ([]launch.Want, int, error) {
+	wants, was, err := s.Scale(ctx, s.Name, count, "boxer scale")
+	if !errors.Is(err, controller.ErrNotDeclared) {
+		if err != nil && wants == nil {
+			was = -1
+		}
+		return wants, was, err
+	}
+	if f.Config == nil {
+		return nil, -1, errors.New("it is not known what its replicas run: it was made by an earlier version; make it again")
+	}
+	wants, err = s.Declare(ctx, controller.Declaration{Name: s.Name, Function: s.Name, Node: *f.Config, Count: count, MemoryMB: f.MemoryMB})
+	return wants, before, err
 }
 
 func (s *scaling) stop(ctx context.Context, slots []string) error {
