@@ -21,7 +21,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo screenshot test test-c test-go bench bench-docs bench-fig8 bench-fig8-docs conformance mesh nat renewal fuzz fuzz-go fuzz-calls lint docs man clean
+.PHONY: help deps build demo screenshot test test-c test-go bench burst-start bench-docs bench-fig8 bench-fig8-docs conformance mesh nat renewal fuzz fuzz-go fuzz-calls lint docs man clean
 .PHONY: test-opentofu scale docs-check release release-check
 
 help: ## list the targets
@@ -90,6 +90,11 @@ bench: deps build ## measure ratios against native in one run: a table, bench/be
 	@mkdir -p bench
 	bin/boxer version
 	BOXER_BIN=$(CURDIR)/bin BOXER_BENCH_OUT=$(CURDIR)/bench/bench.json go test -count=1 -timeout 20m -run '^TestBench$$' -v ./runtime/bench
+
+burst-start: build ## measure 12 functions that start at once, bare ones and replicas of boxer scale: only that part of make bench
+	@tools/deps.sh test
+	@mkdir -p bench/start
+	BOXER_BENCH_ONLY=start BOXER_BIN=$(CURDIR)/bin BOXER_BENCH_OUT=$(CURDIR)/bench/start/bench.json go test -count=1 -timeout 10m -run '^TestBench$$' -v ./runtime/bench
 
 bench-docs: ## put the table and the plot of the last `make bench` into docs/
 	cp bench/bench-table.md bench/bench-connect.svg docs/

@@ -119,6 +119,16 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 		}
 		rep.Rows = idle
 	}
+	if rep.Plan.wants(burstMeasure) {
+		say("%d functions at once", burstSize)
+		if err := b.starts(ctx, dir, r, rep.Plan); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	if slices.Equal(rep.Plan.Only, []string{burstMeasure}) {
+		rep.Rows = rows(b.t, r, rep.Plan, missing)
+		return
+	}
 	b.servers(ctx, dir, cpu)
 	server := b.underlay(ctx, "srv")
 	say("native, from a VM")

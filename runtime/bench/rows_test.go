@@ -62,6 +62,8 @@ var wantedRows = []wanted{
 	{"getaddrinfo (native: of /etc/hosts), p50", "us", "lookup", blockValue, atMost(1.00), ""},
 	{"getaddrinfo, the first of a process, p50", "us", "lookup", blockFirst, nil, ""},
 	{"supervisor exec to guest exec (native: the guest's own exec), p50", "ms", "launch", blockValue, &target{"boxer", "<=", 25}, ""},
+	{"12 functions at once, to the last one's answer: from boxer scale (native: bare handlers, from Invoke)", "ms", burstMeasure, blockValue, &target{"difference", "<=", 300}, ""},
+	{"the same, in all", "ms", burstMeasure, blockValue, &target{"boxer", "<=", 1500}, ""},
 }
 
 // rows makes the table of what compares. What could not be measured here says why.
