@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
-	"time"
 )
 
 // connect tries the seeds in turn, beginning with the one at index first and
@@ -92,6 +91,7 @@ func (s *Session) connectTo(ctx context.Context, endpoint string, lost int) (*li
 	if err != nil {
 		return nil, nil, describeDial(err)
 	}
+	conn = keepVigil(conn)
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	secured := tls.Client(conn, s.identity.config(x509.ExtKeyUsageServerAuth, alpn))
@@ -146,7 +146,7 @@ func (s *Session) dial(ctx context.Context, endpoint string) (net.Conn, error) {
 	if s.o.Dial != nil {
 		return s.o.Dial(ctx, "tcp", endpoint)
 	}
-	d := net.Dialer{KeepAlive: 15 * time.Second}
+	var d net.Dialer
 	if own := s.o.Hello.UnderlayAddress; s.member && own.IsValid() && !own.IsUnspecified() {
 		bound := d
 		bound.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(own, 0))

@@ -59,6 +59,7 @@ func newLink(conn net.Conn, heartbeat, silence time.Duration, serve func(*link, 
 
 // run reads until the connection ends, and says why it ended.
 func (l *link) run() error {
+	beginVigil(l.conn, l.heartbeat)
 	go l.write()
 	r := bufio.NewReader(l.conn)
 	for {

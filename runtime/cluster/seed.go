@@ -158,6 +158,7 @@ func setTiming(heartbeat, silence *time.Duration, several bool) {
 
 // ServeConn serves one connection, on which TLS has not begun yet, until it ends.
 func (s *Seed) ServeConn(conn net.Conn) {
+	conn = keepVigil(conn)
 	defer conn.Close()
 	s.mu.Lock()
 	if s.closed {
