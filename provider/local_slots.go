@@ -58,9 +58,10 @@ func (p *localPlatform) slotFree(outer context.Context, client *localcloud.Clien
 	}
 }
 
+// liveHolder: a standby gives the slot to its own node.
 func liveHolder(members []cluster.Member, slot string) (cluster.Member, bool) {
 	for _, m := range members {
-		if m.Slot == slot && m.Holds() && m.State != cluster.StateLost && m.State != cluster.StateLeft {
+		if m.Slot == slot && m.Holds() && !m.Standby && m.State != cluster.StateLost && m.State != cluster.StateLeft {
 			return m, true
 		}
 	}

@@ -43,6 +43,7 @@ type Hello struct {
 	Port            uint16     `json:"port"`             // its overlay port
 	Reach           string     `json:"reach,omitempty"`
 	Succeeds        string     `json:"succeeds,omitempty"` // launch id of the holder that this node follows
+	Standby         bool       `json:"standby,omitempty"`  // it has the slot only while the slot's own node is gone
 }
 
 // Status is what a member says of itself from time to time.

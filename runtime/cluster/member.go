@@ -62,6 +62,7 @@ type Member struct {
 	Leader          bool           `json:"leader,omitempty"`    // the seed that admits members
 	Relay           *Relay         `json:"relay,omitempty"`     // others may meet at its overlay port
 	Ends            time.Time      `json:"ends,omitzero"`       // when its platform makes it leave
+	Standby         bool           `json:"standby,omitempty"`   // it has the slot only while the slot's own node is gone
 
 	// Two members of one slot have one address: name and address stand for the holder.
 	Succeeds uint32 `json:"succeeds,omitempty"` // the holder that this one takes over from as soon as it runs

@@ -108,9 +108,13 @@ func (sl *slot) assume(m *Member) (changed bool) {
 	return changed
 }
 
-// follows tells whether r asks to succeed the holder of sl.
+// follows tells whether r succeeds the holder of sl: it asks to, or the holder
+// stands in for it.
 func (s *Seed) follows(r joinRequest, sl *slot) bool {
 	holder := s.members[sl.ID]
+	if holder != nil && holder.member.Standby && !r.Hello.Standby && holder.member.State != StateLost {
+		return true
+	}
 	return holder != nil && holder.member.Kind != kindSeed &&
 		r.Hello.Succeeds != "" && r.Hello.Succeeds == sl.Launch[:min(len(sl.Launch), launchIDLength)]
 }

@@ -87,6 +87,7 @@ type Node struct {
 	SecretRef     string            `json:"secret_ref"`               // file:/path, a 0600 file
 	LaunchToken   string            `json:"launch_token,omitempty"`   // one use, bound to the slot
 	Succeeds      string            `json:"succeeds,omitempty"`       // functions: launch id of the slot's holder, which this node follows
+	Standby       bool              `json:"standby,omitempty"`        // functions: stands in for the slot's own node, which has the slot again when it comes back
 	Name          string            `json:"name,omitempty"`           // resource name; default: the slot
 	Slot          string            `json:"slot"`
 	Service       string            `json:"service,omitempty"` // default: the name
@@ -258,6 +259,9 @@ func (n *Node) Check() error {
 	}
 	if n.Succeeds != "" && (n.Kind != KindFunction || !launchIDRule.MatchString(n.Succeeds)) {
 		return fmt.Errorf("succeeds %q: want the launch id of a running node (12 digits, 0 to f), for a function", n.Succeeds)
+	}
+	if n.Standby && n.Kind != KindFunction {
+		return fmt.Errorf("standby: a %s cannot stand in for another node: only a function can", n.Kind)
 	}
 	if err := CheckRestart(n.Restart); err != nil {
 		return err

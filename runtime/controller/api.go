@@ -129,15 +129,25 @@ func handler[In any](c *Controller, work func(ctx context.Context, in In) (wait 
 	}
 }
 
-func (c *Controller) declare(_ context.Context, d Declaration) (func(context.Context) (any, error), error) {
+func (c *Controller) declare(ctx context.Context, d Declaration) (func(context.Context) (any, error), error) {
 	if c.o.Invoker == nil {
 		return nil, errors.New("this network's seeds cannot launch functions: they were told of no platform")
 	}
 	if err := d.Check(); err != nil {
 		return nil, err
 	}
+	if err := c.checkStandby(d); err != nil {
+		return nil, err
+	}
 	d.Node.Slot, d.Node.LaunchToken = "", ""
+	if d.StandbyFor != "" {
+		d.Count = -1 // its home decides
+	}
 	n := c.nodes[d.Name]
+	var before Declaration
+	if n != nil {
+		before = n.Declaration
+	}
 	if n == nil {
 		n = &node{kept: kept{Nonce: nonce(), Slots: map[string]launch{}}}
 		d.Count = d.settle(d.first())
@@ -149,6 +159,8 @@ func (c *Controller) declare(_ context.Context, d Declaration) (func(context.Con
 	}
 	if c.nodes[d.Name] == nil {
 		c.adopt(n)
+	} else if before.StandbyFor != d.StandbyFor {
+		c.rehome(ctx, n, before)
 	}
 	n.forgive() // it may be mended now
 	c.say(Event{Type: EventDeclared, Name: n.Name, Text: n.sizes()})
@@ -249,7 +261,7 @@ func (c *Controller) view(n *node) View {
 		switch m, held := c.holder(name); {
 		case held:
 			sv.State, sv.Node = m.State, m.ID
-			if m.State == cluster.StateRunning {
+			if m.State == cluster.StateRunning && n.owns(m) {
 				v.Running++
 			}
 		case s.invoking || !s.pending.IsZero():

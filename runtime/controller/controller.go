@@ -169,6 +169,9 @@ func (c *Controller) adopt(n *node) {
 		if n.owns(m) && m.Holds() {
 			c.settle(n, c.slot(n, m.Slot), m)
 		}
+		if n.isHome(m) {
+			c.seeHome(n, cluster.Event{Type: cluster.EventJoin, Member: m}, m)
+		}
 	}
 }
 
@@ -203,12 +206,16 @@ func (c *Controller) see(e cluster.Event) {
 			c.count(n, time.Now()) // with who was there until now
 		}
 	}
+	before := c.members[m.ID]
 	if e.Type == cluster.EventLeave {
 		delete(c.members, m.ID)
 	} else {
 		c.members[m.ID] = m
 	}
 	for _, n := range c.nodes {
+		if n.isHome(m) {
+			c.seeHome(n, e, before)
+		}
 		if !n.owns(m) {
 			continue
 		}

@@ -77,10 +77,21 @@ func (d *Declaration) Check() error {
 	return nil
 }
 
-func (d *Declaration) slot(i int) string { return d.Name + "-" + strconv.Itoa(i) }
+func (d *Declaration) slot(i int) string {
+	if d.StandbyFor != "" {
+		return d.StandbyFor
+	}
+	return d.Name + "-" + strconv.Itoa(i)
+}
 
 // index of a slot of d; -1: it is none.
 func (d *Declaration) index(slot string) int {
+	if d.StandbyFor != "" {
+		if slot == d.StandbyFor {
+			return 0
+		}
+		return -1
+	}
 	number, ok := strings.CutPrefix(slot, d.Name+"-")
 	i, err := strconv.Atoi(number)
 	if !ok || err != nil || i < 0 || d.slot(i) != slot {
@@ -101,6 +112,7 @@ type kept struct {
 	Nonce string            `json:"nonce"` // of the first declaration: tokens are never used twice
 	Slots map[string]launch `json:"slots"`
 	Spent spent             `json:"spent"`
+	Home  home              `json:"home,omitzero"` // of a standby
 }
 
 // spent is what a day has used of the budget.

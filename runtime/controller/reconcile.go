@@ -39,6 +39,8 @@ func (c *Controller) reconcile(ctx context.Context) (next time.Time) {
 		if n.Budget > 0 {
 			later(now.Add(time.Second))
 		}
+		holder, held := holders[n.StandbyFor]
+		later(c.standBy(n, holder, held, now))
 		var due []string
 		for i := range n.Count {
 			slot := n.slot(i)
@@ -190,6 +192,7 @@ func (c *Controller) launch(ctx context.Context, n *node, name string) {
 	s := c.slot(n, name)
 	doc := n.Node
 	doc.Name, doc.Slot, doc.LaunchToken = n.Name, name, n.token(c.o.Secret, name)
+	n.standIn(&doc)
 	what := "launch " + cluster.LaunchID(doc.LaunchToken)
 	if m, held := c.holder(name); held && m.State != cluster.StateLost {
 		s.renewal, doc.Succeeds = time.Now().Add(c.o.Patience), m.LaunchID

@@ -172,7 +172,7 @@ func (w *world) admit(n config.Node) {
 		w.tell(cluster.EventLeave, *lost)
 	}
 	w.nextID++
-	m := cluster.Member{ID: w.nextID, Name: n.Name, Slot: n.Slot, Kind: n.Kind, State: cluster.StateStarting, LaunchID: id, Since: time.Now()}
+	m := cluster.Member{ID: w.nextID, Name: n.Name, Slot: n.Slot, Service: n.Service, Kind: n.Kind, State: cluster.StateStarting, LaunchID: id, Standby: n.Standby, Since: time.Now()}
 	if w.limit > 0 {
 		m.Ends = time.Now().Add(w.limit)
 		time.AfterFunc(w.limit, func() { w.end(m.ID, 0) })

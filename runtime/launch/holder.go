@@ -23,7 +23,7 @@ type Holder struct {
 // Note takes in an event of another launch of the slot.
 func (h *Holder) Note(ev cluster.Event) {
 	switch {
-	case ev.Type == cluster.EventLeave || ev.Member.State == cluster.StateLost || !ev.Member.Holds():
+	case ev.Type == cluster.EventLeave || ev.Member.State == cluster.StateLost || !ev.Member.Holds() || ev.Member.Standby:
 		if h.member.ID == ev.Member.ID {
 			h.since = time.Time{}
 		}

@@ -40,6 +40,8 @@ type invocation struct {
 	nat    *nat     // that it is behind
 	box    *sandbox // nil while it is being made, and when that failed
 	failed string   // why it could not be made
+
+	standby bool // of a host's slot
 }
 
 func (i *invocation) running() bool {
@@ -283,6 +285,7 @@ func (d *daemon) invoke(name string, payload []byte) (Invocation, error) {
 	var head struct {
 		Slot        string `json:"slot"`
 		LaunchToken string `json:"launch_token"`
+		Standby     bool   `json:"standby"`
 
 		Files map[string]string `json:"files"`
 	}
@@ -303,12 +306,12 @@ func (d *daemon) invoke(name string, payload []byte) (Invocation, error) {
 	if err != nil {
 		return Invocation{}, err
 	}
-	if h, ok := d.hosts[head.Slot]; ok && (h.box == nil || h.box.running()) {
-		// A slot has one holder, and one log.
+	// A slot has one holder, and one log, but for a standby: the seed decides about it.
+	if h, ok := d.hosts[head.Slot]; ok && (h.box == nil || h.box.running()) && !head.Standby {
 		return Invocation{}, fmt.Errorf("invoke %q: host %q %w on network %q: choose another name, or delete that one first",
 			name, head.Slot, ErrExists, d.info.Name)
 	}
-	i := &invocation{source: f.record.source(), record: Invocation{
+	i := &invocation{source: f.record.source(), standby: head.Standby, record: Invocation{
 		RequestID: newRequestID(), Function: name, Revision: f.record.Revision, Slot: head.Slot, LaunchID: cluster.LaunchID(head.LaunchToken),
 		State: InvocationRunning, Started: time.Now().UTC(),
 	}}

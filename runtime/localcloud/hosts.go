@@ -105,10 +105,10 @@ func (d *daemon) reserve(n config.Node, spec HostSpec) error {
 	if old, ok := d.hosts[n.Slot]; ok && (old.box == nil || old.box.running()) {
 		return fmt.Errorf("host %q %w on network %q: choose another name or delete it first", n.Slot, ErrExists, d.info.Name)
 	}
-	// A slot has one holder, and one log.
+	// A slot has one holder, and one log; to a standby it comes back.
 	for name, f := range d.functions {
 		for _, i := range f.invocations {
-			if i.record.Slot == n.Slot && i.running() {
+			if i.record.Slot == n.Slot && i.running() && !i.standby {
 				return fmt.Errorf("host %q: slot %q of function %q %w on network %q: choose another name or delete it first",
 					n.Slot, n.Slot, name, ErrExists, d.info.Name)
 			}

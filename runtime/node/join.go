@@ -39,7 +39,7 @@ func (n *node) join(ctx context.Context) error {
 		Hello: cluster.Hello{
 			Name: n.cfg.Name, Service: n.cfg.Service, Slot: n.cfg.Slot, Kind: n.cfg.Kind,
 			LaunchToken: n.run.LaunchToken, Site: n.cfg.Site, Version: n.o.Version,
-			UnderlayAddress: own, Port: uint16(n.cfg.Port), Reach: n.cfg.Reach, Succeeds: n.cfg.Succeeds,
+			UnderlayAddress: own, Port: uint16(n.cfg.Port), Reach: n.cfg.Reach, Succeeds: n.cfg.Succeeds, Standby: n.cfg.Standby,
 		},
 		Status:   n.status.get(),
 		Handlers: map[string]cluster.Handler{},

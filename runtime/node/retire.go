@@ -14,7 +14,10 @@ const (
 	// retireMost is how long it waits for connections to end, if its platform
 	// sets it no deadline.
 	retireMost = time.Minute
-	retireTick = 100 * time.Millisecond
+	// retireStandby is the same for who stood in for a node that is back: two of a
+	// kind with one name are more than many programs expect.
+	retireStandby = 30 * time.Second
+	retireTick    = 100 * time.Millisecond
 )
 
 // retire is called when this node's successor has the slot.
@@ -45,8 +48,9 @@ func (n *node) awaitRetirement(ctx context.Context) error {
 		if quiet++; err != nil || open > 0 {
 			quiet = 0
 		}
+		late := n.o.Deadline.IsZero() && age >= retireMost || n.cfg.Standby && age >= retireStandby
 		// A list taken while sockets come and go may lack one: look twice.
-		if quiet >= 2 || n.o.Deadline.IsZero() && age >= retireMost {
+		if quiet >= 2 || late {
 			n.log.Info().Int("connections", open).Dur("after", age).Msg("leaving to the successor")
 			n.stopping(errRetired)
 			return nil
