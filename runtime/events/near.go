@@ -18,8 +18,8 @@ import (
 // on the CPU of whoever wakes it 2 us. The kernel prefers the CPU that sleeps, so
 // that both run at a time; but here one waits for the other.
 const (
-	nearAfter      = 8                      // askers on one CPU
-	nearPause      = 20                     // ms without anybody asking
+	nearAfter      = 4                      // askers on one CPU
+	nearPause      = 1000                   // ms without anybody asking
 	nearPatience   = 200 * time.Microsecond // to wait for that CPU, on average of
 	nearChecked    = 16                     // askers
 	nearBarred     = 500 * time.Millisecond // when it took longer, at first
