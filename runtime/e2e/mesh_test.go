@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -27,6 +28,9 @@ func TestMesh(t *testing.T) {
 	}
 	w := newWorld(t)
 	task := w.task(t)
+	if out, err := exec.Command("gcc", "-O1", "-Wall", "-Wextra", "-o", filepath.Join(task, "mesh"), "testdata/mesh.c").CombinedOutput(); err != nil {
+		t.Fatalf("compile mesh.c: %v\n%s", err, out)
+	}
 	w.network(t, "mesh")
 	if r := w.runIn(t, 3*time.Minute, nil, "run", "--kind", "function", "--name", "mesh", "--nat", "restricted",
 		"--count", strconv.Itoa(count), "--source-dir", task, "--detach",
