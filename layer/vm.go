@@ -8,8 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strings"
+	"sync"
 	"text/template"
 )
 
@@ -25,7 +25,9 @@ const (
 //go:embed vm.sh.tmpl
 var vmSource string
 
-var vmTemplate = template.Must(template.New("vm.sh").Funcs(template.FuncMap{"quote": quote}).Parse(vmSource))
+var vmTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("vm.sh").Funcs(template.FuncMap{"quote": quote}).Parse(vmSource))
+})
 
 // VM says what the bootstrap script of a VM installs and runs.
 type VM struct {
@@ -36,8 +38,6 @@ type VM struct {
 	Node       string // the node document, JSON
 	Alone      bool   // the script is the service manager, whatever else the machine has
 }
-
-var hexSHA256 = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // VMScript is the bootstrap script: user data on EC2, run as it is locally.
 func VMScript(vm VM) (string, error) {
@@ -51,7 +51,7 @@ func VMScript(vm VM) (string, error) {
 		return "", fmt.Errorf("vm bootstrap script: %w", err)
 	}
 	var out bytes.Buffer
-	if err := vmTemplate.Execute(&out, vm); err != nil {
+	if err := vmTemplate().Execute(&out, vm); err != nil {
 		return "", fmt.Errorf("vm bootstrap script: %w", err)
 	}
 	if out.Len() > MaxUserData {
@@ -63,7 +63,7 @@ func VMScript(vm VM) (string, error) {
 }
 
 func (vm VM) check() error {
-	if !hexSHA256.MatchString(vm.SHA256) {
+	if len(vm.SHA256) != 64 || strings.Trim(vm.SHA256, "0123456789abcdef") != "" {
 		return fmt.Errorf("SHA-256 %q: want 64 hexadecimal digits", vm.SHA256)
 	}
 	if !strings.HasPrefix(vm.LayerURL, "file:///") && !strings.HasPrefix(vm.LayerURL, "https://") {

@@ -5,7 +5,7 @@ package cluster
 import (
 	"encoding/json"
 	"net/netip"
-	"regexp"
+	"strings"
 )
 
 // protocolVersion of the messages below. Members one version apart understand
@@ -71,15 +71,22 @@ type callRequest struct {
 	TimeoutMS int64           `json:"timeout_ms,omitempty"`
 }
 
-// nameRule: names end up in host tables, so a DNS label.
-var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+// isLabel: names end up in host tables, so a DNS label.
+func isLabel(name string) bool {
+	odd := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
+	return name != "" && len(name) <= 63 && strings.IndexFunc(name, odd) < 0 && name[0] != '-' && name[len(name)-1] != '-'
+}
 
-var nodeIDName = regexp.MustCompile(`^node-[0-9]+$`)
+// isNodeID: the canonical name of a node.
+func isNodeID(name string) bool {
+	number, ok := strings.CutPrefix(name, "node-")
+	return ok && number != "" && strings.Trim(number, "0123456789") == ""
+}
 
 func (r *joinRequest) check() error {
 	for _, field := range [][2]string{{"slot", r.Hello.Slot}, {"name", r.Hello.Name}, {"service", r.Hello.Service}} {
 		what, name := field[0], field[1]
-		if !nameRule.MatchString(name) || nodeIDName.MatchString(name) || name == "localhost" {
+		if !isLabel(name) || isNodeID(name) || name == "localhost" {
 			return remoteErrorf(CodeBadRequest, "%s %q cannot be a name in the network: use 1 to 63 lower-case letters, digits and dashes", what, name)
 		}
 	}

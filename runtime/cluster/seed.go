@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -46,6 +47,7 @@ type Seed struct {
 	identity *identity
 	failures *failureLimit
 	shakes   *shakes
+	pace     *rate.Limiter // of deltas
 	saver    *saver
 	replica  *replica // nil: the only seed
 	broken   chan error
@@ -96,7 +98,7 @@ func NewSeed(o SeedOptions) (*Seed, error) {
 	setDefault(&o.Lease, DefaultLease)
 	setTiming(&o.Heartbeat, &o.Silence, o.Replica != nil)
 	setDefault(&o.Batch, DefaultBatch)
-	if !nameRule.MatchString(o.Network) {
+	if !isLabel(o.Network) {
 		return nil, fmt.Errorf("seed: network name %q is not valid", o.Network)
 	}
 	if !o.CIDR.IsValid() || !o.CIDR.Addr().Is4() || o.CIDR.Bits() > 30 {
@@ -109,7 +111,7 @@ func NewSeed(o SeedOptions) (*Seed, error) {
 	}
 	s := &Seed{
 		o: o, log: o.Logger, identity: id,
-		failures: newFailureLimit(), shakes: newShakes(),
+		failures: newFailureLimit(), shakes: newShakes(), pace: newPace(o.Batch),
 		broken: make(chan error, 1), conns: map[net.Conn]bool{}, turned: make(chan struct{}, 1),
 	}
 	s.forget()

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // touch announces a changed member. Callers hold mu.
@@ -19,8 +21,16 @@ func (s *Seed) touch(rec *record) {
 func (s *Seed) mark(id uint32) {
 	s.changed[id] = true
 	if s.flush == nil && !s.closed {
-		s.flush = time.AfterFunc(s.o.Batch, s.spread)
+		s.flush = time.AfterFunc(max(s.o.Batch, s.pace.Reserve().Delay()), s.spread)
 	}
+}
+
+// newPace lets a few deltas out as soon as they are gathered, and then one every so
+// many batches: each of them is work for every member, and in a burst, when most of
+// them change, what they need the time for is to start.
+func newPace(batch time.Duration) *rate.Limiter {
+	const atOnce, batches = 3, 5
+	return rate.NewLimiter(rate.Every(batches*batch), atOnce)
 }
 
 // spread sends what changed to everybody: encoded once, and at most once per

@@ -477,7 +477,7 @@ func TestWhatWasKeptButNotTold(t *testing.T) {
 		check(startSeed(t, o, "127.0.0.1:0").Seed)
 	})
 	t.Run("a new leader", func(t *testing.T) {
-		s := &Seed{o: o, replica: &replica{}}
+		s := &Seed{o: o, replica: &replica{}, pace: newPace(DefaultBatch)}
 		s.o.Lease = time.Hour
 		s.forget()
 		p := &place{slot: *kept()}

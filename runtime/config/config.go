@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"regexp"
 	"strings"
 )
 
@@ -127,23 +126,32 @@ type Node struct {
 	Places []string `json:"places,omitempty"` // those places, as the guest names them: /opt, /var/task
 }
 
-// nameRule: a DNS label, so that every name can be looked up (RFC 1123 2.1).
-var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+// isLabel: a DNS label, so that every name can be looked up (RFC 1123 2.1). Regular
+// expressions would be made anew by every supervisor that starts.
+func isLabel(name string) bool {
+	odd := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
+	return name != "" && len(name) <= 63 && strings.IndexFunc(name, odd) < 0 && name[0] != '-' && name[len(name)-1] != '-'
+}
 
-// nodeIDName is the canonical name of a node, which no slot may take.
-var nodeIDName = regexp.MustCompile(`^node-[0-9]+$`)
+// isNodeID: the canonical name of a node, which no slot may take.
+func isNodeID(name string) bool {
+	number, ok := strings.CutPrefix(name, "node-")
+	return ok && number != "" && strings.Trim(number, "0123456789") == ""
+}
 
-// launchIDRule is the form of cluster.LaunchID.
-var launchIDRule = regexp.MustCompile(`^[0-9a-f]{12}$`)
+// isLaunchID: the form of cluster.LaunchID.
+func isLaunchID(id string) bool {
+	return len(id) == 12 && strings.Trim(id, "0123456789abcdef") == ""
+}
 
 // CheckName reports why name cannot be the name of a network, slot or service.
 func CheckName(name string) error {
 	switch {
 	case name == "":
 		return errors.New("the name is empty: use 1 to 63 lower-case letters, digits and dashes")
-	case !nameRule.MatchString(name):
+	case !isLabel(name):
 		return fmt.Errorf("name %q: use 1 to 63 lower-case letters, digits and dashes, with a letter or digit at both ends", name)
-	case nodeIDName.MatchString(name):
+	case isNodeID(name):
 		return fmt.Errorf("name %q: node-<number> is the canonical name of a node; choose another", name)
 	case name == "localhost" || name == WaitNodes:
 		return fmt.Errorf("name %q is reserved; choose another", name)
@@ -257,7 +265,7 @@ func (n *Node) Check() error {
 	if !strings.HasPrefix(n.SecretRef, "file:") && !byToken {
 		return fmt.Errorf("secret_ref %q: want file:/path of a file with mode 0600", n.SecretRef)
 	}
-	if n.Succeeds != "" && (n.Kind != KindFunction || !launchIDRule.MatchString(n.Succeeds)) {
+	if n.Succeeds != "" && (n.Kind != KindFunction || !isLaunchID(n.Succeeds)) {
 		return fmt.Errorf("succeeds %q: want the launch id of a running node (12 digits, 0 to f), for a function", n.Succeeds)
 	}
 	if n.Standby && n.Kind != KindFunction {

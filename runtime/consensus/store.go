@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -20,7 +21,7 @@ import (
 var (
 	entries = []byte("entries") // index -> entry
 	vote    = []byte("vote")    // Raft's term and vote
-	castag  = crc32.MakeTable(crc32.Castagnoli)
+	castag  = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 )
 
 // store keeps Raft's entries and votes in one file, every value behind its
@@ -121,11 +122,11 @@ func verify(tx *bolt.Tx) error {
 }
 
 func seal(v []byte) []byte {
-	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(v)), crc32.Checksum(v, castag)), v...)
+	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(v)), crc32.Checksum(v, castag())), v...)
 }
 
 func unseal(v []byte) ([]byte, error) {
-	if len(v) < 4 || binary.BigEndian.Uint32(v) != crc32.Checksum(v[4:], castag) {
+	if len(v) < 4 || binary.BigEndian.Uint32(v) != crc32.Checksum(v[4:], castag()) {
 		return nil, errors.New("wrong checksum")
 	}
 	return v[4:], nil

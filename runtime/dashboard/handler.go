@@ -9,13 +9,15 @@ import (
 	"html/template"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
 //go:embed page
 var files embed.FS
 
-var page = template.Must(template.ParseFS(files, "page/*.html"))
+// page is made when it is first shown: every supervisor has this package in it.
+var page = sync.OnceValue(func() *template.Template { return template.Must(template.ParseFS(files, "page/*.html")) })
 
 func (d *Dashboard) handler(addr net.Addr) http.Handler {
 	mux := http.NewServeMux()
@@ -85,7 +87,7 @@ func (d *Dashboard) serveStream(w http.ResponseWriter, r *http.Request) {
 
 func (d *Dashboard) render(name string, now snapshot, query string) ([]byte, error) {
 	var b bytes.Buffer
-	err := page.ExecuteTemplate(&b, name, d.view(now, query))
+	err := page().ExecuteTemplate(&b, name, d.view(now, query))
 	return b.Bytes(), err
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // A guest that fails on a function is reported either by its member record or,
@@ -13,9 +14,14 @@ import (
 // words: the error's type, the node, and the end of its log. Users read the
 // words alone, whichever came first.
 var (
-	invocationPrefix = regexp.MustCompile(`^\w+(Error|String): (node "[^"]*": )?`)
-	invocationSuffix = regexp.MustCompile(`(?s)(; its last output: |: \{"level"|: \d{4}/\d\d/\d\d ).*$`)
+	invocationPrefix = pattern(`^\w+(Error|String): (node "[^"]*": )?`)
+	invocationSuffix = pattern(`(?s)(; its last output: |: \{"level"|: \d{4}/\d\d/\d\d ).*$`)
 )
+
+// pattern is compiled when it is first used: every supervisor has this package in it.
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
 
 // remedies of causes that are known by their words alone.
 var remedies = map[string]string{
@@ -30,7 +36,7 @@ func NewFailure(slot, cause string) *Failure {
 
 // readable is f in words for users.
 func (f Failure) readable() *Failure {
-	f.Cause = invocationSuffix.ReplaceAllString(invocationPrefix.ReplaceAllString(f.Cause, ""), "")
+	f.Cause = invocationSuffix().ReplaceAllString(invocationPrefix().ReplaceAllString(f.Cause, ""), "")
 	for cause, remedy := range remedies {
 		if f.Remedy == "" && strings.Contains(f.Cause, cause) {
 			f.Remedy = remedy
@@ -49,12 +55,12 @@ func (f Failure) readable() *Failure {
 }
 
 // supervisorLine matches the standard library's log prefix and JSON after it.
-var supervisorLine = regexp.MustCompile(`^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?\{".*\}$`)
+var supervisorLine = pattern(`^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?\{".*\}$`)
 
 // humanLine turns a log line of a supervisor into words, and into nothing if it
 // reports no problem. Lines of guests stay as they are.
 func humanLine(line string) string {
-	if !supervisorLine.MatchString(line) {
+	if !supervisorLine().MatchString(line) {
 		return line
 	}
 	var entry struct{ Level, Message, Error, ErrorMessage string }

@@ -98,6 +98,7 @@ type node struct {
 
 	controller *controller.Controller // seeds only
 
+	writing  sync.Mutex // held while the members' files are written
 	tasks    sync.WaitGroup
 	stopping context.CancelCauseFunc
 	status   statusBoard
@@ -362,6 +363,9 @@ func (n *node) serve(background context.Context) error {
 		return err
 	}
 	if err := n.refresh(); err != nil {
+		return err
+	}
+	if err := n.writeFiles(); err != nil {
 		return err
 	}
 	ln, err := ipc.Listen(n.run.IPC)

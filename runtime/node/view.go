@@ -9,12 +9,18 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 	"github.com/boxer-overlay/boxer/runtime/table"
 	"github.com/boxer-overlay/boxer/runtime/transport"
 )
+
+// filesPause is the time between two writes of the members' files.
+const filesPause = 50 * time.Millisecond
 
 // view is the member set as the transport asks for it.
 type view struct {
@@ -79,10 +85,19 @@ func (v *view) index(members []cluster.Member) {
 	v.byAddr = byAddr
 }
 
-// follow keeps table, files and barrier in step with the network.
+// follow keeps table, files and barrier in step with the network: the files after a
+// while if much changes, as each time they are written whole.
 func (n *node) follow(ctx context.Context) error {
-	for {
+	pace := rate.NewLimiter(rate.Every(filesPause), 2)
+	files := time.NewTimer(time.Hour)
+	defer files.Stop()
+	for late := false; ; {
 		select {
+		case <-files.C:
+			late = false
+			if err := n.writeFiles(); err != nil {
+				n.log.Error().Err(err).Msg("membership change not written")
+			}
 		case <-ctx.Done():
 			return nil
 		case <-n.session.Done():
@@ -93,6 +108,10 @@ func (n *node) follow(ctx context.Context) error {
 		case <-n.session.Changed():
 			if err := n.refresh(); err != nil {
 				n.log.Error().Err(err).Msg("membership change not published")
+			}
+			if !late {
+				late = true
+				files.Reset(pace.Reserve().Delay())
 			}
 		}
 	}
@@ -109,6 +128,13 @@ func aside(self, m cluster.Member) bool {
 	return m.ID != self.ID && (!m.Holds() || m.OverlayAddress == self.OverlayAddress)
 }
 
+// writeFiles tells the guest, in files, who is in the network now.
+func (n *node) writeFiles() error {
+	n.writing.Lock()
+	defer n.writing.Unlock()
+	return writeMemberFiles(n.dir, n.session.Self(), n.session.Members())
+}
+
 // refresh publishes the member set of now.
 func (n *node) refresh() error {
 	members := n.session.Members()
@@ -117,9 +143,6 @@ func (n *node) refresh() error {
 	err := n.table.Publish(snapshot(n.cfg, self, n.view.underlay, n.session.CIDR(), members))
 	if err != nil {
 		return fmt.Errorf("publish the node table: %w", err)
-	}
-	if err := writeMemberFiles(n.dir, self, members); err != nil {
-		return err
 	}
 	n.checkBarrier(members)
 	if self.Retired {

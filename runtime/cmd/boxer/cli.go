@@ -45,9 +45,7 @@ Boxer failed, 126 if the command cannot be run, 127 if it was not found.`,
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		text := notBool.ReplaceAllString(notNumber.ReplaceAllString(err.Error(), "want a whole number"), "want true or false")
-		text = notDecimal.ReplaceAllString(text, "want a number")
-		return fmt.Errorf("%s; see '%s --help'", text, c.CommandPath())
+		return fmt.Errorf("%s; see '%s --help'", plainly(err.Error()), c.CommandPath())
 	})
 	group(root)
 	root.DisableFlagsInUseLine = true
@@ -80,12 +78,17 @@ Boxer failed, 126 if the command cannot be run, 127 if it was not found.`,
 	return root
 }
 
-// What strconv says of a flag's value.
-var (
-	notNumber  = regexp.MustCompile(`strconv\.Parse(Int|Uint): parsing .*$`)
-	notBool    = regexp.MustCompile(`strconv\.ParseBool: parsing .*$`)
-	notDecimal = regexp.MustCompile(`strconv\.ParseFloat: parsing .*$`)
-)
+// plainly replaces what strconv says of a flag's value.
+func plainly(text string) string {
+	for pattern, words := range map[string]string{
+		`strconv\.Parse(Int|Uint): parsing .*$`: "want a whole number",
+		`strconv\.ParseBool: parsing .*$`:       "want true or false",
+		`strconv\.ParseFloat: parsing .*$`:      "want a number",
+	} {
+		text = regexp.MustCompile(pattern).ReplaceAllString(text, words)
+	}
+	return text
+}
 
 // group makes a command that only has commands below it refuse others.
 func group(c *cobra.Command) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +16,7 @@ import (
 )
 
 // slotOf splits the slot of a function node into its function and number.
-var slotOf = regexp.MustCompile(`^(.+)-[0-9]+$`)
+var slotOf = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(.+)-[0-9]+$`) })
 
 func stopCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
@@ -77,7 +78,7 @@ func stop(ctx context.Context, client *localcloud.Client, info localcloud.Networ
 	} else if !errors.Is(err, localcloud.ErrNotFound) {
 		return err
 	}
-	if m := slotOf.FindStringSubmatch(name); m != nil {
+	if m := slotOf().FindStringSubmatch(name); m != nil {
 		if _, err := client.Function(ctx, m[1]); err == nil {
 			return client.StopInvocation(ctx, m[1], name)
 		}
