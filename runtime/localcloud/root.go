@@ -31,9 +31,11 @@ type hostRoot struct {
 }
 
 type tree struct {
-	fd   int
-	path string // below the new root
-	dir  bool
+	fd       int
+	from     string
+	path     string // below the new root
+	dir      bool
+	readOnly bool
 }
 
 // assembleRoot builds the root of this process's mount namespace and enters it.
@@ -110,22 +112,33 @@ func (r *hostRoot) cloneTop() error {
 // clone takes a file or directory, with what is mounted below, to be attached
 // at path.
 func (r *hostRoot) clone(from, path string, readOnly bool) error {
-	info, err := os.Stat(from)
+	t := tree{from: from, path: path, readOnly: readOnly}
+	if err := t.open(); err != nil {
+		return err
+	}
+	r.trees = append(r.trees, t)
+	return nil
+}
+
+// open clones what is at t.from now.
+func (t *tree) open() error {
+	info, err := os.Stat(t.from)
 	if err != nil {
 		return err
 	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, from, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	fd, err := unix.OpenTree(unix.AT_FDCWD, t.from, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
-		return &fs.PathError{Op: "open_tree", Path: from, Err: err}
+		return &fs.PathError{Op: "open_tree", Path: t.from, Err: err}
 	}
-	r.trees = append(r.trees, tree{fd: fd, path: path, dir: info.IsDir()})
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID}
-	if readOnly {
+	if t.readOnly {
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
-		return fmt.Errorf("make %s read-only (needs Linux 5.12 or newer): %w", from, err)
+		unix.Close(fd)
+		return fmt.Errorf("make %s read-only (needs Linux 5.12 or newer): %w", t.from, err)
 	}
+	t.fd, t.dir = fd, info.IsDir()
 	return nil
 }
 
@@ -213,12 +226,9 @@ func (r *hostRoot) attach() error {
 	if err := r.writableDirs(); err != nil {
 		return err
 	}
-	for _, t := range r.trees {
-		if err := makeMountPoint(r.at(t.path), t.dir); err != nil {
-			return err
-		}
-		if err := unix.MoveMount(t.fd, "", unix.AT_FDCWD, r.at(t.path), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-			return fmt.Errorf("attach %s: %w", t.path, err)
+	for i := range r.trees {
+		if err := r.trees[i].attach(r.at(r.trees[i].path)); err != nil {
+			return fmt.Errorf("attach %s: %w", r.trees[i].path, err)
 		}
 	}
 	for path, target := range r.links {
@@ -230,6 +240,30 @@ func (r *hostRoot) attach() error {
 		}
 	}
 	return nil
+}
+
+// attachTries is how often a file that is replaced all the time is cloned again.
+const attachTries = 10
+
+// attach puts t at path. A file that was replaced since it was cloned (package
+// managers do that in /etc) has no name any more, and cannot be attached: the one
+// in its place is taken.
+func (t *tree) attach(path string) error {
+	if err := makeMountPoint(path, t.dir); err != nil {
+		return err
+	}
+	for range attachTries - 1 {
+		err := unix.MoveMount(t.fd, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		if !errors.Is(err, unix.ENOENT) || t.dir {
+			return err
+		}
+		old := t.fd
+		if err := t.open(); err != nil {
+			return err
+		}
+		unix.Close(old)
+	}
+	return unix.MoveMount(t.fd, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 func makeMountPoint(path string, dir bool) error {
