@@ -23,6 +23,7 @@ const requests = 1000
 type cast struct {
 	*world
 	task string // what every node finds at /var/task
+	only string // transport that clients may use, "": any
 	mu   sync.Mutex
 	ids  map[string][]string // "vm store-f" -> ids of the client nodes
 }
@@ -42,14 +43,16 @@ var servers = []server{
 	{"nginx", 8080, []string{"nginx", "-e", "stderr", "-c", "/var/task/nginx-SIDE.conf"}},
 }
 
-// TestGuests serves 1,000 requests from VM nodes to function nodes and 1,000
-// the other way, for each of the programs, and compares every answer.
+// TestGuests serves 1,000 requests from VM nodes to function nodes, 1,000 the other
+// way, and 1,000 from function nodes that may use nothing but punch to function
+// nodes, for each of the programs, and compares every answer.
 func TestGuests(t *testing.T) {
 	c := &cast{world: newWorld(t), ids: map[string][]string{}}
 	c.task = guestTask(t, filepath.Dir(c.state))
 	c.network(t, "guests")
 	c.startServers(t)
-	for _, way := range []struct{ kind, side string }{{"vm", "f"}, {"function", "v"}} {
+	for _, way := range []struct{ kind, side, only string }{{"vm", "f", ""}, {"function", "v", ""}, {"function", "f", "punch"}} {
+		c.only = way.only
 		t.Run(way.kind+" to "+map[string]string{"f": "function", "v": "vm"}[way.side], func(t *testing.T) {
 			t.Run("nginx", func(t *testing.T) { c.curlBody(t, way.kind, "nginx-"+way.side, 8080) })
 			t.Run("nginx-wrk", func(t *testing.T) { c.wrk(t, way.kind, "nginx-"+way.side, 8080) })
@@ -160,7 +163,11 @@ var nodeLine = regexp.MustCompile(`^node ([0-9]+)\n`)
 // client runs a shell command as a foreground node and returns its output.
 func (c *cast) client(t *testing.T, kind, target, command string) string {
 	t.Helper()
-	r := c.runIn(t, 2*quick, nil, "run", "--kind", kind, "--source-dir", c.task, "--", "sh", "-c", "echo node $BOXER_NODE_ID; "+command)
+	args := []string{"run", "--kind", kind, "--source-dir", c.task}
+	if c.only != "" {
+		args = append(args, "--transports", c.only)
+	}
+	r := c.runIn(t, 2*quick, nil, append(args, "--", "sh", "-c", "echo node $BOXER_NODE_ID; "+command)...)
 	m := nodeLine.FindStringSubmatch(r.stdout)
 	if r.code != 0 || m == nil {
 		t.Fatal(r)
@@ -272,6 +279,9 @@ func (c *cast) transports(t *testing.T) {
 		}
 		for _, id := range c.ids["function "+s.name+"-v"] {
 			c.wantPath(t, "node-"+id, s.name+"-v", "direct", 1)
+		}
+		for _, id := range c.ids["function "+s.name+"-f"] {
+			c.wantPath(t, "node-"+id, s.name+"-f-0", "punch", 1)
 		}
 	}
 }
