@@ -261,7 +261,7 @@ func (s *Seed) allocate() (netip.Addr, error) {
 	}
 	oldest := ""
 	for name, sl := range s.slots {
-		if s.empty(sl) && (oldest == "" || sl.Left.Before(s.slots[oldest].Left)) {
+		if s.empty(sl) && sl.Reserved == nil && (oldest == "" || sl.Left.Before(s.slots[oldest].Left)) {
 			oldest = name
 		}
 	}

@@ -15,6 +15,7 @@ const (
 	StateFailed   = "failed"   // the guest could not be started
 	StateLost     = "lost"     // no sign of life, lease not yet over
 	StateLeft     = "left"     // gone for good (left or dead): only seen in deltas
+	StateDormant  = "dormant"  // nobody is there, but who connects starts it: only of Dormant
 )
 
 // NAT kinds as seen when joining.

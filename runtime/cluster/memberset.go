@@ -13,16 +13,24 @@ import (
 // memberSet is a session's view of the network: the last full set and the
 // deltas since, with an event for each difference.
 type memberSet struct {
-	mu      sync.Mutex
-	members map[uint32]Member
-	staging map[*link]map[uint32]Member // full sets arriving
+	mu sync.Mutex
+	full
+	staging map[*link]full // full sets arriving
 	streams map[*stream]bool
 	closed  bool
 }
 
+// full is all that a seed tells of.
+type full struct {
+	members  map[uint32]Member
+	reserved map[string]Reserved // by slot
+}
+
+func newFull() full { return full{map[uint32]Member{}, map[string]Reserved{}} }
+
 func (s *memberSet) init() {
-	s.members = map[uint32]Member{}
-	s.staging = map[*link]map[uint32]Member{}
+	s.full = newFull()
+	s.staging = map[*link]full{}
 	s.streams = map[*stream]bool{}
 }
 
@@ -34,13 +42,23 @@ func (s *memberSet) get(id uint32) (Member, bool) {
 }
 
 func (s *memberSet) list() []Member {
+	members, _ := s.all()
+	return members
+}
+
+// all are the members and the reserved slots of one moment.
+func (s *memberSet) all() ([]Member, []Reserved) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]Member, 0, len(s.members))
+	members := make([]Member, 0, len(s.members))
 	for _, id := range slices.Sorted(maps.Keys(s.members)) {
-		all = append(all, s.members[id])
+		members = append(members, s.members[id])
 	}
-	return all
+	reserved := make([]Reserved, 0, len(s.reserved))
+	for _, slot := range slices.Sorted(maps.Keys(s.reserved)) {
+		reserved = append(reserved, s.reserved[slot])
+	}
+	return members, reserved
 }
 
 // apply takes a delta in. end: a full set is complete; changed: something differs.
@@ -48,7 +66,7 @@ func (s *memberSet) apply(l *link, d delta) (end, changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d.Begin {
-		s.staging[l] = map[uint32]Member{}
+		s.staging[l] = newFull()
 	}
 	into, staged := s.staging[l]
 	for _, raw := range d.Members {
@@ -57,19 +75,27 @@ func (s *memberSet) apply(l *link, d delta) (end, changed bool) {
 			continue // of a newer version, or damaged: nothing to go by
 		}
 		if staged {
-			into[m.ID] = m
+			into.members[m.ID] = m
 		} else if s.put(m) {
 			changed = true
 		}
 	}
 	for _, id := range d.Left {
 		if staged {
-			delete(into, id)
+			delete(into.members, id)
 		} else if s.drop(id) {
 			changed = true
 		}
 	}
-	if !d.End || !staged {
+	if !staged {
+		return false, s.book(d.Reserved) || changed
+	}
+	for slot, r := range d.Reserved {
+		if r != nil && slot == r.Slot && r.Address.IsValid() {
+			into.reserved[slot] = *r
+		}
+	}
+	if !d.End {
 		return false, changed
 	}
 	delete(s.staging, l)
@@ -77,14 +103,32 @@ func (s *memberSet) apply(l *link, d delta) (end, changed bool) {
 }
 
 // replace makes a full set the current one. Callers hold mu.
-func (s *memberSet) replace(full map[uint32]Member) (changed bool) {
+func (s *memberSet) replace(with full) (changed bool) {
+	changed = !maps.Equal(s.reserved, with.reserved)
+	s.reserved = with.reserved // before the members: no slot that sleeps is unknown
 	for _, id := range slices.Sorted(maps.Keys(s.members)) {
-		if _, stays := full[id]; !stays {
+		if _, stays := with.members[id]; !stays {
 			changed = s.drop(id) || changed
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(full)) {
-		changed = s.put(full[id]) || changed
+	for _, id := range slices.Sorted(maps.Keys(with.members)) {
+		changed = s.put(with.members[id]) || changed
+	}
+	return changed
+}
+
+// book takes in what slots are reserved now. Callers hold mu.
+func (s *memberSet) book(slots map[string]*Reserved) (changed bool) {
+	for slot, r := range slots {
+		old, known := s.reserved[slot]
+		switch {
+		case r == nil && known:
+			delete(s.reserved, slot)
+			changed = true
+		case r != nil && *r != old && slot == r.Slot && r.Address.IsValid():
+			s.reserved[slot] = *r
+			changed = true
+		}
 	}
 	return changed
 }

@@ -55,6 +55,8 @@ type delta struct {
 	End     bool              `json:"end,omitempty"`
 	Members []json.RawMessage `json:"members,omitempty"`
 	Left    []uint32          `json:"left,omitempty"`
+
+	Reserved map[string]*Reserved `json:"reserved,omitempty"` // null: not any more
 }
 
 // ControlPrefix begins the calls that change the network (runtime/controller).

@@ -61,6 +61,8 @@ type Seed struct {
 	members   map[uint32]*record
 	links     map[*link]uint32           // joined (id) and observing (0) connections
 	changed   map[uint32]bool            // members the next delta speaks of
+	moved     map[string]bool            // slots whose reservation it speaks of
+	unsaid    map[string]bool            // and those that are to be durable first
 	lastWords map[uint32]json.RawMessage // what leavers said after the last delta
 	flush     *time.Timer
 	paths     map[uint32][]Path
@@ -135,6 +137,7 @@ func (s *Seed) forget() {
 	s.links, s.changed = map[*link]uint32{}, map[uint32]bool{}
 	s.lastWords, s.paths = map[uint32]json.RawMessage{}, map[uint32][]Path{}
 	s.promoting = map[uint32]bool{}
+	s.moved, s.unsaid = map[string]bool{}, map[string]bool{}
 	s.notes, s.dirtyNotes = map[string]json.RawMessage{}, map[string]bool{}
 }
 

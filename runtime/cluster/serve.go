@@ -174,7 +174,7 @@ func (s *Seed) allPaths() []Path {
 	defer s.mu.Unlock()
 	left := map[uint32]string{}
 	for name, sl := range s.slots {
-		if s.members[sl.ID] == nil {
+		if sl.ID != 0 && s.members[sl.ID] == nil {
 			left[sl.ID] = name
 		}
 	}
@@ -216,7 +216,7 @@ func (s *Seed) route(l *link, from uint32, m message) {
 		l.respond(m.ID, nil, remoteErrorf(CodeBadRequest, "call: %v", err))
 		return
 	}
-	if l.bound != nil && strings.HasPrefix(r.Method, ControlPrefix) {
+	if l.bound != nil && strings.HasPrefix(r.Method, ControlPrefix) && r.Method != WakeMethod {
 		l.respond(m.ID, nil, remoteErrorf(CodeRefused, "%s: a node with a join token cannot change the network: use the network's secret", r.Method))
 		return
 	}

@@ -152,6 +152,9 @@ func (s *Session) Connected() bool {
 // Members are all live members, lost ones and this one included, by id.
 func (s *Session) Members() []Member { return s.set.list() }
 
+// Network are the members and the reserved slots of one moment.
+func (s *Session) Network() ([]Member, []Reserved) { return s.set.all() }
+
 // Member finds one by id.
 func (s *Session) Member(id uint32) (Member, bool) { return s.set.get(id) }
 

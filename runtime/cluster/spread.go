@@ -20,6 +20,16 @@ func (s *Seed) touch(rec *record) {
 // mark puts a member, changed or gone, into the next delta. Callers hold mu.
 func (s *Seed) mark(id uint32) {
 	s.changed[id] = true
+	s.soon()
+}
+
+// markSlot does that with a slot's reservation. Callers hold mu.
+func (s *Seed) markSlot(name string) {
+	s.moved[name] = true
+	s.soon()
+}
+
+func (s *Seed) soon() {
 	if s.flush == nil && !s.closed {
 		s.flush = time.AfterFunc(max(s.o.Batch, s.pace.Reserve().Delay()), s.spread)
 	}
@@ -44,10 +54,12 @@ func (s *Seed) spread() {
 	}
 	ids := slices.Sorted(maps.Keys(s.changed))
 	clear(s.changed)
+	slots := slices.Sorted(maps.Keys(s.moved))
+	clear(s.moved)
 	frames := map[bool][][]byte{}
 	for l := range s.links {
 		if frames[l.holders] == nil {
-			frames[l.holders] = s.encodeDeltas(ids, false, l.holders)
+			frames[l.holders] = s.encodeDeltas(ids, slots, false, l.holders)
 		}
 		for _, frame := range frames[l.holders] {
 			_ = l.send(frame) // a dead link is dropped by its reader
@@ -56,13 +68,15 @@ func (s *Seed) spread() {
 	clear(s.lastWords)
 }
 
-// encodeDeltas describes the members with these ids as they are now. Who is to
-// know of holders only is told that the others have left. Callers hold mu.
-func (s *Seed) encodeDeltas(ids []uint32, full, holders bool) [][]byte {
+// encodeDeltas describes the members with these ids, and these slots, as they are
+// now. Who is to know of holders only is told that the others have left. Callers
+// hold mu.
+func (s *Seed) encodeDeltas(ids []uint32, slots []string, full, holders bool) [][]byte {
 	var frames [][]byte
-	for first := true; first || len(ids) > 0; first = false {
-		n := min(len(ids), deltaChunk)
-		d := delta{Begin: full && first, End: full && n == len(ids)}
+	for first := true; first || len(ids)+len(slots) > 0; first = false {
+		n, k := min(len(ids), deltaChunk), min(len(slots), deltaChunk)
+		d := delta{Begin: full && first, End: full && n == len(ids) && k == len(slots), Reserved: s.reserved(slots[:k])}
+		slots = slots[k:]
 		for _, id := range ids[:n] {
 			if rec := s.members[id]; rec != nil && (!holders || rec.member.Holds()) {
 				d.Members = append(d.Members, rec.encode())
@@ -118,7 +132,7 @@ func (s *Seed) welcome(l *link, request uint64, rec *record) error {
 		reply.PrefaceKey = PrefaceKey(s.o.Secret)
 	}
 	l.respond(request, reply, nil)
-	for _, frame := range s.encodeDeltas(slices.Sorted(maps.Keys(s.members)), true, l.holders) {
+	for _, frame := range s.encodeDeltas(slices.Sorted(maps.Keys(s.members)), s.reservedNames(), true, l.holders) {
 		_ = l.send(frame)
 	}
 	return nil

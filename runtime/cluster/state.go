@@ -26,6 +26,8 @@ type slot struct {
 	Next    *tenant    `json:"next,omitempty"`    // the holder's successor
 	Retired []tenant   `json:"retired,omitempty"` // that have one, and have not left yet
 	Ended   []string   `json:"ended,omitempty"`   // launch ids
+
+	Reserved *reservation `json:"reserved,omitempty"` // it keeps its address while nobody holds it
 }
 
 // seedState is what survives a restart of the seed.

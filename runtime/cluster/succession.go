@@ -62,6 +62,9 @@ func (sl *slot) promote() {
 	sl.Left, sl.Spent = time.Time{}, false
 }
 
+// vacant makes it a slot without a holder.
+func (sl *slot) vacant() { sl.tenant, sl.Left, sl.Spent = tenant{}, time.Now(), false }
+
 // retire takes the holder aside.
 func (sl *slot) retire() { sl.Retired = append(slices.Clone(sl.Retired), sl.tenant) }
 
