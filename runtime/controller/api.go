@@ -93,6 +93,9 @@ func (c *Controller) Handlers() map[string]cluster.Handler {
 		MethodRemove:  handler(c, c.remove),
 		MethodScale:   handler(c, c.resize),
 		MethodView:    handler(c, c.look),
+		MethodWake: func(ctx context.Context, from uint32, in json.RawMessage) (any, error) {
+			return handler(c, func(_ context.Context, w Wake) (func(context.Context) (any, error), error) { return c.wake(from, w) })(ctx, from, in)
+		},
 		MethodEvents: func(ctx context.Context, _ uint32, in json.RawMessage) (any, error) {
 			var since Since
 			if err := json.Unmarshal(in, &since); err != nil {
@@ -120,13 +123,17 @@ func handler[In any](c *Controller, work func(ctx context.Context, in In) (wait 
 			err = stopped
 		}
 		if errors.Is(err, cluster.ErrNotLeading) {
-			err = &cluster.RemoteError{Code: cluster.CodeNotLeader, Message: "another seed decides what is launched now: ask that one"}
+			err = notLeader()
 		}
 		if err != nil || wait == nil {
 			return struct{}{}, err
 		}
 		return wait(ctx)
 	}
+}
+
+func notLeader() error {
+	return &cluster.RemoteError{Code: cluster.CodeNotLeader, Message: "another seed decides what is launched now: ask that one"}
 }
 
 func (c *Controller) declare(ctx context.Context, d Declaration) (func(context.Context) (any, error), error) {
@@ -176,6 +183,7 @@ func (c *Controller) resize(_ context.Context, r Resize) (func(context.Context) 
 		return nil, errors.New("the reason is for one line: want 64 bytes at most, none of them control characters")
 	}
 	was := n.Count
+	n.Woken = false // whoever asks for so many wants to keep them
 	if err := c.setCount(n, r.Count, r.Why); err != nil {
 		return nil, err
 	}
@@ -229,6 +237,7 @@ func (c *Controller) remove(ctx context.Context, o Order) (func(context.Context)
 		return nil, fmt.Errorf("remove %q: %w", o.Name, err)
 	}
 	delete(c.nodes, o.Name)
+	n.tellAll(asleep("%s was removed meanwhile", o.Name))
 	c.say(Event{Type: EventRemoved, Name: o.Name})
 	for _, m := range c.members {
 		if n.owns(m) && !o.Stay {

@@ -29,6 +29,9 @@ type Controller struct {
 	since   time.Time // it leads
 	nodes   map[string]*node
 	members map[uint32]cluster.Member
+
+	reserved  []cluster.Reserved // in this term; nil: not yet
+	reserveAt time.Time          // again, after a failure
 }
 
 // node is a declared one.
@@ -38,6 +41,11 @@ type node struct {
 	counted time.Time // until when Spent is right
 	saved   time.Time
 	broke   bool // the budget is spent, and that was said
+
+	used   time.Time // when somebody connected last, as far as is known
+	made   uint64    // connections into its guest, as it said last
+	asking bool      // it is being asked
+	asked  time.Time // it was asked last
 }
 
 // slot is what is known of one now.
@@ -53,6 +61,7 @@ type slot struct {
 	failures  int
 	reason    string // of the last failure
 	drained   time.Time
+	asked     []chan error // who waits for it to run
 }
 
 // New makes the controller of a seed; Run lets it work.
@@ -135,7 +144,10 @@ func (c *Controller) turn() {
 		return
 	}
 	c.term, c.leads, c.since = term, leads, time.Now()
-	c.nodes = map[string]*node{}
+	for _, n := range c.nodes {
+		n.tellAll(notLeader())
+	}
+	c.nodes, c.reserved, c.reserveAt = map[string]*node{}, nil, time.Time{}
 	if !leads {
 		return
 	}
@@ -242,6 +254,9 @@ func (c *Controller) settle(n *node, s *slot, m cluster.Member) {
 	if s.holder != m.ID {
 		s.holder, s.running, s.renewal = m.ID, time.Time{}, time.Time{}
 	}
+	if m.State == cluster.StateRunning {
+		s.tell(nil)
+	}
 	if m.State == cluster.StateRunning && s.running.IsZero() {
 		s.running = now
 		text := ""
@@ -266,6 +281,10 @@ func (c *Controller) ended(n *node, s *slot, m cluster.Member) {
 		} else {
 			c.say(Event{Type: EventEnded, Name: n.Name, Slot: m.Slot, Node: m.ID, Text: fmt.Sprintf("node-%d has its slot", holder.ID)})
 		}
+		return
+	}
+	if m.Retired { // let go: its end is nothing to the slot's next life
+		c.say(Event{Type: EventEnded, Name: n.Name, Slot: m.Slot, Node: m.ID, Text: "as asked"})
 		return
 	}
 	ran := time.Duration(0)
@@ -310,6 +329,7 @@ func (c *Controller) fail(n *node, s *slot, name, why string) {
 	s.notBefore = time.Now().Add(pause)
 	c.say(Event{Type: EventFailed, Name: n.Name, Slot: name,
 		Text: fmt.Sprintf("%s; failure %d in a row, the next launch is in %s", why, s.failures, pause.Round(time.Millisecond))})
+	s.tell(asleep("%s did not start: %s", name, why))
 }
 
 // holder is the live member that a slot stands for.

@@ -111,6 +111,7 @@ type kept struct {
 	Declaration
 	Nonce string            `json:"nonce"` // of the first declaration: tokens are never used twice
 	Slots map[string]launch `json:"slots"`
+	Woken bool              `json:"woken,omitempty"` // it was started on use
 	Spent spent             `json:"spent"`
 	Home  home              `json:"home,omitzero"` // of a standby
 }
@@ -141,6 +142,10 @@ type Store interface {
 	Turned() <-chan struct{} // Leading may have changed
 	Notes() map[string]json.RawMessage
 	Note(term uint64, values map[string]json.RawMessage) error
+	// Reserve keeps the names and addresses of these slots while nobody holds them.
+	Reserve(term uint64, all []cluster.Reserved) error
+	// LetGo takes a slot's holder aside, without a successor.
+	LetGo(term uint64, slot string, id uint32) error
 }
 
 // Network is the seed's own membership.

@@ -31,11 +31,13 @@ func (c *Controller) reconcile(ctx context.Context) (next time.Time) {
 			holders[m.Slot] = m
 		}
 	}
+	later(c.reserve(now))
 	var launches []func()
 	notes := map[string]json.RawMessage{}
 	for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
 		n := c.nodes[name]
 		c.count(n, now)
+		later(c.rest(ctx, n, now))
 		if n.Budget > 0 {
 			later(now.Add(time.Second))
 		}
@@ -53,12 +55,13 @@ func (c *Controller) reconcile(ctx context.Context) (next time.Time) {
 			}
 		}
 		for slot, m := range holders { // more than are wanted
-			if n.owns(m) && n.index(slot) >= n.Count {
+			if n.owns(m) && n.index(slot) >= n.Count && !c.letGo(n, c.slot(n, slot), m) {
 				later(c.drain(ctx, n, c.slot(n, slot), m, now))
 			}
 		}
 		if len(due) > 0 && c.overBudget(n) {
 			due = nil
+			n.tellAll(n.poor())
 		}
 		if len(due) == 0 && (n.Budget == 0 || now.Sub(n.saved) < keepSpent) {
 			continue

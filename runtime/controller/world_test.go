@@ -43,6 +43,13 @@ type world struct {
 	late      time.Duration // that a subscriber hears of the first members
 	limit     time.Duration // of the platform, for a life; 0: none
 	stillborn bool          // successors end before they run
+
+	stuck    bool          // guests end before they run
+	mute     bool          // guests never run
+	reserved []string      // slots
+	drains   time.Duration // that who is let go stays
+	open     int           // connections into each guest
+	made     uint64
 }
 
 func newWorld(t *testing.T) *world {
@@ -116,10 +123,14 @@ func (w *world) tell(kind string, m cluster.Member) {
 	}
 }
 
-func (w *world) Call(_ context.Context, to uint32, method string, _, _ any) error {
+func (w *world) Call(_ context.Context, to uint32, method string, _, out any) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	m, ok := w.members[to]
+	if use, asked := out.(*Use); asked && ok {
+		use.Open, use.Made = w.open, w.made
+		return nil
+	}
 	if !ok || method != DrainMethod {
 		return fmt.Errorf("call %s of node %d", method, to)
 	}
@@ -191,6 +202,13 @@ func (w *world) admit(n config.Node) {
 		return
 	}
 	w.tell(cluster.EventJoin, m)
+	if w.mute {
+		return
+	}
+	if w.stuck {
+		time.AfterFunc(0, func() { w.end(m.ID, 3) })
+		return
+	}
 	m.State = cluster.StateRunning
 	w.tell(cluster.EventUpdate, m)
 	if w.life > 0 {
@@ -321,4 +339,30 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func (w *world) await(want ...string) {
 	w.t.Helper()
 	eventually(w.t, fmt.Sprint("running: ", want), func() bool { return slices.Equal(w.slots(), want) })
+}
+
+func (w *world) Reserve(term uint64, all []cluster.Reserved) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if term != w.term || !w.leads {
+		return cluster.ErrNotLeading
+	}
+	w.reserved = nil
+	for _, r := range all {
+		w.reserved = append(w.reserved, r.Slot)
+	}
+	return nil
+}
+
+func (w *world) LetGo(term uint64, slot string, id uint32) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m, ok := w.members[id]
+	if term != w.term || !w.leads || !ok || m.Slot != slot || !m.Holds() {
+		return cluster.ErrNotLeading
+	}
+	m.Retired = true
+	w.tell(cluster.EventUpdate, m)
+	time.AfterFunc(w.drains, func() { w.end(id, 0) })
+	return nil
 }
