@@ -188,6 +188,13 @@ static long bind_for_hold(struct attempt *t, struct endpoint *local) {
     return error;
 }
 
+/* Lets the kernel give up sooner; what the guest chose itself and is less stays. */
+static void limit_syns(int fd, int syns) {
+    int chosen = socket_option(fd, IPPROTO_TCP, TCP_SYNCNT);
+    if (syns && (chosen < 0 || chosen > syns))
+        sys_setsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &syns, sizeof syns);
+}
+
 /*
  * The socket waits in SYN_SENT at the hold address until the supervisor, which
  * must know its port for that, connects to it from there.
@@ -200,6 +207,7 @@ static long connect_hold(struct attempt *t, const struct boxer_response *r) {
     /* It would let connect() return before there is a connection, and no SYN wait. */
     if (socket_option(t->fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT) > 0)
         sys_setsockopt(t->fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &no, sizeof no);
+    limit_syns(t->fd, r->syns);
     q.cookie = socket_cookie(t->fd);
     q.ip = local.ip;
     q.port = local.port;

@@ -19,7 +19,9 @@
  *            preface could not be queued the monitor asks once more, with
  *            FALLBACK, and gets HOLD or an errno. With DIRECT a local_port
  *            that is not 0 is bound before, on any address; a socket that is
- *            bound already, or cannot be, falls back, too.
+ *            bound already, or cannot be, falls back, too. With HOLD and syns
+ *            the kernel sends the SYN again so many times and then gives up
+ *            (ETIMEDOUT): the far end may never come.
  *   HELD     on the CONNECT connection, no response: the guest's socket is
  *            bound to ip:port and about to connect to the hold address
  *   ACCEPT   a signal connection from ip:port was accepted -> fd of the real
@@ -106,7 +108,7 @@ struct boxer_response {
     uint16_t peer_port;
     uint32_t peer_ip;
     uint16_t preface_len;
-    uint16_t reserved0;
+    uint16_t syns; /* of CONNECT: for TCP_SYNCNT, unless 0 */
     uint8_t preface[BOXER_PREFACE_MAX];
     uint8_t reserved1[72];
 };

@@ -229,6 +229,22 @@ func (s *Session) Call(ctx context.Context, to uint32, method string, in, out an
 	return nil
 }
 
+// CallLeader asks the seed that leads, once.
+func (s *Session) CallLeader(ctx context.Context, method string, in, out any) error {
+	var seeds []Member
+	for _, m := range s.Members() {
+		if m.Kind == kindSeed && m.State == StateRunning {
+			seeds = append(seeds, m)
+		}
+	}
+	for _, m := range seeds {
+		if m.Leader || len(seeds) == 1 {
+			return s.Call(ctx, m.ID, method, in, out)
+		}
+	}
+	return fmt.Errorf("%w: no seed of the network leads at the moment", ErrUnavailable)
+}
+
 // Handle answers other nodes' calls of method.
 func (s *Session) Handle(method string, h Handler) {
 	s.mu.Lock()

@@ -82,6 +82,7 @@ type Response struct {
 	Local   netip.AddrPort // what the guest should see; of OpConnect the port to use
 	Peer    netip.AddrPort
 	Preface []byte
+	Syns    uint16 // of OpConnect: how often the kernel sends the SYN again; 0: as usual
 }
 
 // ErrFrame is the error of every frame that cannot be read.
@@ -153,6 +154,7 @@ func AppendResponse(b []byte, r Response) []byte {
 	le.PutUint16(f[46:], r.Peer.Port())
 	le.PutUint32(f[48:], ipv4(r.Peer))
 	le.PutUint16(f[52:], uint16(len(r.Preface)))
+	le.PutUint16(f[54:], r.Syns)
 	copy(f[56:], r.Preface)
 	return b
 }
@@ -172,6 +174,7 @@ func ParseResponse(f []byte) (Response, error) {
 		Family: le.Uint16(f[38:]),
 		Local:  addrPort(le.Uint32(f[40:]), le.Uint16(f[44:])),
 		Peer:   addrPort(le.Uint32(f[48:]), le.Uint16(f[46:])),
+		Syns:   le.Uint16(f[54:]),
 	}
 	n := int(le.Uint16(f[52:]))
 	if n > PrefaceMax || r.Err > 0x7fffffff {

@@ -69,6 +69,13 @@ func TestErrorsSurvive(t *testing.T) {
 	}
 }
 
+func TestSynsSurvive(t *testing.T) {
+	frame := AppendResponse(nil, Response{Op: OpConnect, Action: ActionHold, Syns: 3})
+	if r, err := ParseResponse(frame); err != nil || r.Syns != 3 || frame[54] != 3 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 func FuzzParseRequest(f *testing.F) {
 	good := AppendRequest(nil, goldenRequest())
 	f.Add(good)

@@ -59,6 +59,7 @@ type Plan struct {
 	Addr    netip.AddrPort
 	Preface []byte // of a direct plan
 	Local   uint16 // of a direct plan: the local port to use; 0: any
+	Syns    uint16 // of a held one: how often the kernel sends the SYN again; 0: as usual
 	// Held: the guest's socket is bound to local and about to connect to Addr.
 	// Must not block.
 	Held func(local netip.AddrPort)

@@ -64,7 +64,7 @@ func (s *session) connect(ctx context.Context, r Request) {
 }
 
 func planned(p Plan) Response {
-	return Response{Op: OpConnect, Action: p.Action, Addr: p.Addr, Local: netip.AddrPortFrom(netip.Addr{}, p.Local), Preface: p.Preface}
+	return Response{Op: OpConnect, Action: p.Action, Addr: p.Addr, Local: netip.AddrPortFrom(netip.Addr{}, p.Local), Preface: p.Preface, Syns: p.Syns}
 }
 
 func connectRequest(r Request) ConnectRequest {

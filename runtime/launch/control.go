@@ -5,11 +5,9 @@ package launch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
-	"github.com/boxer-overlay/boxer/runtime/config"
 	"github.com/boxer-overlay/boxer/runtime/controller"
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
@@ -50,18 +48,7 @@ func plainly(err error) error {
 
 // CallLeader asks the controller once, by a session that there is.
 func CallLeader(ctx context.Context, session *cluster.Session, method string, in, out any) error {
-	var seeds []cluster.Member
-	for _, m := range session.Members() {
-		if m.Kind == config.KindSeed && m.State == cluster.StateRunning {
-			seeds = append(seeds, m)
-		}
-	}
-	for _, m := range seeds {
-		if m.Leader || len(seeds) == 1 {
-			return session.Call(ctx, m.ID, method, in, out)
-		}
-	}
-	return fmt.Errorf("%w: no seed of the network leads at the moment", cluster.ErrUnavailable)
+	return session.CallLeader(ctx, method, in, out)
 }
 
 // Declare has the controller keep a function node, and says what to wait for.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,18 +58,21 @@ func replaceFile(dir, name string, data []byte, mode os.FileMode) error {
 }
 
 // writeMemberFiles tells guests who is in the network, in three forms.
-func writeMemberFiles(dir string, self cluster.Member, members []cluster.Member) error {
+func writeMemberFiles(dir string, self cluster.Member, members, dormant []cluster.Member) error {
 	var hosts, text bytes.Buffer
 	hosts.WriteString("127.0.0.1 localhost\n::1 localhost\n")
 	for _, m := range members {
 		fmt.Fprintf(&text, "%d %s %s %s %s %s\n", m.ID, m.OverlayAddress, m.Slot, m.Service, m.Kind, m.State)
 	}
-	for _, m := range holders(self, members) {
+	for _, m := range slices.Concat(holders(self, members), dormant) {
 		fmt.Fprintf(&hosts, "%s %s", m.OverlayAddress, m.Slot)
 		if m.Service != m.Slot {
 			hosts.WriteString(" " + m.Service)
 		}
-		fmt.Fprintf(&hosts, " node-%d\n", m.ID)
+		if name := nodeName(m); name != m.Slot {
+			hosts.WriteString(" " + name)
+		}
+		hosts.WriteString("\n")
 	}
 	list, err := json.Marshal(struct {
 		Self    uint32           `json:"self"`

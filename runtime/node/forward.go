@@ -46,12 +46,34 @@ func NewForwarder(ctx context.Context, o Options) (*Forwarder, error) {
 	n.transport = transport.New(transport.Options{
 		Secret: o.Secret, Members: &n.view, Control: control{n}, Sockets: noGuest{},
 		Reach: o.Config.Reach, Relays: n.relays, Logger: n.log,
+		Sleepers: &sleepers{n: n, calls: map[string]*wakeCall{}},
 	})
 	if err := n.join(ctx); err != nil {
 		n.transport.Close()
 		return nil, err
 	}
-	return &Forwarder{n: n}, nil
+	f := &Forwarder{n: n}
+	f.index()
+	go f.follow()
+	return f, nil
+}
+
+// follow keeps who is at which address.
+func (f *Forwarder) follow() {
+	for {
+		select {
+		case <-f.n.session.Done():
+			return
+		case <-f.n.session.Changed():
+			f.index()
+		}
+	}
+}
+
+func (f *Forwarder) index() {
+	members, reserved := f.n.session.Network()
+	self := f.n.session.Self()
+	f.n.view.index(slices.Concat(holders(self, members), dormant(self, members, reserved)), reserved)
 }
 
 // Close leaves the network; what is still carried is reset.
@@ -138,11 +160,13 @@ func (f *Forwarder) report(ctx context.Context, cancel func()) {
 func (f *Forwarder) find(name string, port uint16) (cluster.Member, error) {
 	var holders, listening []cluster.Member
 	var names []string
-	for _, m := range f.n.session.Members() {
+	members, reserved := f.n.session.Network()
+	asleep := cluster.Dormant(members, reserved)
+	for _, m := range slices.Concat(members, asleep) {
 		if m.Kind == config.KindSeed || m.ID == f.n.session.Self().ID || !m.Holds() {
 			continue
 		}
-		if m.Slot == name || name == fmt.Sprintf("node-%d", m.ID) {
+		if m.Slot == name || name == nodeName(m) {
 			return m, nil
 		}
 		if m.Kind != config.KindClient {
@@ -158,6 +182,8 @@ func (f *Forwarder) find(name string, port uint16) (cluster.Member, error) {
 	}
 	if len(listening) > 0 {
 		holders = listening
+	} else if up := slices.DeleteFunc(slices.Clone(holders), func(m cluster.Member) bool { return m.State == cluster.StateDormant }); len(up) > 0 {
+		holders = up
 	}
 	if len(holders) == 0 {
 		slices.Sort(names)

@@ -49,7 +49,7 @@ func (h handler) ipcPlan(p transport.Plan) ipc.Plan {
 	if p.Class == transport.ClassNative {
 		p.Addr = netip.AddrPortFrom(p.Addr.Addr(), h.n.sockets.KernelPort(p.Addr.Port()))
 	}
-	return ipc.Plan{Action: ipc.Action(p.Class), Addr: p.Addr, Preface: p.Preface, Local: p.Local, Held: p.Held, Ended: p.Ended}
+	return ipc.Plan{Action: ipc.Action(p.Class), Addr: p.Addr, Preface: p.Preface, Local: p.Local, Syns: p.Syns, Held: p.Held, Ended: p.Ended}
 }
 
 // How often native connections are looked for: while there are some, and while

@@ -234,6 +234,7 @@ func (n *node) startTransport() {
 		Secret: n.o.Secret, Members: &n.view, Control: control{n}, Sockets: n.sockets,
 		Reach: n.cfg.Reach, Transports: n.cfg.Transports, Own: n.ownPort,
 		Relays: n.relays, Relay: n.relaying(), Logger: n.log,
+		Sleepers: &sleepers{n: n, calls: map[string]*wakeCall{}},
 	}
 	if n.relaying() {
 		n.status.now.Relay = &cluster.Relay{}

@@ -29,6 +29,8 @@ type view struct {
 	mu      sync.RWMutex
 	session *cluster.Session
 	byAddr  map[netip.Addr]cluster.Member
+	onUse   map[string]bool // slots that are started when somebody connects
+	changed chan struct{}   // closed with the next change
 }
 
 func (v *view) join(s *cluster.Session) {
@@ -75,14 +77,53 @@ func (v *view) Lookup(overlay netip.Addr) (cluster.Member, bool) {
 	return m, ok
 }
 
-func (v *view) index(members []cluster.Member) {
+// index takes in who names and addresses stand for now.
+func (v *view) index(members []cluster.Member, reserved []cluster.Reserved) {
 	byAddr := make(map[netip.Addr]cluster.Member, len(members))
 	for _, m := range members {
 		byAddr[m.OverlayAddress] = m
 	}
+	onUse := make(map[string]bool, len(reserved))
+	for _, r := range reserved {
+		onUse[r.Slot] = true
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.byAddr = byAddr
+	v.byAddr, v.onUse = byAddr, onUse
+	if v.changed != nil {
+		close(v.changed)
+		v.changed = nil
+	}
+}
+
+// asleep tells whether m's slot is started on use and does not run (yet). To
+// itself a node is awake.
+func (v *view) asleep(m cluster.Member) bool {
+	if m.ID == v.Self().ID {
+		return false
+	}
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return sleeps(m, v.onUse)
+}
+
+func sleeps(m cluster.Member, onUse map[string]bool) bool {
+	return onUse[m.Slot] && m.State != cluster.StateRunning
+}
+
+// awaits is who is at m's address now, whether that one sleeps, and what is closed
+// when it may be another.
+func (v *view) awaits(m cluster.Member) (now cluster.Member, changed <-chan struct{}, asleep bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.changed == nil {
+		v.changed = make(chan struct{})
+	}
+	now, ok := v.byAddr[m.OverlayAddress]
+	if !ok {
+		return m, v.changed, false // not reserved any more
+	}
+	return now, v.changed, sleeps(now, v.onUse)
 }
 
 // follow keeps table, files and barrier in step with the network: the files after a
@@ -132,15 +173,18 @@ func aside(self, m cluster.Member) bool {
 func (n *node) writeFiles() error {
 	n.writing.Lock()
 	defer n.writing.Unlock()
-	return writeMemberFiles(n.dir, n.session.Self(), n.session.Members())
+	self := n.session.Self()
+	members, reserved := n.session.Network()
+	return writeMemberFiles(n.dir, self, members, dormant(self, members, reserved))
 }
 
 // refresh publishes the member set of now.
 func (n *node) refresh() error {
-	members := n.session.Members()
+	members, reserved := n.session.Network()
 	self := n.session.Self()
-	n.view.index(holders(self, members))
-	err := n.table.Publish(snapshot(n.cfg, self, n.view.underlay, n.session.CIDR(), members))
+	dormant := dormant(self, members, reserved)
+	n.view.index(slices.Concat(holders(self, members), dormant), reserved)
+	err := n.table.Publish(snapshot(n.cfg, self, n.view.underlay, n.session.CIDR(), members, dormant, n.view.asleep))
 	if err != nil {
 		return fmt.Errorf("publish the node table: %w", err)
 	}
@@ -151,11 +195,21 @@ func (n *node) refresh() error {
 	return nil
 }
 
-func snapshot(cfg config.Node, self cluster.Member, underlay netip.Addr, cidr netip.Prefix, members []cluster.Member) table.Snapshot {
+// dormant are the slots that are started on use and have no holder, as far as the
+// table has room. One that has retired sees itself in its own.
+func dormant(self cluster.Member, members []cluster.Member, reserved []cluster.Reserved) []cluster.Member {
+	all := slices.DeleteFunc(cluster.Dormant(members, reserved), func(m cluster.Member) bool { return m.OverlayAddress == self.OverlayAddress })
+	return all[:min(len(all), max(0, table.MaxMembers-len(members)))]
+}
+
+func snapshot(cfg config.Node, self cluster.Member, underlay netip.Addr, cidr netip.Prefix, members, dormant []cluster.Member, asleep func(cluster.Member) bool) table.Snapshot {
 	s := table.Snapshot{
 		CIDR: cidr, ID: self.ID, Name: self.Slot, Network: cfg.Network,
 		Overlay: self.OverlayAddress, Underlay: underlay, Port: uint16(cfg.Port),
-		Names: names(self, holders(self, members)),
+		Names: names(self, slices.Concat(holders(self, members), dormant)),
+	}
+	for _, m := range dormant {
+		s.Members = append(s.Members, table.Member{Overlay: m.OverlayAddress, Transport: table.TransportHold})
 	}
 	for _, m := range members {
 		entry := table.Member{
@@ -168,6 +222,9 @@ func snapshot(cfg config.Node, self cluster.Member, underlay netip.Addr, cidr ne
 		if m.ID == self.ID {
 			entry.Underlay, entry.Port = underlay, uint16(cfg.Port)
 		}
+		if asleep(m) {
+			entry.Transport = table.TransportHold
+		}
 		s.Members = append(s.Members, entry)
 	}
 	return s
@@ -175,7 +232,7 @@ func snapshot(cfg config.Node, self cluster.Member, underlay netip.Addr, cidr ne
 
 // names maps what guests may look up to addresses. A service is all members
 // that run it; while none does, those that start; else whoever is there: a
-// lost member's address still is its slot's.
+// lost member's address still is its slot's, and a slot that is dormant has one, too.
 func names(self cluster.Member, members []cluster.Member) map[string][]netip.Addr {
 	all := map[string][]netip.Addr{}
 	rank := map[string]int{}
@@ -190,7 +247,7 @@ func names(self cluster.Member, members []cluster.Member) map[string][]netip.Add
 		}
 	}
 	for _, m := range members {
-		for _, name := range []string{m.Slot, fmt.Sprintf("node-%d", m.ID)} {
+		for _, name := range []string{m.Slot, nodeName(m)} {
 			if !slices.Contains(all[name], m.OverlayAddress) {
 				all[name] = append(all[name], m.OverlayAddress)
 			}
@@ -202,12 +259,22 @@ func names(self cluster.Member, members []cluster.Member) map[string][]netip.Add
 	return all
 }
 
+// nodeName is the canonical one; a dormant slot has none but its own.
+func nodeName(m cluster.Member) string {
+	if m.State == cluster.StateDormant {
+		return m.Slot
+	}
+	return fmt.Sprintf("node-%d", m.ID)
+}
+
 func rankOf(state string) int {
 	switch state {
 	case cluster.StateRunning:
 		return 3
 	case cluster.StateStarting:
 		return 2
+	case cluster.StateDormant:
+		return 0
 	}
 	return 1
 }

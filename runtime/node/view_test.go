@@ -4,6 +4,7 @@ package node
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
@@ -29,7 +30,7 @@ func TestAddressesStandForTheHolder(t *testing.T) {
 	all := handingOver()
 	for self, want := range map[int]uint32{0: 3, 1: 2, 2: 3, 3: 4} { // the launches of web-0 see themselves
 		var v view
-		v.index(holders(all[self], all))
+		v.index(holders(all[self], all), nil)
 		if m, ok := v.Lookup(all[1].OverlayAddress); !ok || m.ID != want {
 			t.Errorf("node %d finds node %d (%v) at the address of web-0, want %d", all[self].ID, m.ID, ok, want)
 		}
@@ -57,7 +58,7 @@ func TestNamesAreOfTheHolder(t *testing.T) {
 func TestTheTableHasOneMemberForAnAddress(t *testing.T) {
 	all := handingOver()
 	cfg := config.Node{Network: "shop", Port: 7717, Reach: config.ReachAny}
-	s := snapshot(cfg, all[0], netip.MustParseAddr("10.0.0.1"), netip.MustParsePrefix("100.80.0.0/16"), all)
+	s := snapshot(cfg, all[0], netip.MustParseAddr("10.0.0.1"), netip.MustParsePrefix("100.80.0.0/16"), all, nil, new(view).asleep)
 	for _, m := range s.Members {
 		if beside := m.ID == 2 || m.ID == 4; m.Aside != beside || !m.Near {
 			t.Errorf("node %d is %+v", m.ID, m)
@@ -76,4 +77,55 @@ func TestABarrierCountsSlots(t *testing.T) {
 			t.Errorf("three are waited for, node %d misses %q", all[self].ID, m)
 		}
 	}
+}
+
+// sleeping is a network where nobody holds job-0, and web-0 has its holder and one
+// that was let go.
+func sleeping() ([]cluster.Member, []cluster.Reserved) {
+	all := handingOver()[:3]
+	return all, []cluster.Reserved{
+		{Slot: "job-0", Name: "job", Service: "jobs", Address: netip.AddrFrom4([4]byte{100, 80, 0, 9})},
+		{Slot: "web-0", Name: "web", Service: "web", Address: all[1].OverlayAddress},
+	}
+}
+
+func TestDormantSlotsAreHeld(t *testing.T) {
+	all, reserved := sleeping()
+	cfg := config.Node{Network: "shop", Port: 7717, Reach: config.ReachAny}
+	table := func(self int) map[netip.Addr]uint8 {
+		var v view
+		asleep := dormant(all[self], all, reserved)
+		v.index(slices.Concat(holders(all[self], all), asleep), reserved)
+		s := snapshot(cfg, all[self], netip.MustParseAddr("10.0.0.1"), netip.MustParsePrefix("100.80.0.0/16"), all, asleep,
+			func(m cluster.Member) bool { return m.ID != all[self].ID && sleeps(m, v.onUse) })
+		for _, name := range []string{"jobs", "job-0"} {
+			if a := s.Names[name]; len(a) != 1 || a[0] != reserved[0].Address {
+				t.Errorf("%s leads to %v", name, a)
+			}
+		}
+		if len(s.Names["node-0"]) > 0 || len(s.Names["web"]) != 1 {
+			t.Errorf("names %v", s.Names)
+		}
+		found := map[netip.Addr]uint8{}
+		for _, m := range s.Members {
+			if !m.Aside {
+				found[m.Overlay] = m.Transport
+			}
+		}
+		return found
+	}
+	const native, held = 1, 3
+	check := func(self int, web, job uint8) {
+		t.Helper()
+		if got := table(self); got[reserved[0].Address] != job || got[reserved[1].Address] != web || len(got) != 3 {
+			t.Errorf("to node %d transports are %v, want web %d, job %d", all[self].ID, got, web, job)
+		}
+	}
+	check(0, native, held)
+	all[2].State = cluster.StateStarting // who connects waits until it runs
+	check(0, held, held)
+	check(2, native, held) // but for itself
+	all[2].Retired = true
+	check(0, held, held)
+	check(2, native, held)
 }

@@ -72,7 +72,8 @@ type Layer struct {
 	ports     []uint16             // as last announced
 	queues    map[uint16]*queue    // by port: a node has one overlay address
 	signals   map[netip.AddrPort]*signal
-	waiting   int // in Deliver
+	waiting   int    // in Deliver
+	made      uint64 // connections that were queued
 	blind     bool
 
 	book   book

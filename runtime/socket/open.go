@@ -42,3 +42,10 @@ func (b *book) accepted(cookie uint64) bool {
 	e := b.entries[cookie]
 	return e != nil && e.accepted
 }
+
+// Made counts the connections that were ever queued for the guest.
+func (l *Layer) Made() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.made
+}

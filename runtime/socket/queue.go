@@ -83,6 +83,7 @@ func (l *Layer) enqueue(it *item) (decided <-chan struct{}, err error) {
 		q = &queue{port: port}
 		l.queues[port] = q
 	}
+	l.made++
 	if len(q.outside) == 0 && l.room(q) {
 		l.place(q, it)
 		return nil, nil

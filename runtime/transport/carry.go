@@ -19,6 +19,9 @@ const carryWait = 10 * time.Second
 
 // Listens makes sure that m's guest listens on port; errors are those of Connect.
 func (l *Layer) Listens(ctx context.Context, m cluster.Member, port uint16) error {
+	if l.asleep(m) {
+		return nil // who connects will see
+	}
 	return l.confirm(ctx, m, port)
 }
 
@@ -27,9 +30,12 @@ func (l *Layer) Listens(ctx context.Context, m cluster.Member, port uint16) erro
 // error says why the far end could not be made, and conn was reset.
 func (l *Layer) Carry(ctx context.Context, conn *net.TCPConn, m cluster.Member, port uint16) error {
 	began := time.Now()
-	self := l.o.Members.Self()
-	src := netip.AddrPortFrom(self.OverlayAddress, remote(conn).Port())
-	far, err := l.farFor(ctx, m, src, netip.AddrPortFrom(m.OverlayAddress, port))
+	self, m, err := l.awake(ctx, m, port)
+	var far far
+	if err == nil {
+		src := netip.AddrPortFrom(self.OverlayAddress, remote(conn).Port())
+		far, err = l.farFor(ctx, m, src, netip.AddrPortFrom(m.OverlayAddress, port))
+	}
 	if err == nil {
 		err = far.start()
 	}

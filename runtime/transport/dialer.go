@@ -39,6 +39,7 @@ type Plan struct {
 	Addr    netip.AddrPort // where the guest's socket connects
 	Preface []byte         // what goes first, for ClassDirect
 	Local   uint16         // the local port to use, for ClassDirect; 0: any
+	Syns    uint16         // how often the kernel sends the SYN again, for ClassHold; 0: as usual
 	Held    func(local netip.AddrPort)
 	Ended   func()
 }
@@ -94,6 +95,11 @@ func (l *Layer) plan(ctx context.Context, r Request) (Plan, error) {
 	m, ok := l.o.Members.Lookup(r.To.Addr())
 	if !ok || !self.OverlayAddress.IsValid() {
 		return Plan{}, fmt.Errorf("no such node: %w", syscall.EHOSTUNREACH)
+	}
+	if l.asleep(m) {
+		p, err := l.hold(self, m, r)
+		p.Syns = wakeSyns
+		return p, err
 	}
 	class := Classify(self, m, l.o.Reach, l.o.Transports)
 	if class == ClassNative {

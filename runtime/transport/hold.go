@@ -280,8 +280,11 @@ func (h *held) reach(guest, src netip.AddrPort) (far, error) {
 	defer cancel()
 	go h.watch(ctx, guest, cancel)
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
-		h.self, h.m = h.l.latest(h.m)
-		f, err := h.l.reach(ctx, h.self, h.m, src, h.r.To)
+		var f far
+		var err error
+		if h.self, h.m, err = h.l.awake(ctx, h.m, h.r.To.Port()); err == nil {
+			f, err = h.l.reach(ctx, h.self, h.m, src, h.r.To)
+		}
 		if err == nil {
 			if err = h.start(ctx, f, guest); err != nil {
 				reset(f.conn)

@@ -76,6 +76,8 @@ type Options struct {
 	Relays func() []RelayNode
 	// Relay makes this node pair the connections of others.
 	Relay bool
+	// Sleepers may be nil: nobody is started on use.
+	Sleepers Sleepers
 	// ServeControl gets the control connections that arrive on the overlay port
 	// (TLS, nothing of it read yet), each on a goroutine of its own, and owns
 	// them; nil: they are closed.

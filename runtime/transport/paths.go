@@ -154,6 +154,9 @@ func (l *Layer) SampleNative(sample [][2]netip.AddrPort) (seen int) {
 // gaveUp counts a connection that could not be made in any way, as one of what
 // would have been the last.
 func (l *Layer) gaveUp(m cluster.Member, err error) {
+	if m.ID == 0 {
+		return // there was nobody
+	}
 	last := pathRelay
 	if only := l.o.Transports; !allows(only, last) {
 		last = only[len(only)-1]

@@ -51,6 +51,8 @@ Two nodes of one name are a launch that is being renewed: the "successor" joins 
 takes the name and its address when it runs, the other one is then "draining" and
 leaves when its connections have ended.
 
+A "dormant" one has a name and an address but no process: the first connect starts it.
+
 A terminal that is too narrow for all columns gets the important ones; --json has
 everything.`,
 		Example: `  boxer nodes --network shop
@@ -60,7 +62,8 @@ everything.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return g.show(c, watch, func(_ context.Context, s *cluster.Session) (view, error) {
-				return viewNodes(s.Members(), time.Now()), nil
+				members, reserved := s.Network()
+				return viewNodes(append(members, cluster.Dormant(members, reserved)...), time.Now()), nil
 			})
 		},
 	}
@@ -87,9 +90,13 @@ func viewNodes(members []cluster.Member, now time.Time) view {
 		if m.UnderlayAddress.IsValid() {
 			underlay = m.UnderlayAddress.String()
 		}
+		id, since := strconv.FormatUint(uint64(m.ID), 10), age(now.Sub(m.Since))
+		if m.State == cluster.StateDormant {
+			id, since, guest, nat = "-", "-", "-", "-"
+		}
 		t.rows = append(t.rows, []string{
-			strconv.FormatUint(uint64(m.ID), 10), m.Slot, m.Kind, stateWord(m), m.OverlayAddress.String(), guest,
-			age(now.Sub(m.Since)), m.Service, ports(m.Listeners), underlay, nat,
+			id, m.Slot, m.Kind, stateWord(m), m.OverlayAddress.String(), guest,
+			since, m.Service, ports(m.Listeners), underlay, nat,
 		})
 	}
 	return view{data: members, table: t}
