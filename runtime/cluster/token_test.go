@@ -129,6 +129,28 @@ func TestTokenAllowsNoMore(t *testing.T) {
 	join(t, withToken(token)) // the refusals have not used it up
 }
 
+// Whoever may connect may wake what it connects to.
+func TestATokenStartsWhatIsUsed(t *testing.T) {
+	seed := startSeed(t, testOptions(t), "127.0.0.1:0")
+	o := seed.options("seed-0")
+	o.Hello.Kind = kindSeed
+	o.Handlers = map[string]Handler{}
+	for _, method := range []string{WakeMethod, ControlPrefix + "remove"} {
+		o.Handlers[method] = func(context.Context, uint32, json.RawMessage) (any, error) { return "done", nil }
+	}
+	leader := join(t, o)
+	runs(t, leader)
+	visitor := join(t, withToken(seed.token(t, "visitor")))
+	eventually(t, "the seed runs", func() bool { return stateOf(visitor, leader.Self().ID) == StateRunning })
+	var out string
+	if err := visitor.CallLeader(t.Context(), WakeMethod, nil, &out); err != nil || out != "done" {
+		t.Errorf("waking: %q, %v", out, err)
+	}
+	if err := visitor.CallLeader(t.Context(), ControlPrefix+"remove", nil, &out); !errors.Is(err, ErrRefused) {
+		t.Errorf("removing: %v", err)
+	}
+}
+
 // Only the network's own secret makes tokens, and what they say is signed.
 func TestForgedTokens(t *testing.T) {
 	seed := startSeed(t, testOptions(t), "127.0.0.1:0")
