@@ -30,7 +30,7 @@ func (l *Layer) Listens(ctx context.Context, m cluster.Member, port uint16) erro
 // error says why the far end could not be made, and conn was reset.
 func (l *Layer) Carry(ctx context.Context, conn *net.TCPConn, m cluster.Member, port uint16) error {
 	began := time.Now()
-	self, m, err := l.awake(ctx, m, port)
+	self, m, err := l.awake(ctx, m)
 	var far far
 	if err == nil {
 		src := netip.AddrPortFrom(self.OverlayAddress, remote(conn).Port())

@@ -97,9 +97,7 @@ func (l *Layer) plan(ctx context.Context, r Request) (Plan, error) {
 		return Plan{}, fmt.Errorf("no such node: %w", syscall.EHOSTUNREACH)
 	}
 	if l.asleep(m) {
-		p, err := l.hold(self, m, r)
-		p.Syns = wakeSyns
-		return p, err
+		return l.hold(self, m, r)
 	}
 	class := Classify(self, m, l.o.Reach, l.o.Transports)
 	if class == ClassNative {

@@ -191,6 +191,7 @@ type held struct {
 	self, m cluster.Member
 	r       Request
 	began   time.Time
+	slept   bool // the peer was not there when it was held
 }
 
 // hold plans a connection that waits until the far end is ready.
@@ -210,7 +211,7 @@ func (l *Layer) hold(self, m cluster.Member, r Request) (Plan, error) {
 		// Not the supervisor's own errno: EMFILE would be the guest's fault.
 		return Plan{}, fmt.Errorf("%v: %w", err, syscall.ENOBUFS) //nolint:errorlint
 	}
-	h := &held{hole: at, l: l, self: self, m: m, r: r, began: began}
+	h := &held{hole: at, l: l, self: self, m: m, r: r, began: began, slept: l.asleep(m)}
 	// Before the guest can ask; its port is known when it is held.
 	l.o.Sockets.Remember(r.Cookie, netip.AddrPortFrom(self.OverlayAddress, 0), r.To, family(r))
 	end := sync.OnceFunc(func() {
@@ -222,9 +223,14 @@ func (l *Layer) hold(self, m cluster.Member, r Request) (Plan, error) {
 		end()
 		l.descriptors.give(spliceNeeds)
 	})
+	syns := uint16(0)
+	if h.slept {
+		syns = wakeSyns
+	}
 	return Plan{
 		Class: ClassHold,
 		Addr:  h.addr,
+		Syns:  syns,
 		Held: func(guest netip.AddrPort) {
 			if !l.spawn(func() {
 				defer over()
@@ -282,7 +288,11 @@ func (h *held) reach(guest, src netip.AddrPort) (far, error) {
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
 		var f far
 		var err error
-		if h.self, h.m, err = h.l.awake(ctx, h.m, h.r.To.Port()); err == nil {
+		h.slept = h.slept || h.l.asleep(h.m)
+		if h.self, h.m, err = h.l.awake(ctx, h.m); err == nil && h.slept {
+			err = h.l.confirm(ctx, h.m, h.r.To.Port()) // which nobody could before
+		}
+		if err == nil {
 			f, err = h.l.reach(ctx, h.self, h.m, src, h.r.To)
 		}
 		if err == nil {

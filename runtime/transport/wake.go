@@ -26,17 +26,13 @@ const wakeSyns = 3
 func (l *Layer) asleep(m cluster.Member) bool { return l.o.Sleepers != nil && l.o.Sleepers.Asleep(m) }
 
 // awake is this node, and who is at m's address once somebody runs there.
-func (l *Layer) awake(ctx context.Context, m cluster.Member, port uint16) (self, now cluster.Member, err error) {
-	self, now = l.latest(m)
-	if !l.asleep(now) {
+func (l *Layer) awake(ctx context.Context, m cluster.Member) (self, now cluster.Member, err error) {
+	if self, now = l.latest(m); !l.asleep(now) {
 		return self, now, nil
 	}
-	if err := l.o.Sleepers.Wake(ctx, now); err != nil {
-		return self, now, err
+	if err = l.o.Sleepers.Wake(ctx, now); err == nil {
+		self, now = l.latest(now)
+		err = l.barred(self, now)
 	}
-	self, now = l.latest(now)
-	if err := l.barred(self, now); err != nil {
-		return self, now, err
-	}
-	return self, now, l.confirm(ctx, now, port)
+	return self, now, err
 }
