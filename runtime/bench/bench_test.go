@@ -125,7 +125,13 @@ func (b *boxer) measure(ctx context.Context, rep *report, r results) {
 			b.t.Fatal(err)
 		}
 	}
-	if slices.Equal(rep.Plan.Only, []string{burstMeasure}) {
+	if rep.Plan.wants(wakeMeasure) {
+		say("a function that sleeps, and is connected to")
+		if err := b.wakes(ctx, dir, r, rep.Plan); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	if len(rep.Plan.Only) > 0 && !slices.ContainsFunc(rep.Plan.Only, func(m string) bool { return m != burstMeasure && m != wakeMeasure }) {
 		rep.Rows = rows(b.t, r, rep.Plan, missing)
 		return
 	}

@@ -64,6 +64,7 @@ var wantedRows = []wanted{
 	{"supervisor exec to guest exec (native: the guest's own exec), p50", "ms", "launch", blockValue, &target{"boxer", "<=", 25}, ""},
 	{"12 functions at once, to the last one's answer: from boxer scale (native: bare handlers, from Invoke)", "ms", burstMeasure, blockValue, &target{"difference", "<=", 300}, ""},
 	{"the same, in all", "ms", burstMeasure, blockValue, &target{"boxer", "<=", 1500}, ""},
+	{"first connect to a function that sleeps, from a VM (native: a bare handler, from Invoke)", "ms", wakeMeasure, blockValue, &target{"difference", "<=", 300}, ""},
 }
 
 // rows makes the table of what compares. What could not be measured here says why.

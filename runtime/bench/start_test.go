@@ -72,6 +72,30 @@ type starter struct {
 // newStarter makes the functions, one replica, and a VM whose guest asks replicas.
 func (b *boxer) newStarter(ctx context.Context, dir string) (*starter, error) {
 	b.t.Helper()
+	s, err := b.newBare(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	asks, err := os.ReadFile("testdata/asks.py")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "asks.py"), asks, 0o644); err != nil {
+		return nil, err
+	}
+	port := strconv.Itoa(burstPort)
+	b.must(ctx, "run", "--network", networkName, "--kind", "function", "--name", "many", "--detach", "--source-dir", dir,
+		"--memory-size", strconv.Itoa(burstMemory), "--", "/var/task/probe", "serve", port)
+	b.must(ctx, "scale", "--network", networkName, "many", "1")
+	b.must(ctx, "run", "--network", networkName, "--kind", "vm", "--name", "asks", "--detach", "--source-dir", dir,
+		"--", "python3", "/var/task/asks.py", "many", port)
+	_, err = s.said(ctx, "asks", "greeted", time.Time{}, 1)
+	return s, err
+}
+
+// newBare makes the bare handler's function.
+func (b *boxer) newBare(ctx context.Context, dir string) (*starter, error) {
+	b.t.Helper()
 	store, err := localcloud.Open(filepath.Join(b.work, "state"), localcloud.Runtime{})
 	if err != nil {
 		return nil, err
@@ -94,22 +118,7 @@ func (b *boxer) newStarter(ctx context.Context, dir string) (*starter, error) {
 	if _, err := client.CreateFunction(ctx, localcloud.FunctionSpec{Name: "bare", SourceDir: bare, MemoryMB: burstMemory}); err != nil {
 		return nil, err
 	}
-	asks, err := os.ReadFile("testdata/asks.py")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "asks.py"), asks, 0o644); err != nil {
-		return nil, err
-	}
-	port := strconv.Itoa(burstPort)
-	b.must(ctx, "run", "--network", networkName, "--kind", "function", "--name", "many", "--detach", "--source-dir", dir,
-		"--memory-size", strconv.Itoa(burstMemory), "--", "/var/task/probe", "serve", port)
-	b.must(ctx, "scale", "--network", networkName, "many", "1")
-	b.must(ctx, "run", "--network", networkName, "--kind", "vm", "--name", "asks", "--detach", "--source-dir", dir,
-		"--", "python3", "/var/task/asks.py", "many", port)
-	s := &starter{b, client}
-	_, err = s.said(ctx, "asks", "greeted", time.Time{}, 1)
-	return s, err
+	return &starter{b, client}, nil
 }
 
 // end takes away what newStarter made.
@@ -121,11 +130,13 @@ func (s *starter) end(ctx context.Context) error {
 }
 
 // bare invokes the bare handler, and says how long each took to answer.
-func (s *starter) bare(ctx context.Context) ([]time.Duration, error) {
+func (s *starter) bare(ctx context.Context) ([]time.Duration, error) { return s.invoke(ctx, burstSize) }
+
+func (s *starter) invoke(ctx context.Context, count int) ([]time.Duration, error) {
 	began := time.Now()
-	failed := make([]error, burstSize)
+	failed := make([]error, count)
 	var all sync.WaitGroup
-	for i := range burstSize {
+	for i := range count {
 		all.Go(func() {
 			event, _ := json.Marshal(map[string]string{"slot": fmt.Sprintf("bare-%d", i)})
 			_, failed[i] = s.client.Invoke(ctx, "bare", event)
@@ -136,7 +147,7 @@ func (s *starter) bare(ctx context.Context) ([]time.Duration, error) {
 		return nil, err
 	}
 	var took []time.Duration
-	for i := range burstSize {
+	for i := range count {
 		at, err := s.said(ctx, fmt.Sprintf("bare-%d", i), "answers", began, 1)
 		if err != nil {
 			return nil, err
@@ -194,22 +205,25 @@ func (s *starter) said(ctx context.Context, slot, word string, began time.Time, 
 }
 
 // calm waits until nothing of a start is left but the one replica.
-func (s *starter) calm(ctx context.Context) error {
+func (s *starter) calm(ctx context.Context) error { return s.quiet(ctx, 1, "bare", "many") }
+
+// quiet waits until so many sandboxes of these functions are left.
+func (s *starter) quiet(ctx context.Context, count int, names ...string) error {
 	for end := time.Now().Add(burstTime); ; time.Sleep(100 * time.Millisecond) {
 		left := 0
-		for _, name := range []string{"bare", "many"} {
+		for _, name := range names {
 			f, err := s.client.Function(ctx, name)
 			if err != nil {
 				return err
 			}
 			left += f.Running
 		}
-		if left == 1 {
+		if left == count {
 			time.Sleep(time.Second) // the kernel takes namespaces away
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("%d sandboxes are left, want 1", left)
+			return fmt.Errorf("%d sandboxes are left, want %d", left, count)
 		}
 	}
 }
