@@ -3,6 +3,8 @@
 package main
 
 import (
+	"net/netip"
+	"reflect"
 	"testing"
 	"time"
 
@@ -22,5 +24,15 @@ func TestStateWhileASlotChangesHands(t *testing.T) {
 		if row[3] != want[i] {
 			t.Errorf("%+v is shown as %q, want %q", members[i], row[3], want[i])
 		}
+	}
+}
+
+// TestDormantNodes: there is nobody who could have an id, an age or a NAT.
+func TestDormantNodes(t *testing.T) {
+	reserved := []cluster.Reserved{{Slot: "job-0", Name: "job", Service: "jobs", Address: netip.MustParseAddr("100.80.0.9")}}
+	got := viewNodes(cluster.Dormant(nil, reserved), time.Now()).table.rows
+	want := [][]string{{"-", "job-0", "function", "dormant", "100.80.0.9", "-", "-", "jobs", "-", "-", "-"}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
