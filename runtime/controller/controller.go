@@ -61,6 +61,7 @@ type slot struct {
 	failures  int
 	reason    string // of the last failure
 	drained   time.Time
+	known     bool         // its last launch was seen in this term: nobody else comes back
 	asked     []chan error // who waits for it to run
 }
 
@@ -251,6 +252,7 @@ func (c *Controller) settle(n *node, s *slot, m cluster.Member) {
 		return
 	}
 	s.pending, s.lost = time.Time{}, time.Time{}
+	s.known = s.known || m.LaunchID == c.launchID(n, m.Slot)
 	if s.holder != m.ID {
 		s.holder, s.running, s.renewal = m.ID, time.Time{}, time.Time{}
 	}

@@ -130,7 +130,7 @@ func (c *Controller) decide(n *node, name string, m cluster.Member, held bool, n
 		s.pending = time.Time{}
 		c.fail(n, s, name, fmt.Sprintf("launch %s did not join the network within %s", c.launchID(n, name), c.o.Patience))
 		return false, s.notBefore
-	case n.Slots[name].Generation > 0 && until.Before(settled):
+	case n.Slots[name].Generation > 0 && !s.known && until.Before(settled):
 		until = settled
 	}
 	return !now.Before(until), until
@@ -207,7 +207,7 @@ func (c *Controller) launch(ctx context.Context, n *node, name string) {
 	if err != nil {
 		panic(err) // it came as JSON
 	}
-	s.invoking = true
+	s.invoking, s.known = true, true
 	generation := n.Slots[name].Generation
 	c.say(Event{Type: EventLaunched, Name: n.Name, Slot: name, Text: what})
 	c.tasks.Go(func() {

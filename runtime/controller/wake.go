@@ -165,7 +165,7 @@ func (c *Controller) rest(ctx context.Context, n *node, now time.Time) (again ti
 	if !n.onUse() || !n.Woken || n.Count != 1 {
 		return time.Time{}
 	}
-	if n.used.IsZero() { // by another seed's controller
+	if n.used.IsZero() || len(s.asked) > 0 { // by another seed's controller; somebody waits
 		n.used = now
 	}
 	m, held := c.holder(n.slot(0))

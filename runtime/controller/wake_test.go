@@ -46,6 +46,7 @@ func (w *world) booked(want ...string) {
 }
 
 func TestManyWhoAskStartOneReplica(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.controller()
 	if v := declare(t, c, sleeper()); v.Count != 0 {
@@ -78,6 +79,7 @@ func TestManyWhoAskStartOneReplica(t *testing.T) {
 }
 
 func TestOnlyEmptyRangesAreStartedOnUse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.controller()
 	for _, d := range []Declaration{declaration(0), {}} {
@@ -92,6 +94,7 @@ func TestOnlyEmptyRangesAreStartedOnUse(t *testing.T) {
 }
 
 func TestWhoAsksForAGuestThatCrashesIsToldSo(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.stuck = true // every launch ends before it runs
 	c, _ := w.controller(func(o *Options) { o.Backoff = 100 * time.Millisecond })
@@ -114,6 +117,7 @@ func TestWhoAsksForAGuestThatCrashesIsToldSo(t *testing.T) {
 }
 
 func TestWhoAsksInALongPauseNeedNotWait(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.stuck = true
 	c, _ := w.controller(func(o *Options) { o.Backoff = time.Minute })
@@ -127,6 +131,7 @@ func TestWhoAsksInALongPauseNeedNotWait(t *testing.T) {
 }
 
 func TestASpentBudgetStartsNobodyOnUse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.life = 20 * time.Millisecond
 	c, _ := w.controller()
@@ -144,6 +149,7 @@ func TestASpentBudgetStartsNobodyOnUse(t *testing.T) {
 }
 
 func TestWhoAsksIsSentToTheNextLeader(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.delay = 200 * time.Millisecond
 	c, stop := w.controller()
@@ -173,6 +179,7 @@ func TestWhoAsksIsSentToTheNextLeader(t *testing.T) {
 }
 
 func TestWhoWaitsTooLongIsToldSo(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.mute = true // it joins and never runs
 	c, _ := w.controller(func(o *Options) { o.Patience = 100 * time.Millisecond })
@@ -203,6 +210,7 @@ func (w *world) uses(open int, made uint64) {
 }
 
 func TestWhatIsNotUsedSleepsAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.uses(1, 1)
 	c := w.rests()
@@ -243,6 +251,7 @@ func TestWhatIsNotUsedSleepsAgain(t *testing.T) {
 }
 
 func TestWhatSomebodyScaledStays(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.rests()
 	if _, err := call[Resized](t, c, MethodScale, Resize{Name: "logic", Count: 1, Why: "boxer scale"}); err != nil {
@@ -255,6 +264,7 @@ func TestWhatSomebodyScaledStays(t *testing.T) {
 }
 
 func TestWhatCrashesIsLetBeWhenNobodyAsks(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.stuck = true
 	c, _ := w.controller()
@@ -267,5 +277,40 @@ func TestWhatCrashesIsLetBeWhenNobodyAsks(t *testing.T) {
 	time.Sleep(100 * time.Millisecond)
 	if more := w.launches(""); more != n {
 		t.Errorf("%d more launches", more-n)
+	}
+}
+
+// A leader that is new waits for members to come back, but not for one that it
+// has seen, and let go.
+func TestANewLeaderStartsAgainWhatItLetGo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, _ := w.controller(func(o *Options) { o.Settle = time.Minute })
+	d := sleeper()
+	d.Scale = &Scale{Metric: MetricConnections, Target: 10, CooldownS: 1}
+	declare(t, c, d)
+	for range 2 {
+		if err := wake(t, c); err != nil {
+			t.Fatal(err)
+		}
+		w.await("logic-0")
+		w.await()
+	}
+}
+
+// Who waits has not gone away, however long it takes.
+func TestWhatIsWaitedForIsNotGivenUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.delay = 1500 * time.Millisecond // longer than the cooldown
+	c, _ := w.controller(func(o *Options) { o.Patience = 10 * time.Second })
+	d := sleeper()
+	d.Scale = &Scale{Metric: MetricConnections, Target: 10, CooldownS: 1}
+	declare(t, c, d)
+	if err := wake(t, c); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.launches(""); n != 1 {
+		t.Errorf("%d launches", n)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,7 +55,10 @@ func (w *wakes) sleeper(t *testing.T, name string, n config.Node, cooldown int) 
 	if err := launch.Control(t.Context(), w.cloud.Info(), controller.MethodDeclare, d, nil); err != nil {
 		t.Fatal(err)
 	}
-	w.node(t, name+"-0", 10*time.Second, "is dormant", func(n node) bool { return n.State == "dormant" && n.ID == 0 })
+	w.asleep(t, name+"-0")
+	if n := w.nodes(t)[name+"-0"]; n.State != "dormant" || n.ID != 0 || n.Overlay == "" {
+		t.Errorf("--json says %+v", n)
+	}
 }
 
 func echo(port string) config.Node {
@@ -64,8 +68,11 @@ func echo(port string) config.Node {
 // ask connects from a node of its own, and returns what came of each.
 func (w *wakes) ask(t *testing.T, flags []string, to string, count int, pause float64) (lines []string) {
 	t.Helper()
-	args := append([]string{"run", "--source-dir", w.dir}, flags...)
-	r := w.runIn(t, 2*quick, nil, append(args, "--", "python3", "/var/task/wake.py", to, "9000", strconv.Itoa(count), fmt.Sprint(pause))...)
+	args, dir := append([]string{"run"}, flags...), w.dir
+	if !slices.Contains(flags, "client") {
+		args, dir = append(args, "--source-dir", w.dir), "/var/task"
+	}
+	r := w.runIn(t, 2*quick, nil, append(args, "--", "python3", dir+"/wake.py", to, "9000", strconv.Itoa(count), fmt.Sprint(pause))...)
 	if lines = strings.Split(strings.TrimSpace(r.stdout), "\n"); r.code != 0 || len(lines) != count {
 		t.Fatal(r)
 	}
@@ -99,7 +106,11 @@ func (w *wakes) launches(t *testing.T, name string) int {
 
 func (w *wakes) asleep(t *testing.T, slot string) {
 	t.Helper()
-	w.node(t, slot, 30*time.Second, "is dormant", func(n node) bool { return n.State == "dormant" })
+	row := regexp.MustCompile(`(?m)^- +` + slot + ` +function +dormant `) // beside one that drains
+	eventually(t, 30*time.Second, slot+" is dormant", func() (bool, string) {
+		table := w.must(t, "nodes")
+		return row.MatchString(table), table
+	})
 }
 
 func (w *wakes) hundred(t *testing.T) {
@@ -155,7 +166,7 @@ func (w *wakes) forward(t *testing.T) {
 			_, err = conn.Read(said)
 		}
 		if err != nil || string(said) != "hello\n" {
-			t.Errorf("it says %q: %v", said, err)
+			t.Errorf("it says %q: %v\n%s", said, err, w.must(t, "events"))
 		}
 		conn.Close()
 		t.Logf("forwarded after %v", time.Since(began).Round(time.Millisecond))
