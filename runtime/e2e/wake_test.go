@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -56,8 +57,12 @@ func (w *wakes) sleeper(t *testing.T, name string, n config.Node, cooldown int) 
 		t.Fatal(err)
 	}
 	w.asleep(t, name+"-0")
-	if n := w.nodes(t)[name+"-0"]; n.State != "dormant" || n.ID != 0 || n.Overlay == "" {
-		t.Errorf("--json says %+v", n)
+	var all []node
+	if err := json.Unmarshal([]byte(w.must(t, "nodes", "--json")), &all); err != nil {
+		t.Fatal(err)
+	}
+	if i := slices.IndexFunc(all, func(n node) bool { return n.Slot == name+"-0" }); all[i].State != "dormant" || all[i].ID != 0 || all[i].Overlay == "" {
+		t.Errorf("--json says %+v", all[i])
 	}
 }
 
