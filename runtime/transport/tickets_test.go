@@ -108,8 +108,9 @@ type stocking struct {
 
 	mu    sync.Mutex
 	calls []punchCall
-	shut  []uint16 // what it says it could not open
-	deaf  bool     // it opens nothing
+	last  time.Time // when it was asked last
+	shut  []uint16  // what it says it could not open
+	deaf  bool      // it opens nothing
 }
 
 func newStocking(t *testing.T) *stocking {
@@ -120,7 +121,7 @@ func newStocking(t *testing.T) *stocking {
 	s.peer.punched = func(call punchCall) punchAnswer {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.calls = append(s.calls, call)
+		s.calls, s.last = append(s.calls, call), time.Now()
 		a := punchAnswer{meetAnswer: meetAnswer{Status: statusOK}, Shut: s.shut}
 		if s.deaf {
 			a.Status = statusUnreachable
@@ -165,6 +166,25 @@ func (s *stocking) change(f func(*stock)) {
 	s.tickets.mu.Lock()
 	defer s.tickets.mu.Unlock()
 	f(s.tickets.by[s.peer.id])
+}
+
+// The connect that a ticket was taken for has the CPU first.
+func TestTicketsAreMadeAfterTheConnect(t *testing.T) {
+	s := newStocking(t)
+	s.want()
+	s.has(firstStock)
+	began := time.Now()
+	for range firstStock / 2 {
+		if began = time.Now(); !s.take() {
+			t.Fatal("no ticket")
+		}
+	}
+	s.has(2 * firstStock)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if took := s.last.Sub(began); took < fillPause {
+		t.Errorf("more were asked for %v after one was taken, want %v or more", took, fillPause)
+	}
 }
 
 // More tickets are made the faster they are used, up to a bound.
