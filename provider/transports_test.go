@@ -30,6 +30,8 @@ func TestAccTransports(t *testing.T) {
 	c.says("front", "store: hi; logic: hi")
 	config(`transports = ["direct"]`)
 	c.says("front", "store: hi; logic: No route to host")
+	config(`transports = ["punch"]`)
+	c.says("front", "store: hi; logic: hi")
 	config("")
 	c.says("front", "store: hi; logic: hi")
 	if now := c.members("shop")["front"]; now.ID != front.ID || now.OverlayAddress != front.OverlayAddress {
