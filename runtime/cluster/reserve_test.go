@@ -187,7 +187,7 @@ func TestALetGoHolderOutlivesTheSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	seed.stop()
-	seed = startSeed(t, o, seed.address)
+	startSeed(t, o, seed.address)
 	eventually(t, "it is back", func() bool { return first.Connected() })
 	is(t, first, id, "retired")
 	dormant(t, first, "db-0")

@@ -36,6 +36,36 @@ func TestStartOnUse(t *testing.T) {
 	})
 }
 
+// TestStartOnUseWithoutALeader: who connects waits for the next leader, which
+// does not launch again what was launched.
+func TestStartOnUseWithoutALeader(t *testing.T) {
+	t.Parallel()
+	w := &wakes{world: newWorld(t)}
+	w.dir, w.net = w.task(t), "wakes"
+	t.Cleanup(func() { w.remove(t, "wakes") })
+	w.must(t, "network", "create", "wakes", "--seeds", "3")
+	w.cloud = w.natClient(t)
+	w.cloud.Locate = true // a host of it is killed
+	n := config.Node{Argv: []string{"sh", "-c", "sleep 1; exec python3 /var/task/echo.py 9000 marker"}}
+	w.sleeper(t, "slow", n, 60)
+	s := &seeds{faults: &faults{world: w.world}, client: w.cloud}
+	leader := s.leader(t)
+	asked := make(chan []string, 1)
+	go func() {
+		defer close(asked)
+		asked <- w.ask(t, []string{"--kind", "vm"}, "slow", 20, 0)
+	}()
+	eventually(t, 20*time.Second, "a launch", func() (bool, string) { return w.launches(t, "slow") > 0, "" })
+	if !s.strike(t, leader) {
+		t.Error("the leader did not run")
+	}
+	counts, slowest := outcome(t, <-asked)
+	if counts["ok"] != 20 || w.launches(t, "slow") != 1 {
+		t.Errorf("first connects: %v, with %d launches\n%s", counts, w.launches(t, "slow"), w.must(t, "events"))
+	}
+	t.Logf("while the leader is killed the slowest took %v", slowest)
+}
+
 type wakes struct {
 	*world
 	cloud *localcloud.Client
