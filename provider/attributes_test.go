@@ -36,6 +36,7 @@ type attributeCase struct {
 	// drift changes it where it runs; what terraform plans then. None: it is known
 	// to terraform only.
 	drift        func(*nodeSpec)
+	keptDrift    func(*policy)
 	networkDrift func(*networkStatus)
 	drifted      string
 	// imports says that the platform cannot tell what was written, and that this
@@ -121,7 +122,22 @@ func functionCases() map[string]attributeCase {
 	maps.Copy(cases, map[string]attributeCase{
 		"user":          {action: refused, invalid: "user of a function"},
 		"running_count": {action: computed},
-		"desired_count": {before: `desired_count = 1`, after: `desired_count = 3`, action: inPlace, invalid: "desired count"},
+		"desired_count": {before: `desired_count = 1`, after: `desired_count = 3`, action: inPlace, invalid: "desired count, number and range",
+			keptDrift: func(p *policy) { p.Count = 2 }},
+		"min_count": {after: `min_count = 2`, action: inPlace, invalid: "min count, number and range", keptDrift: func(p *policy) { p.Min = 3 }},
+		"max_count": {before: `max_count = 4`, after: `max_count = 5`, action: inPlace, invalid: "max count, empty range", keptDrift: func(p *policy) { p.Max = 6 }},
+		"budget":    {before: `budget = { gb_seconds_per_day = 5 }`, action: inPlace, invalid: "budget", keptDrift: func(p *policy) { p.Budget = 6 }},
+		"budget.gb_seconds_per_day": {before: `budget = { gb_seconds_per_day = 5 }`, after: `budget = { gb_seconds_per_day = 0.1 }`, action: inPlace,
+			invalid: "budget", keptDrift: func(p *policy) { p.Budget = 6 }},
+		"scale": {after: `scale = { metric = "cpu", target = 0.5 }`, action: inPlace, invalid: "scale without range", keptDrift: func(p *policy) { p.Scale = nil }},
+		"scale.metric": {before: `scale = { metric = "cpu", target = 2 }`, after: `scale = { metric = "connections", target = 2 }`, action: inPlace,
+			invalid: "scale metric", keptDrift: func(p *policy) { p.Scale.Metric = "accept_queue" }},
+		"scale.target": {before: `scale = { metric = "cpu", target = 2 }`, after: `scale = { metric = "cpu", target = 0.1 }`, action: inPlace,
+			invalid: "scale target", keptDrift: func(p *policy) { p.Scale.Target = 3 }},
+		"scale.cooldown": {before: `scale = { metric = "cpu", target = 2 }`, after: `scale = { metric = "cpu", target = 2, cooldown = 5 }`, action: inPlace,
+			invalid: "scale cooldown", keptDrift: func(p *policy) { p.Scale.CooldownS = 6 }},
+		"standby_for": {before: `standby_for = "store"`, after: `standby_for = "front"`, action: inPlace, invalid: "standby name, standby with number",
+			keptDrift: func(p *policy) { p.StandbyFor = "other" }},
 		"memory_size": {before: `memory_size = 256`, action: inPlace, restarts: true, invalid: "memory size",
 			drift: func(s *nodeSpec) { s.MemoryMB = 300 }},
 		"ephemeral_storage": {after: `ephemeral_storage = 600`, action: inPlace, restarts: true, invalid: "ephemeral storage",
@@ -360,6 +376,8 @@ func drift(f *fakePlatform) {
 					f.vms[name] = status
 				case c.drift != nil:
 					c.drift(&f.functions[name].spec)
+				case c.keptDrift != nil:
+					c.keptDrift(f.functions[name].kept)
 				}
 			})
 		}
@@ -395,7 +413,7 @@ func importEvery(t *testing.T, f *fakePlatform, made *workspace, config string) 
 	drift(f)
 	plannedAsCase(t, w.planned(), func(c attributeCase) string {
 		switch {
-		case c.drift != nil:
+		case c.drift != nil || c.keptDrift != nil:
 			return inPlace
 		case c.networkDrift != nil:
 			return c.drifted

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -43,7 +44,22 @@ type fakeFunction struct {
 	spec     nodeSpec
 	revision int
 	running  map[string]int
-	kept     *int
+	kept     *policy
+	count    int // that the controller keeps
+}
+
+// move is what the controller does of itself. The caller is change.
+func (f *fakePlatform) move(name string, count int) {
+	function := f.functions[name]
+	function.count = count
+	clear(function.running)
+	for _, slot := range launch.Slots(name, count) {
+		function.running[slot] = function.revision
+		if _, held := f.members[slot]; !held {
+			f.nextID++
+			f.members[slot] = cluster.Member{ID: f.nextID, Slot: slot, OverlayAddress: netip.AddrFrom4([4]byte{100, 80, 0, byte(f.nextID)})}
+		}
+	}
 }
 
 func newFakePlatform() *fakePlatform {
@@ -112,7 +128,7 @@ func (f *fakePlatform) StartVM(_ context.Context, spec nodeSpec) (launch.Want, e
 
 // recorded is a spec as a platform keeps it.
 func recorded(spec nodeSpec) nodeSpec {
-	spec.SourceDir, spec.Package, spec.KeepSource, spec.JoinOnly = "", "", false, false
+	spec.SourceDir, spec.Package, spec.KeepSource, spec.JoinOnly, spec.Policy = "", "", false, false, policy{}
 	return spec
 }
 
@@ -194,18 +210,35 @@ func (f *fakePlatform) Function(_ context.Context, _, name string) (functionStat
 	return status, nil
 }
 
-func (f *fakePlatform) Keep(_ context.Context, spec nodeSpec, count int) error {
+func (f *fakePlatform) Keep(_ context.Context, spec nodeSpec, count int) (wants []launch.Want, err error) {
 	defer f.locked(fmt.Sprintf("keep %d of %s", count, spec.Name))()
-	f.functions[spec.Name].kept = &count
-	return nil
+	function := f.functions[spec.Name]
+	switch {
+	case count >= 0:
+	case function.kept == nil:
+		count = max(spec.Policy.Min, spec.Policy.Count, 0)
+	default:
+		count = spec.Policy.clamp(function.count)
+	}
+	function.kept, function.count = &spec.Policy, count
+	maps.DeleteFunc(function.running, func(slot string, _ int) bool { return !slices.Contains(launch.Slots(spec.Name, count), slot) })
+	for _, slot := range launch.Slots(spec.Name, count) {
+		if _, runs := function.running[slot]; !runs {
+			function.running[slot] = function.revision
+		}
+		wants = append(wants, launch.Want{Slot: slot, Token: launch.Token(), Function: spec.Name})
+	}
+	return wants, nil
 }
 
-func (f *fakePlatform) Release(_ context.Context, _, name string) error {
+func (f *fakePlatform) Release(_ context.Context, _, name string) (was int, err error) {
 	defer f.locked("release " + name)()
-	if function := f.functions[name]; function != nil {
-		function.kept = nil
+	function := f.functions[name]
+	if function == nil || function.kept == nil {
+		return -1, nil
 	}
-	return nil
+	function.kept = nil
+	return function.count, nil
 }
 
 func (f *fakePlatform) DeleteFunction(_ context.Context, _, name string) error {

@@ -3,10 +3,12 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
@@ -21,10 +23,14 @@ import (
 	"github.com/hashicorp/terraform-plugin-log/tflog"
 
 	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/controller"
 	"github.com/boxer-overlay/boxer/runtime/launch"
 )
 
 const functionKind = "Boxer Function Node"
+
+// drainTimeout is enough for replicas that leave: 20 s, and their guests' grace.
+const drainTimeout = 30 * time.Second
 
 type functionNodeResource struct{ platform platform }
 
@@ -48,7 +54,7 @@ func (r *functionNodeResource) Configure(_ context.Context, req resource.Configu
 
 type functionNodeModel struct {
 	nodeModel
-	DesiredCount     types.Int64 `tfsdk:"desired_count"`
+	rangeModel
 	MemorySize       types.Int64 `tfsdk:"memory_size"`
 	EphemeralStorage types.Int64 `tfsdk:"ephemeral_storage"`
 	Timeout          types.Int64 `tfsdk:"timeout"`
@@ -58,18 +64,11 @@ type functionNodeModel struct {
 func (r *functionNodeResource) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
 	resp.Schema = schema.Schema{
 		Version: schemaVersion,
-		MarkdownDescription: "A node on a serverless function: `desired_count` replicas, each one invocation behind a NAT, that run " +
-			"the same unmodified program. Replicas fill the slots `<name>-0`, `<name>-1`, ... and share the `service` name. " +
+		MarkdownDescription: "A node on a serverless function: replicas, each one invocation behind a NAT, that run the same unmodified " +
+			"program. There are `desired_count` of them, or as many as the controller wants within a range. Replicas fill the slots `<name>-0`, `<name>-1`, ... and share the `service` name. " +
 			"A change is made in place: the next launch carries the new configuration, and the replicas that run are replaced one after " +
 			"another, each successor in its predecessor's slot, at its address. Only another `name` or `network_id` replaces the node.",
-		Attributes: nodeAttributes(map[string]schema.Attribute{
-			"desired_count": schema.Int64Attribute{
-				Optional: true, Computed: true,
-				Default: int64default.StaticInt64(1),
-				MarkdownDescription: "How many replicas run, 0 or more. Default 1. The controller in the network's seed keeps that number: a replica " +
-					"that ends is followed by another in its slot, at its address (`boxer events`).",
-				Validators: []validator.Int64{int64validator.AtLeast(0)},
-			},
+		Attributes: nodeAttributes(rangeAttributes(), map[string]schema.Attribute{
 			"memory_size": schema.Int64Attribute{
 				Optional: true, Computed: true,
 				Default:             int64default.StaticInt64(512),
@@ -115,17 +114,29 @@ func (r *functionNodeResource) ValidateConfig(ctx context.Context, req resource.
 			"The replicas are behind a NAT, which nothing from outside passes: publish a boxer_vm_node that passes requests on to this service "+
 				"(nginx, haproxy), or reach a replica from this machine with \"boxer forward\".")
 	}
-	if resp.Diagnostics.HasError() || model.Name.IsUnknown() || model.DesiredCount.IsUnknown() {
+	model.checkRange(&resp.Diagnostics)
+	if resp.Diagnostics.HasError() || model.Name.IsUnknown() || model.DesiredCount.IsUnknown() || model.MaxCount.IsUnknown() {
 		return
 	}
 	name, count := model.Name.ValueString(), model.DesiredCount.ValueInt64()
 	if config.CheckName(name) != nil || count < 0 {
 		return // said already by their own validators
 	}
-	last := fmt.Sprintf("%s-%d", name, max(count-1, 0))
-	if err := config.CheckName(last); err != nil {
-		resp.Diagnostics.AddAttributeError(path.Root("name"), "Invalid name",
-			fmt.Sprintf("The replicas' slots are named after the node, and one of them would be invalid: %s. Choose a shorter or different name.", err))
+	if model.owned() && model.StandbyFor.IsNull() {
+		configured := model.rangeModel
+		model.planRange(configured)
+		count = model.MaxCount.ValueInt64()
+	}
+	for _, number := range []int64{0, max(count-1, 0)} {
+		if err := config.CheckName(fmt.Sprintf("%s-%d", name, number)); err != nil {
+			remedy := "Choose a shorter or different name."
+			if model.owned() && number > 0 {
+				remedy = "Choose a shorter or different name, or a smaller max_count."
+			}
+			resp.Diagnostics.AddAttributeError(path.Root("name"), "Invalid name",
+				fmt.Sprintf("The replicas' slots are named after the node, and one of them would be invalid: %s. %s", err, remedy))
+			return
+		}
 	}
 }
 
@@ -141,27 +152,38 @@ func (r *functionNodeResource) ModifyPlan(ctx context.Context, req resource.Modi
 		return
 	}
 	plan.planTags(ctx, r.platform, &resp.Diagnostics)
+	var configured rangeModel
+	for attribute, to := range map[string]any{
+		"desired_count": &configured.DesiredCount, "min_count": &configured.MinCount, "max_count": &configured.MaxCount, "standby_for": &configured.StandbyFor,
+	} {
+		resp.Diagnostics.Append(req.Config.GetAttribute(ctx, path.Root(attribute), to)...)
+	}
+	plan.planRange(configured)
 	var state functionNodeModel
 	again := false
 	if exists := !req.State.Raw.IsNull(); exists {
 		resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
 		again = isUnfinished(ctx, req.Private, &resp.Diagnostics)
 	}
-	count := !state.DesiredCount.Equal(plan.DesiredCount)
-	if count || again || plan.replicasChange(ctx, &state) {
+	count := req.State.Raw.IsNull() || !state.sameRange(&plan.rangeModel)
+	switch changes := count || again || plan.replicasChange(ctx, &state); {
+	case !changes:
+	case plan.open() || plan.owned(): // the controller may have moved the number by then
+		plan.NodeIDs, plan.RunningCount = unknownIDs, types.Int64Unknown()
+		plan.Slots, plan.OverlayAddresses = types.ListUnknown(types.StringType), types.ListUnknown(types.StringType)
+	default:
 		plan.NodeIDs, plan.RunningCount = unknownIDs, plan.DesiredCount
-	}
-	if count {
-		plan.planReplicas(ctx, &resp.Diagnostics)
+		if count {
+			plan.planReplicas(ctx, &resp.Diagnostics)
+		}
 	}
 	resp.Diagnostics.Append(resp.Plan.Set(ctx, &plan)...)
 }
 
 func (m *functionNodeModel) planReplicas(ctx context.Context, diags *diag.Diagnostics) {
-	m.RunningCount = m.DesiredCount
 	m.Slots = types.ListUnknown(types.StringType)
 	m.OverlayAddresses = types.ListUnknown(types.StringType)
-	if !m.DesiredCount.IsUnknown() && !m.Name.IsUnknown() {
+	if !m.Name.IsUnknown() {
 		slots, d := types.ListValueFrom(ctx, types.StringType, m.slotNames())
 		diags.Append(d...)
 		m.Slots = slots
@@ -176,8 +198,21 @@ func (m *functionNodeModel) replicasChange(ctx context.Context, old *functionNod
 	return !m.MemorySize.Equal(old.MemorySize) || !m.EphemeralStorage.Equal(old.EphemeralStorage) || !m.Timeout.Equal(old.Timeout)
 }
 
+// slotNames are those of a new node's replicas.
 func (m *functionNodeModel) slotNames() []string {
-	return launch.Slots(m.Name.ValueString(), int(m.DesiredCount.ValueInt64()))
+	count := m.DesiredCount
+	if m.owned() {
+		count = m.MinCount // none of a standby
+	}
+	return launch.Slots(m.Name.ValueString(), int(count.ValueInt64()))
+}
+
+// slotsOf are those of count replicas that p allows.
+func (p policy) slotsOf(name string, count int) []string {
+	if p.StandbyFor != "" {
+		return []string{p.StandbyFor}[:p.clamp(count)]
+	}
+	return launch.Slots(name, p.clamp(count))
 }
 
 func (m *functionNodeModel) spec(ctx context.Context, diags *diag.Diagnostics) nodeSpec {
@@ -185,6 +220,7 @@ func (m *functionNodeModel) spec(ctx context.Context, diags *diag.Diagnostics) n
 	spec.MemoryMB = int(m.MemorySize.ValueInt64())
 	spec.EphemeralMB = int(m.EphemeralStorage.ValueInt64())
 	spec.TimeoutS = int(m.Timeout.ValueInt64())
+	spec.Policy = m.policy(ctx, diags)
 	return spec
 }
 
@@ -197,6 +233,7 @@ func (r *functionNodeResource) Create(ctx context.Context, req resource.CreateRe
 	ctx, cancel := within(ctx, model.Timeouts, opCreate)
 	defer cancel()
 	model.checkSource(&resp.Diagnostics)
+	model.decided()
 	spec := model.spec(ctx, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
@@ -221,10 +258,10 @@ func (r *functionNodeResource) Create(ctx context.Context, req resource.CreateRe
 		}
 		return
 	}
-	model.RunningCount = model.DesiredCount
+	model.RunningCount = types.Int64Value(int64(len(slots)))
 	model.place(ctx, slots, members, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
-	if err := r.platform.Keep(ctx, spec, len(slots)); err != nil {
+	if _, err := r.platform.Keep(ctx, spec, len(slots)); err != nil {
 		addProblem(&resp.Diagnostics, "creating", functionKind, spec.Name, err)
 	}
 }
@@ -262,7 +299,7 @@ func (r *functionNodeResource) Read(ctx context.Context, req resource.ReadReques
 		addLookProblem(&resp.Diagnostics, functionKind, name, err)
 	default:
 		model.read(ctx, found, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
-		model.settle(ctx, r.platform, model.slotNames(), &resp.Diagnostics)
+		model.settle(ctx, r.platform, model.slotsNow(ctx, found, &resp.Diagnostics), &resp.Diagnostics)
 		resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
 	}
 }
@@ -270,17 +307,33 @@ func (r *functionNodeResource) Read(ctx context.Context, req resource.ReadReques
 func (m *functionNodeModel) read(ctx context.Context, found functionStatus, defaults map[string]string, diags *diag.Diagnostics) {
 	m.nodeModel.read(ctx, found.Spec, defaults, diags)
 	m.RunningCount = types.Int64Value(int64(len(found.Running)))
-	if found.Kept != nil {
-		m.DesiredCount = types.Int64Value(int64(*found.Kept))
-	} else { // imported, or an apply ended before they were kept
-		m.DesiredCount = m.RunningCount
-	}
+	m.readRange(found.Kept)
 	if found.Spec.MemoryMB == 0 {
 		return
 	}
 	m.MemorySize = types.Int64Value(int64(found.Spec.MemoryMB))
 	m.EphemeralStorage = types.Int64Value(int64(found.Spec.EphemeralMB))
 	m.Timeout = types.Int64Value(int64(found.Spec.TimeoutS))
+}
+
+// slotsNow are those that there are: of a fixed number the declared ones, of one
+// that the controller moves those that run. Where they are then is not known.
+func (m *functionNodeModel) slotsNow(ctx context.Context, found functionStatus, diags *diag.Diagnostics) []string {
+	var before []string
+	if !m.Slots.IsNull() {
+		diags.Append(m.Slots.ElementsAs(ctx, &before, false)...)
+	}
+	slots := slices.Clone(found.Running)
+	slices.SortFunc(slots, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) }) // by number
+	switch {
+	case found.Kept != nil && !found.Kept.owned():
+		return m.slotNames()
+	case found.Kept == nil && !m.Slots.IsNull():
+		return before // the next apply says which
+	case !slices.Equal(slots, before):
+		m.NodeIDs = types.ListNull(types.Int64Type)
+	}
+	return slots
 }
 
 func (r *functionNodeResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
@@ -311,6 +364,7 @@ func (r *functionNodeResource) Update(ctx context.Context, req resource.UpdateRe
 	if !keep {
 		plan.checkSource(&resp.Diagnostics)
 	}
+	plan.decided()
 	spec := plan.spec(ctx, &resp.Diagnostics)
 	replicas := replicasOf(ctx, &state, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
@@ -319,7 +373,7 @@ func (r *functionNodeResource) Update(ctx context.Context, req resource.UpdateRe
 	spec.KeepSource = keep
 	changes := again || plan.replicasChange(ctx, &state)
 	resp.Diagnostics.Append(setUnfinished(ctx, resp.Private, changes)...)
-	err := r.change(ctx, spec, &plan, changes, changes || !plan.TagsAll.Equal(state.TagsAll), replicas)
+	slots, err := r.change(ctx, spec, &plan, changes, changes || !plan.TagsAll.Equal(state.TagsAll), replicas)
 	if err != nil {
 		addProblem(&resp.Diagnostics, "updating", functionKind, spec.Name, err)
 		r.salvage(ctx, spec, &state)
@@ -329,9 +383,12 @@ func (r *functionNodeResource) Update(ctx context.Context, req resource.UpdateRe
 	}
 	resp.Diagnostics.Append(setUnfinished(ctx, resp.Private, false)...)
 	if plan.RunningCount.IsUnknown() {
-		plan.RunningCount = plan.DesiredCount
+		plan.RunningCount = types.Int64Value(int64(len(slots)))
 	}
-	plan.place(ctx, plan.slotNames(), replicas.members(plan.slotNames()), &resp.Diagnostics)
+	if plan.NodeIDs.IsUnknown() || !plan.owned() {
+		r.complete(ctx, spec.Network, slots, replicas)
+		plan.place(ctx, slots, replicas.members(slots), &resp.Diagnostics)
+	}
 	resp.Diagnostics.Append(resp.State.Set(ctx, &plan)...)
 }
 
@@ -346,7 +403,7 @@ func (r *functionNodeResource) salvage(ctx context.Context, spec nodeSpec, state
 	}
 	state.RunningCount = types.Int64Value(int64(len(found.Running)))
 	count := 0
-	for i, slot := range state.slotNames() {
+	for i, slot := range launch.Slots(spec.Name, spec.Policy.clamp(controller.MaxCount)) {
 		if slices.Contains(found.Running, slot) {
 			count = i + 1
 		}
@@ -354,44 +411,57 @@ func (r *functionNodeResource) salvage(ctx context.Context, spec nodeSpec, state
 	if count == 0 || found.Kept != nil {
 		return
 	}
-	if err := r.platform.Keep(ctx, spec, count); err != nil {
+	if spec.Policy.owned() {
+		count = spec.Policy.clamp(count)
+	}
+	if _, err := r.platform.Keep(ctx, spec, count); err != nil {
 		tflog.Warn(ctx, "the replicas that run are not kept", map[string]any{"name": spec.Name, "error": err.Error()})
 	}
 }
 
 // change makes the function what spec says, if it is not, and then its replicas,
-// if another guest or another number of them is wanted.
-func (r *functionNodeResource) change(ctx context.Context, spec nodeSpec, plan *functionNodeModel, guest, differs bool, replicas replicas) error {
-	wanted := plan.slotNames()
+// if another guest or another number of them is wanted. It returns their slots.
+func (r *functionNodeResource) change(ctx context.Context, spec nodeSpec, plan *functionNodeModel, guest, differs bool, replicas replicas) ([]string, error) {
 	found, err := r.platform.Function(ctx, spec.Network, spec.Name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	guest = guest || found.Kept == nil || *found.Kept != len(wanted)
+	count := len(found.Running)
+	guest = guest || found.Kept == nil || !spec.Policy.owned() && found.Kept.Count != spec.Policy.Count
 	if guest { // meanwhile the controller must not launch what is being replaced
-		if err := r.platform.Release(ctx, spec.Network, spec.Name); err != nil {
-			return err
+		was, err := r.platform.Release(ctx, spec.Network, spec.Name)
+		if err != nil {
+			return nil, err
+		}
+		if was >= 0 {
+			count = was
 		}
 	}
 	if differs {
 		if err := r.platform.UpdateFunction(ctx, spec); err != nil {
-			return err
+			return nil, err
 		}
-	}
-	if !guest {
-		return nil
-	}
-	if found, err = r.platform.Function(ctx, spec.Network, spec.Name); err != nil {
-		return err
 	}
 	timely := func() (context.Context, context.CancelFunc) { return within(ctx, plan.Timeouts, opUpdate) }
-	for _, slot := range found.Running {
-		if slices.Contains(wanted, slot) {
-			continue
-		}
-		if err := r.platform.StopReplica(ctx, spec.Network, spec.Name, slot); err != nil {
-			return err
-		}
+	wanted := spec.Policy.slotsOf(spec.Name, count)
+	switch {
+	case guest:
+		return wanted, r.replace(ctx, timely, spec, wanted, replicas)
+	case !found.Kept.equal(spec.Policy):
+		return r.resize(timely, spec, found.Running, replicas)
+	}
+	return wanted, nil
+}
+
+// replace makes the replicas those of the function's present configuration, and
+// has them kept.
+func (r *functionNodeResource) replace(ctx context.Context, timely func() (context.Context, context.CancelFunc), spec nodeSpec, wanted []string, replicas replicas) error {
+	found, err := r.platform.Function(ctx, spec.Network, spec.Name)
+	if err != nil {
+		return err
+	}
+	if err := r.stopOthers(ctx, spec, found.Running, wanted); err != nil {
+		return err
 	}
 	// One after another: the others go on meanwhile.
 	for _, slot := range found.Stale {
@@ -416,7 +486,71 @@ func (r *functionNodeResource) change(ctx context.Context, spec nodeSpec, plan *
 		return err
 	}
 	replicas.add(started)
-	return r.platform.Keep(ctx, spec, len(wanted))
+	_, err = r.platform.Keep(ctx, spec, len(wanted))
+	return err
+}
+
+// resize tells the controller another policy, and waits for what it makes of the
+// number of replicas. Those that stay are left alone.
+func (r *functionNodeResource) resize(timely func() (context.Context, context.CancelFunc), spec nodeSpec, running []string, replicas replicas) ([]string, error) {
+	ctx, cancel := timely()
+	defer cancel()
+	wants, err := r.platform.Keep(ctx, spec, -1)
+	if err != nil {
+		return nil, err
+	}
+	var slots []string
+	var missing []launch.Want
+	for _, want := range wants {
+		slots = append(slots, want.Slot)
+		if !slices.Contains(running, want.Slot) {
+			want.JoinOnly = spec.JoinOnly
+			missing = append(missing, want)
+		}
+	}
+	if len(missing) > 0 {
+		started, err := r.platform.Await(ctx, spec.Network, missing)
+		if err != nil {
+			return nil, err
+		}
+		replicas.add(started)
+	}
+	return slots, r.awaitDrained(ctx, spec, slots)
+}
+
+// awaitDrained waits until those that are too many have left: they let their
+// connections end first. Who does not is stopped.
+func (r *functionNodeResource) awaitDrained(ctx context.Context, spec nodeSpec, wanted []string) error {
+	for end := time.Now().Add(drainTimeout); ; {
+		found, err := r.platform.Function(ctx, spec.Network, spec.Name)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(found.Running, func(slot string) bool { return !slices.Contains(wanted, slot) }) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return r.stopOthers(ctx, spec, found.Running, wanted)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// stopOthers stops the replicas that are too many.
+func (r *functionNodeResource) stopOthers(ctx context.Context, spec nodeSpec, running, wanted []string) error {
+	for _, slot := range running {
+		if slices.Contains(wanted, slot) {
+			continue
+		}
+		if err := r.platform.StopReplica(ctx, spec.Network, spec.Name, slot); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // renew replaces one replica by one of the function's present configuration.

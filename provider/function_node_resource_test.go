@@ -71,7 +71,7 @@ func TestFunctionReplicaGone(t *testing.T) {
 	f.called()
 	f.change(func() { delete(f.functions["logic"].running, "logic-1") })
 	w.emptyPlan()
-	f.change(func() { *f.functions["logic"].kept = 5 })
+	f.change(func() { f.functions["logic"].kept = &policy{Count: 5} })
 	if got := w.planned()[logicAddress]; got != "update" {
 		t.Errorf("scaled by hand: planned %q, want update", got)
 	}

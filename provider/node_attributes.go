@@ -67,7 +67,7 @@ type publishModel struct {
 
 // nodeAttributes returns the shared attributes and those of one kind. What has
 // no plan modifier changes in place: the guest is started again.
-func nodeAttributes(own map[string]schema.Attribute) map[string]schema.Attribute {
+func nodeAttributes(own ...map[string]schema.Attribute) map[string]schema.Attribute {
 	attributes := map[string]schema.Attribute{
 		"id": schema.StringAttribute{
 			Computed:            true,
@@ -196,7 +196,9 @@ func nodeAttributes(own map[string]schema.Attribute) map[string]schema.Attribute
 		},
 	}
 	maps.Copy(attributes, tagAttributes())
-	maps.Copy(attributes, own)
+	for _, more := range own {
+		maps.Copy(attributes, more)
+	}
 	return attributes
 }
 

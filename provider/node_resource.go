@@ -73,7 +73,7 @@ func addImportProblem(diags *diag.Diagnostics, kind, network, name string, err e
 // settle fills in slots, ids and addresses where the state does not have them,
 // after an import. Only this asks the overlay.
 func (m *nodeModel) settle(ctx context.Context, p platform, slots []string, diags *diag.Diagnostics) {
-	if !m.Slots.IsNull() && len(m.NodeIDs.Elements()) == len(m.Slots.Elements()) {
+	if !m.Slots.IsNull() && !m.NodeIDs.IsNull() && len(m.NodeIDs.Elements()) == len(m.Slots.Elements()) {
 		return
 	}
 	members, err := p.Members(ctx, m.NetworkID.ValueString())

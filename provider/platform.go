@@ -51,9 +51,11 @@ type platform interface {
 	UpdateFunction(ctx context.Context, spec nodeSpec) error
 	Function(ctx context.Context, network, name string) (functionStatus, error)
 	// Keep has the network's controller keep count replicas of what spec says, from
-	// those that run. Release ends that, and leaves them as they are.
-	Keep(ctx context.Context, spec nodeSpec, count int) error
-	Release(ctx context.Context, network, name string) error
+	// those that run, by its policy; -1: as many as it keeps. It says what to wait for.
+	Keep(ctx context.Context, spec nodeSpec, count int) ([]launch.Want, error)
+	// Release ends that, and leaves them as they are. It says how many there were to
+	// be, -1 if none were kept.
+	Release(ctx context.Context, network, name string) (was int, err error)
 	DeleteFunction(ctx context.Context, network, name string) error
 
 	// Await returns the members of all launches, in their order, once every
@@ -99,12 +101,14 @@ type nodeSpec struct {
 	MemoryMB, EphemeralMB        int  // functions only
 	TimeoutS                     int  // functions only
 	JoinOnly                     bool // do not wait for the guest
+	Policy                       policy
 }
 
 // sameGuest: a guest of one is as good as one of the other.
 func (s nodeSpec) sameGuest(other nodeSpec) bool {
 	for _, spec := range []*nodeSpec{&s, &other} {
 		spec.SourceDir, spec.Package, spec.KeepSource, spec.JoinOnly, spec.Tags = "", "", false, false, nil
+		spec.Policy = policy{}
 	}
 	return reflect.DeepEqual(s, other)
 }
@@ -119,7 +123,7 @@ type vmStatus struct {
 type functionStatus struct {
 	Running []string // slots of the replicas that run
 	Stale   []string // those of them that run an earlier configuration
-	Kept    *int     // how many the controller keeps; nil: it does not
+	Kept    *policy  // what the controller was told; nil: it keeps none
 	Spec    nodeSpec
 }
 

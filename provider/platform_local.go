@@ -16,7 +16,6 @@ import (
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
-	"github.com/boxer-overlay/boxer/runtime/controller"
 	"github.com/boxer-overlay/boxer/runtime/launch"
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
@@ -403,6 +402,7 @@ func (p *localPlatform) StartReplica(ctx context.Context, spec nodeSpec, slot st
 	if err := p.slotFree(ctx, client, spec, slot); err != nil {
 		return want, err
 	}
+	node.Load = spec.Policy.Scale != nil
 	ctx, cancel := step(ctx)
 	defer cancel()
 	return want, launcher(ctx, client).Function(ctx, spec.Name, node)
@@ -433,7 +433,11 @@ func (p *localPlatform) Function(ctx context.Context, network, name string) (fun
 	if err != nil {
 		return functionStatus{}, lookProblem(err)
 	}
-	status := functionStatus{Kept: f.Count}
+	declared, err := launch.Declared(f)
+	if err != nil {
+		return functionStatus{}, err
+	}
+	status := functionStatus{Kept: policyOf(declared)}
 	if f.Config != nil {
 		status.Spec = specOf(*f.Config, f.CodeSHA256, f.Tags)
 		if status.Spec.MemoryMB = f.MemoryMB; len(f.CodeSHA256) == 64 { // the platform's own, of a function that was made without
@@ -466,45 +470,47 @@ func runningSlots(invocations []localcloud.Invocation, revision int) (running, s
 	return running, stale
 }
 
-func (p *localPlatform) Keep(ctx context.Context, spec nodeSpec, count int) error {
+func (p *localPlatform) Keep(ctx context.Context, spec nodeSpec, count int) ([]launch.Want, error) {
 	client, err := p.connect(ctx, spec.Network)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer client.Close()
 	ctx, cancel := step(ctx)
 	defer cancel()
 	node, err := spec.node(launch.Want{})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = launcher(ctx, client).Declare(ctx, controller.Declaration{
-		Name: spec.Name, Function: spec.Name, Node: node, Count: count, MemoryMB: spec.MemoryMB,
-	})
+	d := spec.Policy.declaration()
+	d.Name, d.Function, d.Node, d.Count, d.MemoryMB = spec.Name, spec.Name, node, count, spec.MemoryMB
+	wants, err := launcher(ctx, client).Declare(ctx, d)
 	if err != nil {
-		return fmt.Errorf("declare %d replicas to the network's controller: %w", count, err)
+		return nil, fmt.Errorf("declare the replicas to the network's controller: %w", err)
 	}
-	return nil
+	return wants, nil
 }
 
-func (p *localPlatform) Release(ctx context.Context, network, name string) error {
-	return p.remove(ctx, network, func(c *localcloud.Client) error {
+func (p *localPlatform) Release(ctx context.Context, network, name string) (was int, err error) {
+	was = -1
+	err = p.remove(ctx, network, func(c *localcloud.Client) error {
 		f, err := c.Function(ctx, name)
-		if err != nil || f.Count == nil {
+		if err != nil || f.Declared == nil {
 			return err
 		}
 		ctx, cancel := step(ctx)
 		defer cancel()
-		if err := launcher(ctx, c).Remove(ctx, name, true); err != nil {
+		if was, err = launcher(ctx, c).Remove(ctx, name, true); err != nil {
 			return fmt.Errorf("take the replicas of %q from the network's controller: %w", name, err)
 		}
 		return nil
 	})
+	return was, err
 }
 
 func (p *localPlatform) DeleteFunction(ctx context.Context, network, name string) error {
 	// Without its seed a network launches nothing, so it is no reason to stay.
-	if err := p.Release(ctx, network, name); err != nil {
+	if _, err := p.Release(ctx, network, name); err != nil {
 		tflog.Warn(ctx, "the network's controller was not told", map[string]any{"name": name, "error": err.Error()})
 	}
 	return p.remove(ctx, network, func(c *localcloud.Client) error { return c.DeleteFunction(ctx, name) })

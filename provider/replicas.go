@@ -5,6 +5,7 @@ package provider
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-log/tflog"
@@ -47,9 +48,30 @@ func (r replicas) add(started []cluster.Member) {
 func (r replicas) members(slots []string) []cluster.Member {
 	members := make([]cluster.Member, 0, len(slots))
 	for _, slot := range slots {
-		members = append(members, r[slot])
+		member, ok := r[slot]
+		if !ok {
+			return nil // the next refresh finds it
+		}
+		members = append(members, member)
 	}
 	return members
+}
+
+// complete adds the replicas that the controller launched: Terraform did not see
+// them join.
+func (r *functionNodeResource) complete(ctx context.Context, network string, slots []string, replicas replicas) {
+	if !slices.ContainsFunc(slots, func(slot string) bool { return !replicas[slot].OverlayAddress.IsValid() }) {
+		return
+	}
+	members, err := r.platform.Members(ctx, network)
+	if err != nil {
+		tflog.Warn(ctx, "who has the slots is not known now", map[string]any{"network": network, "error": err.Error()})
+	}
+	for _, member := range members {
+		if _, have := replicas[member.Slot]; !have && member.Holds() {
+			replicas[member.Slot] = member
+		}
+	}
 }
 
 // placeKnown notes the replicas that an update had replaced before it failed.

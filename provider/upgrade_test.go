@@ -15,7 +15,7 @@ func TestStateOfAnEarlierVersion(t *testing.T) {
 		CIDR: "100.80.0.0/16", Port: 7717, SeedEndpoints: []string{"127.0.0.1:7"}, SecretRef: "file:/secret", RuntimeVersion: "sha256-0123456789ab",
 	}
 	f.vms["store"] = vmStatus{LaunchID: "0123456789ab"}
-	f.functions["logic"] = &fakeFunction{running: map[string]int{"logic-0": 0}}
+	f.functions["logic"] = &fakeFunction{running: map[string]int{"logic-0": 0}, kept: &policy{Count: 1}}
 	w := newWorkspace(t, withPlatform(f))
 	w.configure(shop + `resource "boxer_vm_node" "store" {
   network_id = boxer_network.shop.id
@@ -25,7 +25,7 @@ func TestStateOfAnEarlierVersion(t *testing.T) {
   transports = ["native"]
   publish    = [{ port = 80, host_port = 8080 }]
 }
-` + function("logic", `["python3"]`, ""))
+` + function("logic", `["python3"]`, "desired_count = 1"))
 	state, err := os.ReadFile("testdata/state-v0.json")
 	if err != nil {
 		t.Fatal(err)
@@ -46,5 +46,12 @@ func TestStateOfAnEarlierVersion(t *testing.T) {
 	}
 	if got := w.values(storeVM); got["restart"] != "no" || got["wait_for_ready"] != true || got["service"] != "store" {
 		t.Errorf("store: %v", got)
+	}
+
+	// Without a number it had one; now it is the controller's, which is told.
+	f.change(func() { f.functions["logic"].kept = nil }) // that version had none
+	w.configure(shop + function("logic", `["python3"]`, ""))
+	if got := w.planned("-target=" + logicAddress)[logicAddress]; got != "update" {
+		t.Errorf("without desired_count: planned %q", got)
 	}
 }

@@ -103,7 +103,7 @@ func (s *Seed) enrol(l *link, source netip.Addr, r joinRequest, sl *slot, t tena
 		ID: t.ID, Name: h.Name, Service: h.Service, Slot: h.Slot, Kind: h.Kind, Standby: h.Standby,
 		State: r.Status.State, OverlayAddress: sl.Address, Site: h.Site, NAT: natOf(h, source),
 		Version: h.Version, Since: since, Guest: r.Status.Guest, Listeners: r.Status.Listeners, NATReport: r.Status.NATReport, Relay: r.Status.Relay,
-		Ends: r.Status.Ends, LaunchID: LaunchID(h.LaunchToken), Leader: s.replica != nil && h.Kind == kindSeed && h.Slot == s.replica.self,
+		Ends: r.Status.Ends, Leaving: r.Status.Leaving, Load: r.Status.Load, LaunchID: LaunchID(h.LaunchToken), Leader: s.replica != nil && h.Kind == kindSeed && h.Slot == s.replica.self,
 	}
 	if h.UnderlayAddress.IsValid() {
 		rec.member.UnderlayAddress = netip.AddrPortFrom(h.UnderlayAddress.Unmap(), h.Port)

@@ -55,6 +55,8 @@ type Status struct {
 	// NATReport comes some time after the join; never changed, only replaced.
 	NATReport *NATReport `json:"nat_report,omitempty"`
 	Ends      time.Time  `json:"ends,omitzero"` // when its platform makes it leave; in UTC
+	Leaving   bool       `json:"leaving,omitempty"`
+	Load      *Load      `json:"load,omitempty"` // never changed, only replaced
 }
 
 // Handler answers the calls of other members.

@@ -64,6 +64,8 @@ type Member struct {
 	Relay           *Relay         `json:"relay,omitempty"`     // others may meet at its overlay port
 	Ends            time.Time      `json:"ends,omitzero"`       // when its platform makes it leave
 	Standby         bool           `json:"standby,omitempty"`   // it has the slot only while the slot's own node is gone
+	Leaving         bool           `json:"leaving,omitempty"`   // it was asked to, and lets its connections end first
+	Load            *Load          `json:"load,omitempty"`      // of those that were asked for it
 
 	// Two members of one slot have one address: name and address stand for the holder.
 	Succeeds uint32 `json:"succeeds,omitempty"` // the holder that this one takes over from as soon as it runs
@@ -77,6 +79,13 @@ func (m *Member) Holds() bool { return m.Succeeds == 0 && !m.Retired }
 type Relay struct {
 	Pairs    int  `json:"pairs"` // connections it carries, about
 	Draining bool `json:"draining,omitempty"`
+}
+
+// Load is what a member's guest has to do, about.
+type Load struct {
+	CPU         float64 `json:"cpu"`          // CPUs that its processes use
+	Connections int     `json:"connections"`  // open ones into its listeners
+	AcceptQueue int     `json:"accept_queue"` // those of them that it has not accepted
 }
 
 // Path counts the connections one node made to another over one transport.

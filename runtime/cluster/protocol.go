@@ -113,5 +113,8 @@ func (s *Status) check() error {
 	if len(s.Listeners) > 4096 || len(s.Guest.Error) > 4096 || len(s.Guest.WaitsFor) > 4096 {
 		return remoteErrorf(CodeBadRequest, "status too large")
 	}
+	if l := s.Load; l != nil && (l.CPU < 0 || l.CPU > 1e6 || l.Connections < 0 || l.AcceptQueue < 0) {
+		return remoteErrorf(CodeBadRequest, "load %+v cannot be", *l)
+	}
 	return s.NATReport.check()
 }

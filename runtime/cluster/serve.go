@@ -147,7 +147,7 @@ func (s *Seed) status(id uint32, l *link, body json.RawMessage) {
 	}
 	rec.status = st
 	rec.member.State, rec.member.Guest, rec.member.Listeners, rec.member.NATReport = st.State, st.Guest, st.Listeners, st.NATReport
-	rec.member.Relay, rec.member.Ends = st.Relay, st.Ends
+	rec.member.Relay, rec.member.Ends, rec.member.Leaving, rec.member.Load = st.Relay, st.Ends, st.Leaving, st.Load
 	s.touch(rec)
 	s.watchSuccessor(rec)
 }

@@ -116,6 +116,9 @@ type Node struct {
 	// Empty: it launches none.
 	Invoke string `json:"invoke,omitempty"`
 
+	// Load asks the supervisor to tell the network what its guest has to do.
+	Load bool `json:"load,omitempty"`
+
 	// Metrics is where the supervisor serves GET /metrics: host:port, unix:/path or
 	// "off". Empty: metrics.sock in its run directory, and off on functions.
 	Metrics string `json:"metrics,omitempty"`

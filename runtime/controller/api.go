@@ -21,7 +21,7 @@ import (
 const (
 	Prefix        = cluster.ControlPrefix
 	MethodDeclare = Prefix + "declare" // Declaration -> View
-	MethodRemove  = Prefix + "remove"  // Order
+	MethodRemove  = Prefix + "remove"  // Order -> View, as it was
 	MethodScale   = Prefix + "scale"   // Resize -> Resized
 	MethodView    = Prefix + "view"    // Order -> View
 	MethodEvents  = Prefix + "events"  // Since -> []Event
@@ -54,16 +54,17 @@ type Since struct {
 
 // View is a declared node as it is now.
 type View struct {
-	Name      string     `json:"name"`
-	Count     int        `json:"count"`
-	Running   int        `json:"running"`
-	Min       int        `json:"min,omitempty"` // of Count, and Max; none: it is as declared
-	Max       int        `json:"max,omitempty"`
-	Scale     *Scale     `json:"scale,omitempty"`
-	Standby   string     `json:"standby_for,omitempty"`
-	Budget    float64    `json:"gb_seconds_per_day,omitempty"`
-	GBSeconds float64    `json:"gb_seconds_today"`
-	Slots     []SlotView `json:"slots"`
+	Name      string        `json:"name"`
+	Count     int           `json:"count"`
+	Running   int           `json:"running"`
+	Min       int           `json:"min,omitempty"` // of Count, and Max; none: it is as declared
+	Max       int           `json:"max,omitempty"`
+	Scale     *Scale        `json:"scale,omitempty"`
+	Standby   string        `json:"standby_for,omitempty"`
+	Budget    float64       `json:"gb_seconds_per_day,omitempty"`
+	GBSeconds float64       `json:"gb_seconds_today"`
+	Load      *cluster.Load `json:"load,omitempty"` // of all that say it
+	Slots     []SlotView    `json:"slots"`
 }
 
 // SlotView is one of its slots.
@@ -233,6 +234,7 @@ func (c *Controller) remove(ctx context.Context, o Order) (func(context.Context)
 	if n == nil {
 		return nil, nil
 	}
+	view := c.view(n)
 	if err := c.o.Store.Note(c.term, map[string]json.RawMessage{n.key(): nil}); err != nil {
 		return nil, fmt.Errorf("remove %q: %w", o.Name, err)
 	}
@@ -241,10 +243,10 @@ func (c *Controller) remove(ctx context.Context, o Order) (func(context.Context)
 	c.say(Event{Type: EventRemoved, Name: o.Name})
 	for _, m := range c.members {
 		if n.owns(m) && !o.Stay {
-			c.callDrain(context.WithoutCancel(ctx), m)
+			c.callNode(context.WithoutCancel(ctx), m, DrainMethod)
 		}
 	}
-	return nil, nil
+	return func(context.Context) (any, error) { return view, nil }, nil
 }
 
 // Counts are what this controller did so far, by type of event, and the declared
@@ -279,6 +281,15 @@ func (c *Controller) view(n *node) View {
 			sv.Next = s.notBefore
 		}
 		v.Slots = append(v.Slots, sv)
+	}
+	holders := map[string]cluster.Member{}
+	for _, m := range c.members {
+		if m.Holds() {
+			holders[m.Slot] = m
+		}
+	}
+	if w := c.weigh(n, holders); w.told > 0 {
+		v.Load = &w.Load
 	}
 	return v
 }

@@ -42,10 +42,11 @@ type node struct {
 	saved   time.Time
 	broke   bool // the budget is spent, and that was said
 
-	used   time.Time // when somebody connected last, as far as is known
-	made   uint64    // connections into its guest, as it said last
-	asking bool      // it is being asked
-	asked  time.Time // it was asked last
+	used    time.Time // when somebody connected last, as far as is known
+	made    uint64    // connections into its guest, as it said last
+	asking  bool      // it is being asked
+	asked   time.Time // it was asked last
+	scaling scaling
 }
 
 // slot is what is known of one now.
@@ -63,6 +64,7 @@ type slot struct {
 	drained   time.Time
 	known     bool         // its last launch was seen in this term: nobody else comes back
 	asked     []chan error // who waits for it to run
+	askedLoad time.Time
 }
 
 // New makes the controller of a seed; Run lets it work.
@@ -254,7 +256,7 @@ func (c *Controller) settle(n *node, s *slot, m cluster.Member) {
 	s.pending, s.lost = time.Time{}, time.Time{}
 	s.known = s.known || m.LaunchID == c.launchID(n, m.Slot)
 	if s.holder != m.ID {
-		s.holder, s.running, s.renewal = m.ID, time.Time{}, time.Time{}
+		s.holder, s.running, s.renewal, s.askedLoad, s.drained = m.ID, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	}
 	if m.State == cluster.StateRunning {
 		s.tell(nil)

@@ -191,11 +191,14 @@ const (
 	longestBackoff = time.Minute
 	longestLead    = time.Minute // that a successor is launched before its predecessor ends
 	invokeTimeout  = 10 * time.Second
-	drainTimeout   = 5 * time.Second
+	callTimeout    = 5 * time.Second
 	keepSpent      = time.Minute // how much of a budget's use a seed's end may forget
 	keyPrefix      = "function/" // of notes
 	invokesAtOnce  = 64
 )
 
-// DrainMethod is the call that asks a node to end its guest and leave.
-const DrainMethod = "drain"
+// Calls that a controller makes to nodes.
+const (
+	DrainMethod = "drain" // end the guest and leave
+	LoadMethod  = "load"  // say what the guest has to do, from now on
+)

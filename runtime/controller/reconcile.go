@@ -43,6 +43,7 @@ func (c *Controller) reconcile(ctx context.Context) (next time.Time) {
 		}
 		holder, held := holders[n.StandbyFor]
 		later(c.standBy(n, holder, held, now))
+		later(c.scale(ctx, n, holders, now))
 		var due []string
 		for i := range n.Count {
 			slot := n.slot(i)
@@ -114,7 +115,7 @@ func (c *Controller) decide(n *node, name string, m cluster.Member, held bool, n
 			}
 		}
 	case held:
-		due := !m.Ends.IsZero() && !now.Before(renewAt(m)) // the failures are its successors'
+		due := ends(m) && !now.Before(renewAt(m)) // the failures are its successors'
 		if stable := s.running.Add(c.o.Stable); s.failures > 0 && !s.running.IsZero() && !due {
 			if now.Before(stable) {
 				return false, stable
@@ -136,10 +137,13 @@ func (c *Controller) decide(n *node, name string, m cluster.Member, held bool, n
 	return !now.Before(until), until
 }
 
+// ends tells whether a member's end is known.
+func ends(m cluster.Member) bool { return !m.Ends.IsZero() || m.Leaving }
+
 // renew tells whether a holder's successor is to be launched now: its platform
-// ends it soon.
+// ends it soon, or it was asked to leave when it was not needed.
 func (c *Controller) renew(n *node, s *slot, m cluster.Member, now time.Time) (launch bool, again time.Time) {
-	if m.Ends.IsZero() || !n.owns(m) || s.running.IsZero() {
+	if !ends(m) || !n.owns(m) || s.running.IsZero() {
 		return false, time.Time{}
 	}
 	at := renewAt(m)
@@ -158,6 +162,9 @@ func (c *Controller) renew(n *node, s *slot, m cluster.Member, now time.Time) (l
 // renewAt leaves a third of a member's life, a minute at most, to its successor.
 // Those that began together do not end together.
 func renewAt(m cluster.Member) time.Time {
+	if m.Leaving {
+		return m.Since
+	}
 	lead := min(m.Ends.Sub(m.Since)/3, longestLead)
 	spread := time.Duration(m.ID%16) * lead / 32
 	return m.Ends.Add(-lead - spread)
@@ -194,12 +201,18 @@ func (c *Controller) overBudget(n *node) bool {
 func (c *Controller) launch(ctx context.Context, n *node, name string) {
 	s := c.slot(n, name)
 	doc := n.Node
+	doc.Load = doc.Load || n.Scale != nil
 	doc.Name, doc.Slot, doc.LaunchToken = n.Name, name, n.token(c.o.Secret, name)
 	n.standIn(&doc)
 	what := "launch " + cluster.LaunchID(doc.LaunchToken)
 	if m, held := c.holder(name); held && m.State != cluster.StateLost {
 		s.renewal, doc.Succeeds = time.Now().Add(c.o.Patience), m.LaunchID
-		what += fmt.Sprintf(", to follow node-%d, whose platform ends it at %s", m.ID, m.Ends.UTC().Format(time.TimeOnly))
+		what += fmt.Sprintf(", to follow node-%d, ", m.ID)
+		if m.Leaving {
+			what += "which leaves"
+		} else {
+			what += "whose platform ends it at " + m.Ends.UTC().Format(time.TimeOnly)
+		}
 	} else {
 		s.pending = time.Now().Add(c.o.Patience)
 	}
@@ -251,16 +264,17 @@ func (c *Controller) drain(ctx context.Context, n *node, s *slot, m cluster.Memb
 	}
 	s.drained = now
 	c.say(Event{Type: EventDrained, Name: n.Name, Slot: m.Slot, Node: m.ID})
-	c.callDrain(ctx, m)
+	c.callNode(ctx, m, DrainMethod)
 	return now.Add(c.o.Again)
 }
 
-func (c *Controller) callDrain(ctx context.Context, m cluster.Member) {
+// callNode makes one of the calls that need no answer.
+func (c *Controller) callNode(ctx context.Context, m cluster.Member, method string) {
 	c.tasks.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
-		if err := c.o.Network.Call(ctx, m.ID, DrainMethod, struct{}{}, nil); err != nil {
-			c.o.Logger.Warn().Err(err).Str("replica", m.Slot).Msg("a replica was not asked to leave")
+		if err := c.o.Network.Call(ctx, m.ID, method, struct{}{}, nil); err != nil {
+			c.o.Logger.Warn().Err(err).Str("replica", m.Slot).Str("call", method).Msg("a replica did not answer")
 		}
 	})
 }

@@ -113,7 +113,7 @@ func (c *Controller) rehome(ctx context.Context, n *node, before Declaration) {
 	n.Home = home{}
 	for _, m := range c.members {
 		if was.owns(m) && !n.owns(m) {
-			c.callDrain(context.WithoutCancel(ctx), m)
+			c.callNode(context.WithoutCancel(ctx), m, DrainMethod)
 		}
 		if n.isHome(m) {
 			c.seeHome(n, cluster.Event{Type: cluster.EventJoin, Member: m}, m)

@@ -185,7 +185,7 @@ func (c *Controller) rest(ctx context.Context, n *node, now time.Time) (again ti
 	}
 	n.asking, n.asked = true, now
 	c.tasks.Go(func() {
-		asking, cancel := context.WithTimeout(ctx, drainTimeout)
+		asking, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
 		var use Use
 		err := c.o.Network.Call(asking, m.ID, MethodUse, struct{}{}, &use)

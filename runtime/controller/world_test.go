@@ -38,7 +38,10 @@ type world struct {
 	swallow func() bool   // an event that gets lost
 	life    time.Duration // of a guest; 0: until it is drained
 	delay   time.Duration
+	delayOf func(slot string) time.Duration
 	ignores bool // calls to drain
+	lingers bool // after calls to drain
+	asked   int  // for loads
 
 	late      time.Duration // that a subscriber hears of the first members
 	limit     time.Duration // of the platform, for a life; 0: none
@@ -131,8 +134,19 @@ func (w *world) Call(_ context.Context, to uint32, method string, _, out any) er
 		use.Open, use.Made = w.open, w.made
 		return nil
 	}
+	if ok && method == LoadMethod {
+		w.asked++
+		m.Load = &cluster.Load{}
+		w.tell(cluster.EventUpdate, m)
+		return nil
+	}
 	if !ok || method != DrainMethod {
 		return fmt.Errorf("call %s of node %d", method, to)
+	}
+	if w.lingers {
+		m.Leaving = true
+		w.tell(cluster.EventUpdate, m)
+		return nil
 	}
 	if !w.ignores {
 		w.spent[m.LaunchID] = true
@@ -158,7 +172,11 @@ func (w *world) Invoke(_ context.Context, function string, payload []byte) error
 	if w.swallow != nil && w.swallow() {
 		return nil
 	}
-	time.AfterFunc(w.delay, func() { w.admit(n) })
+	delay := w.delay
+	if w.delayOf != nil {
+		delay = w.delayOf(n.Slot)
+	}
+	time.AfterFunc(delay, func() { w.admit(n) })
 	return nil
 }
 
@@ -184,6 +202,9 @@ func (w *world) admit(n config.Node) {
 	}
 	w.nextID++
 	m := cluster.Member{ID: w.nextID, Name: n.Name, Slot: n.Slot, Service: n.Service, Kind: n.Kind, State: cluster.StateStarting, LaunchID: id, Standby: n.Standby, Since: time.Now()}
+	if n.Load {
+		m.Load = &cluster.Load{}
+	}
 	if w.limit > 0 {
 		m.Ends = time.Now().Add(w.limit)
 		time.AfterFunc(w.limit, func() { w.end(m.ID, 0) })

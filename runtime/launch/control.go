@@ -4,10 +4,13 @@ package launch
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
 	"github.com/boxer-overlay/boxer/runtime/controller"
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
@@ -59,10 +62,33 @@ func (l *Launcher) Declare(ctx context.Context, d controller.Declaration) ([]Wan
 	if err := Control(ctx, l.Network, controller.MethodDeclare, d, &view); err != nil {
 		return nil, err
 	}
+	d.Node, d.Count = config.Node{}, view.Count
 	if d.Max > 0 || d.StandbyFor != "" {
 		d.Count = -1 // it is the controller's
 	}
-	return wants(d.Function, view), l.Client.SetCount(ctx, d.Function, &d.Count)
+	return wants(d.Function, view), l.note(ctx, d)
+}
+
+// note has the platform remember what is declared of a function's replicas: who
+// looks need not ask the network. The launch event it knows.
+func (l *Launcher) note(ctx context.Context, d controller.Declaration) error {
+	declared, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return l.Client.SetDeclared(ctx, d.Function, declared)
+}
+
+// Declared is what note noted of a function; nil: nothing is declared.
+func Declared(f localcloud.Function) (*controller.Declaration, error) {
+	if f.Declared == nil {
+		return nil, nil
+	}
+	var d controller.Declaration
+	if err := json.Unmarshal(f.Declared, &d); err != nil {
+		return nil, fmt.Errorf("function %q: what is noted of its replicas: %w", f.Name, err)
+	}
+	return &d, nil
 }
 
 // Scale gives a node that the controller keeps another number of replicas, and
@@ -73,10 +99,7 @@ func (l *Launcher) Scale(ctx context.Context, name string, count int, why string
 	if err := Control(ctx, l.Network, controller.MethodScale, controller.Resize{Name: name, Count: count, Why: why}, &r); err != nil {
 		return nil, 0, err
 	}
-	if r.Max == 0 && r.Standby == "" {
-		err = l.Client.SetCount(ctx, name, &count)
-	}
-	return wants(name, r.View), r.Was, err
+	return wants(name, r.View), r.Was, l.noteCount(ctx, name, r.View)
 }
 
 // wants are the last launches of a declared node.
@@ -88,12 +111,30 @@ func wants(function string, view controller.View) []Want {
 	return all
 }
 
-// Remove has the controller keep a function node no longer. Its replicas leave,
-// or stay as they are.
-func (l *Launcher) Remove(ctx context.Context, name string, stay bool) error {
-	err := Control(ctx, l.Network, controller.MethodRemove, controller.Order{Name: name, Stay: stay}, nil)
+// noteCount notes a number that is not the controller's own to move.
+func (l *Launcher) noteCount(ctx context.Context, name string, v controller.View) error {
+	if v.Max > 0 || v.Standby != "" {
+		return nil
+	}
+	f, err := l.Client.Function(ctx, name)
 	if err != nil {
 		return err
 	}
-	return l.Client.SetCount(ctx, name, nil)
+	d, err := Declared(f)
+	if err != nil || d == nil {
+		return err
+	}
+	d.Count = v.Count
+	return l.note(ctx, *d)
+}
+
+// Remove has the controller keep a function node no longer. Its replicas leave,
+// or stay as they are. It says how many there were to be, -1 if it kept none.
+func (l *Launcher) Remove(ctx context.Context, name string, stay bool) (was int, err error) {
+	view := controller.View{Count: -1}
+	err = Control(ctx, l.Network, controller.MethodRemove, controller.Order{Name: name, Stay: stay}, &view)
+	if err != nil {
+		return -1, err
+	}
+	return view.Count, l.Client.SetDeclared(ctx, name, nil)
 }

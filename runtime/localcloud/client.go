@@ -269,9 +269,10 @@ func (c *Client) Functions(ctx context.Context) ([]Function, error) {
 	return list, err
 }
 
-// SetCount notes how many replicas of a function are declared; nil: none are.
-func (c *Client) SetCount(ctx context.Context, name string, count *int) error {
-	return c.do(ctx, http.MethodPut, "/functions/"+name+"/count", count, nil)
+// SetDeclared notes what the network's controller was told of a function's
+// replicas; nil: that it keeps none.
+func (c *Client) SetDeclared(ctx context.Context, name string, declared json.RawMessage) error {
+	return c.do(ctx, http.MethodPut, "/functions/"+url.PathEscape(name)+"/declared", declared, nil)
 }
 
 // DeleteFunction stops a function's invocations and forgets it; idempotent.

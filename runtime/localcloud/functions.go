@@ -229,9 +229,9 @@ func (d *daemon) storeSource(record Function, incoming string) error {
 	return giveTo(source, uid, gid)
 }
 
-// setCount notes how many replicas were declared, as a tag would: nothing is
+// setDeclared notes what was declared of the replicas, as a tag would: nothing is
 // launched by it.
-func (d *daemon) setCount(name string, count *int) error {
+func (d *daemon) setDeclared(name string, declared json.RawMessage) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f, err := d.lookUpFunction(name)
@@ -239,7 +239,9 @@ func (d *daemon) setCount(name string, count *int) error {
 		return err
 	}
 	record := f.record
-	record.Count = count
+	if record.Declared = declared; string(declared) == "null" {
+		record.Declared = nil
+	}
 	if err := writeJSON(d.files.join("functions", name, "function.json"), record); err != nil {
 		return stateError(d.dir.stateDir(), err)
 	}

@@ -149,10 +149,10 @@ func (d *daemon) handler() http.Handler {
 		answer(w, f, err)
 	})
 	mux.HandleFunc("PUT /functions/{name}", d.putFunction)
-	mux.HandleFunc("PUT /functions/{name}/count", func(w http.ResponseWriter, r *http.Request) {
-		var count *int
-		if readRequest(w, r, &count) {
-			answer(w, struct{}{}, d.setCount(r.PathValue("name"), count))
+	mux.HandleFunc("PUT /functions/{name}/declared", func(w http.ResponseWriter, r *http.Request) {
+		var declared json.RawMessage
+		if readRequest(w, r, &declared) {
+			answer(w, struct{}{}, d.setDeclared(r.PathValue("name"), declared))
 		}
 	})
 	mux.HandleFunc("DELETE /functions/{name}", func(w http.ResponseWriter, r *http.Request) {

@@ -7,6 +7,7 @@
 package localcloud
 
 import (
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -149,8 +150,8 @@ type Function struct {
 	Relaxed     bool              `json:"relaxed,omitempty"`
 	NAT         string            `json:"nat,omitempty"`
 	CodeSHA256  string            `json:"code_sha256"`
-	Running     int               `json:"running"`         // invocations under way
-	Count       *int              `json:"count,omitempty"` // replicas that were declared; nil: nobody keeps a number
+	Running     int               `json:"running"`            // invocations under way
+	Declared    json.RawMessage   `json:"declared,omitempty"` // to the network's controller; nil: nobody keeps its replicas
 	Created     time.Time         `json:"created"`
 
 	Config   *config.Node `json:"config,omitempty"`

@@ -68,19 +68,39 @@ func (n *node) writeControllerMetrics(w io.Writer) {
 		metrics.WriteGaugeUint64(w, series("boxer_replicas_declared", "name", v.Name), uint64(v.Count))
 		metrics.WriteGaugeUint64(w, series("boxer_replicas_running", "name", v.Name), uint64(v.Running))
 		metrics.WriteGaugeFloat64(w, series("boxer_gb_seconds_today", "name", v.Name), v.GBSeconds)
+		if l := v.Load; l != nil {
+			writeLoad(w, *l, "name", v.Name)
+		}
 	}
 }
 
-// askedToLeave ends this node in order, as a seed's controller wants.
-func (n *node) askedToLeave(_ context.Context, from uint32, _ json.RawMessage) (any, error) {
+// writeLoad is what one guest has to do, or all of a node.
+func writeLoad(w io.Writer, l cluster.Load, labels ...string) {
+	metrics.WriteGaugeFloat64(w, series("boxer_load_cpu", labels...), l.CPU)
+	metrics.WriteGaugeUint64(w, series("boxer_load_connections", labels...), uint64(l.Connections))
+	metrics.WriteGaugeUint64(w, series("boxer_load_accept_queue", labels...), uint64(l.AcceptQueue))
+}
+
+// bySeed refuses what only a seed's controller may ask.
+func (n *node) bySeed(from uint32) error {
 	s := n.view.current()
 	if s == nil {
-		return nil, cluster.ErrDisconnected
+		return cluster.ErrDisconnected
 	}
 	if m, ok := s.Member(from); !ok || m.Kind != config.KindSeed {
-		return nil, fmt.Errorf("node %d is no seed: only those send nodes away", from)
+		return fmt.Errorf("node %d is no seed: only those may ask that", from)
+	}
+	return nil
+}
+
+// askedToLeave ends this node in order, as a seed's controller wants: names do not
+// stand for it any more, and what is open may end.
+func (n *node) askedToLeave(_ context.Context, from uint32, _ json.RawMessage) (any, error) {
+	if err := n.bySeed(from); err != nil {
+		return nil, err
 	}
 	n.log.Info().Uint32("seed", from).Msg("asked to leave")
-	n.stopping(errStopped)
+	n.say(func(st *cluster.Status) { st.Leaving = true })
+	n.retire()
 	return struct{}{}, nil
 }

@@ -50,6 +50,7 @@ func (n *node) join(ctx context.Context) error {
 	if n.controller == nil {
 		o.Handlers[controller.DrainMethod] = n.askedToLeave
 		o.Handlers[controller.MethodUse] = n.askedForUse
+		o.Handlers[controller.LoadMethod] = n.askedForLoad
 	} else {
 		maps.Copy(o.Handlers, n.controller.Handlers())
 	}

@@ -110,6 +110,9 @@ func (n *node) writeMetrics(w io.Writer) {
 	metrics.WriteGaugeUint64(w, "boxer_relay_halves", uint64(usage.Halves))
 	metrics.WriteCounterUint64(w, "boxer_relay_refused_total", usage.RelayRefused)
 	metrics.WriteCounterUint64(w, "boxer_overlay_port_refused_total", usage.Strangers)
+	if l := n.status.get().Load; l != nil {
+		writeLoad(w, *l, "slot", n.cfg.Slot)
+	}
 	n.writeControllerMetrics(w)
 	metrics.WriteProcessMetrics(w)
 }

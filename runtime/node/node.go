@@ -101,10 +101,14 @@ type node struct {
 	writing  sync.Mutex // held while the members' files are written
 	tasks    sync.WaitGroup
 	stopping context.CancelCauseFunc
+	shown    []cluster.Member // in the table, since the last refresh
+	reserved []cluster.Reserved
 	status   statusBoard
 	barrier  chan struct{} // closed when wait_for is met
 	retiring sync.Once
 	retired  chan struct{} // closed when a successor has the slot
+	asking   sync.Once
+	asked    chan struct{} // closed when the load is to be reported
 	guest    *process.Guest
 	draining sync.Once
 	drainEnd time.Time // when what it relays is reset
@@ -121,7 +125,7 @@ var (
 // handles the signals of the process itself; ctx is for callers that want the
 // node to end for other reasons.
 func Run(ctx context.Context, o Options) (int, error) {
-	n := &node{o: o, cfg: o.Config, barrier: make(chan struct{}), retired: make(chan struct{})}
+	n := &node{o: o, cfg: o.Config, barrier: make(chan struct{}), retired: make(chan struct{}), asked: make(chan struct{})}
 	n.status.now.Ends = n.ends()
 	n.log = o.Logger.With().Str("slot", o.Config.Slot).Logger()
 	life, stop := context.WithCancelCause(ctx)
@@ -363,7 +367,7 @@ func (n *node) serve(background context.Context) error {
 	if err := n.openOwnPort(background); err != nil {
 		return err
 	}
-	if err := n.refresh(); err != nil {
+	if _, err := n.refresh(); err != nil {
 		return err
 	}
 	if err := n.writeFiles(); err != nil {
@@ -382,6 +386,7 @@ func (n *node) serve(background context.Context) error {
 	n.task(func() error { return n.announce(background) })
 	n.task(func() error { return n.keepMapped(background) })
 	n.task(func() error { return n.announceLoad(background) })
+	n.task(func() error { return n.reportLoad(background) })
 	n.task(func() error { return n.serveMetrics(background) })
 	n.task(func() error { return n.awaitRetirement(background) })
 	n.task(func() error { return n.runController(background) })

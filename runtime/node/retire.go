@@ -17,21 +17,28 @@ const (
 	// retireStandby is the same for who stood in for a node that is back: two of a
 	// kind with one name are more than many programs expect.
 	retireStandby = 30 * time.Second
-	retireTick    = 100 * time.Millisecond
+	// leaveMost is the same for a replica that is one too many, whatever its
+	// deadline: connections that idle would keep it, and cost.
+	leaveMost  = 20 * time.Second
+	retireTick = 100 * time.Millisecond
 )
 
-// retire is called when this node's successor has the slot.
+// retire is called when this node's successor has the slot, or nobody needs it.
 func (n *node) retire() { n.retiring.Do(func() { close(n.retired) }) }
 
-// awaitRetirement ends a node whose successor has the slot, once no connection
-// into its guest is open.
+// awaitRetirement ends a node that retires, once no connection into its guest is
+// open.
 func (n *node) awaitRetirement(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
 	case <-n.retired:
 	}
-	n.log.Info().Msg("a successor has the slot; this node leaves when its guest's connections have ended")
+	cause, leaving := errRetired, n.status.get().Leaving
+	if leaving {
+		cause = errStopped
+	}
+	n.log.Info().Str("why", cause.Error()).Msg("this node leaves when its guest's connections have ended")
 	began, quiet := time.Now(), 0
 	for tick := time.NewTicker(retireTick); ; {
 		select {
@@ -48,11 +55,11 @@ func (n *node) awaitRetirement(ctx context.Context) error {
 		if quiet++; err != nil || open > 0 {
 			quiet = 0
 		}
-		late := n.o.Deadline.IsZero() && age >= retireMost || n.cfg.Standby && age >= retireStandby
+		late := n.o.Deadline.IsZero() && age >= retireMost || n.cfg.Standby && age >= retireStandby || leaving && age >= leaveMost
 		// A list taken while sockets come and go may lack one: look twice.
 		if quiet >= 2 || late {
-			n.log.Info().Int("connections", open).Dur("after", age).Msg("leaving to the successor")
-			n.stopping(errRetired)
+			n.log.Info().Int("connections", open).Dur("after", age).Msg("leaving")
+			n.stopping(cause)
 			return nil
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -147,10 +148,11 @@ func (n *node) follow(ctx context.Context) error {
 			}
 			return nil
 		case <-n.session.Changed():
-			if err := n.refresh(); err != nil {
+			changed, err := n.refresh()
+			if err != nil {
 				n.log.Error().Err(err).Msg("membership change not published")
 			}
-			if !late {
+			if changed && !late {
 				late = true
 				files.Reset(pace.Reserve().Delay())
 			}
@@ -174,25 +176,39 @@ func (n *node) writeFiles() error {
 	n.writing.Lock()
 	defer n.writing.Unlock()
 	self := n.session.Self()
-	members, reserved := n.session.Network()
+	members, reserved := n.membership()
 	return writeMemberFiles(n.dir, self, members, dormant(self, members, reserved))
 }
 
-// refresh publishes the member set of now.
-func (n *node) refresh() error {
+// membership is the network as a guest may see it: what others have to do is of no
+// use to it, and changes every second.
+func (n *node) membership() ([]cluster.Member, []cluster.Reserved) {
 	members, reserved := n.session.Network()
+	for i := range members {
+		members[i].Load = nil
+	}
+	return members, reserved
+}
+
+// refresh publishes the member set of now, if it is another one.
+func (n *node) refresh() (changed bool, err error) {
+	members, reserved := n.membership()
+	if n.shown != nil && reflect.DeepEqual(members, n.shown) && slices.Equal(reserved, n.reserved) {
+		return false, nil
+	}
 	self := n.session.Self()
 	dormant := dormant(self, members, reserved)
 	n.view.index(slices.Concat(holders(self, members), dormant), reserved)
-	err := n.table.Publish(snapshot(n.cfg, self, n.view.underlay, n.session.CIDR(), members, dormant, n.view.asleep))
+	err = n.table.Publish(snapshot(n.cfg, self, n.view.underlay, n.session.CIDR(), members, dormant, n.view.asleep))
 	if err != nil {
-		return fmt.Errorf("publish the node table: %w", err)
+		return true, fmt.Errorf("publish the node table: %w", err)
 	}
 	n.checkBarrier(members)
 	if self.Retired {
 		n.retire()
 	}
-	return nil
+	n.shown, n.reserved = members, reserved
+	return true, nil
 }
 
 // dormant are the slots that are started on use and have no holder, as far as the
@@ -237,7 +253,7 @@ func names(self cluster.Member, members []cluster.Member) map[string][]netip.Add
 	all := map[string][]netip.Addr{}
 	rank := map[string]int{}
 	for _, m := range members {
-		better := rankOf(m.State)
+		better := rankOf(m)
 		switch {
 		case better > rank[m.Service]:
 			rank[m.Service] = better
@@ -267,13 +283,14 @@ func nodeName(m cluster.Member) string {
 	return fmt.Sprintf("node-%d", m.ID)
 }
 
-func rankOf(state string) int {
-	switch state {
-	case cluster.StateRunning:
+func rankOf(m cluster.Member) int {
+	switch {
+	case m.Leaving:
+	case m.State == cluster.StateRunning:
 		return 3
-	case cluster.StateStarting:
+	case m.State == cluster.StateStarting:
 		return 2
-	case cluster.StateDormant:
+	case m.State == cluster.StateDormant:
 		return 0
 	}
 	return 1

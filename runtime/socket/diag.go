@@ -38,6 +38,7 @@ type kernelSocket struct {
 	v6, v6only  bool
 	device      uint32 // bound to, or 0
 	backlog     uint32 // of a listener
+	queued      uint32 // of a listener: connections not accepted
 	inode       uint32
 	local, peer netip.AddrPort // v4-mapped addresses unmapped
 }
@@ -122,6 +123,7 @@ func parseDiag(m []byte) (kernelSocket, bool) {
 		device:  ne.Uint32(m[40:]),
 		cookie:  uint64(ne.Uint32(m[44:])) | uint64(ne.Uint32(m[48:]))<<32,
 		backlog: ne.Uint32(m[60:]),
+		queued:  ne.Uint32(m[56:]),
 		inode:   ne.Uint32(m[68:]),
 	}
 	for rest := m[diagMessageSize:]; len(rest) >= 4; {

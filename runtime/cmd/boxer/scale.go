@@ -19,8 +19,10 @@ import (
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
 
-// maxReplicas of one function.
-const maxReplicas = 1000
+const (
+	maxReplicas  = 1000             // of one function
+	drainTimeout = 30 * time.Second // a replica that leaves takes 20 s, and its guest's grace
+)
 
 func scaleCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
@@ -28,7 +30,7 @@ func scaleCommand(g *globals) *cobra.Command {
 		Short: "Change how many replicas of a function node run",
 		Long: `Change how many replicas of a function node run, and wait until they do. Slots that
 are missing below N are started (logic-0, logic-1, ...), as the others were; those
-from N up are stopped. With 0 the function stays, and nothing of it runs.
+from N up let their connections end, for 20 s at most, and are stopped. With 0 the function stays, and nothing of it runs.
 
 From then on the network's seed keeps that number: a replica that ends is followed
 by another in its slot, at its address. What it does is told by boxer events. Until
@@ -118,7 +120,35 @@ func (s *scaling) run(ctx context.Context) error {
 	if err := s.declare(ctx, f, len(running)); err != nil {
 		return err
 	}
+	if err := s.drained(ctx); err != nil {
+		return err
+	}
 	return s.stop(ctx, s.Stopped)
+}
+
+// drained waits until those that are too many have left: they let their
+// connections end. Who cannot is stopped then.
+func (s *scaling) drained(ctx context.Context) error {
+	if len(s.Stopped) == 0 {
+		return nil
+	}
+	w := waiting("the connections of " + strings.Join(s.Stopped, ", ") + " to end")
+	defer w.done()
+	for end := time.Now().Add(drainTimeout); time.Now().Before(end); {
+		running, err := s.running(ctx)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(s.Stopped, func(slot string) bool { return slices.Contains(running, slot) }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // noFunction says what the name stands for instead.

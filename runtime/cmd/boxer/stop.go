@@ -68,9 +68,9 @@ func stop(ctx context.Context, client *localcloud.Client, info localcloud.Networ
 	}
 	f, err := client.Function(ctx, name)
 	if err == nil {
-		if f.Count != nil { // the seed would launch it again
+		if f.Declared != nil { // the seed would launch it again
 			l := launch.Launcher{Network: info, Client: client}
-			if err := l.Remove(ctx, name, false); err != nil {
+			if _, err := l.Remove(ctx, name, false); err != nil {
 				return fmt.Errorf("stop %q: its number of replicas is still kept: %w", name, err)
 			}
 		}

@@ -8,3 +8,15 @@ resource "boxer_function_node" "logic" {
   timeout       = 900
   wait_for      = { store = 1 }
 }
+
+# As many as there is to do, which the network's seed finds out.
+resource "boxer_function_node" "images" {
+  network_id = boxer_network.shop.id
+  name       = "images"
+  source_dir = "${path.module}/images"
+  command    = ["python3", "/var/task/serve.py"]
+  min_count  = 1
+  max_count  = 12
+  scale      = { metric = "cpu", target = 0.5, cooldown = 120 }
+  budget     = { gb_seconds_per_day = 50000 }
+}
