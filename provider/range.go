@@ -148,7 +148,7 @@ func (positive) ValidateFloat64(_ context.Context, req validator.Float64Request,
 		return
 	}
 	if value := req.ConfigValue.ValueFloat64(); !(value > 0) || math.IsInf(value, 0) {
-		resp.Diagnostics.AddAttributeError(req.Path, "Invalid Attribute Value", fmt.Sprintf("Attribute %s value must be more than 0, got: %g", req.Path, value))
+		resp.Diagnostics.AddAttributeError(req.Path, "Invalid Attribute Value", fmt.Sprintf("Attribute %s value must be more than 0, got: %g. Write a number such as 0.5 or 20.", req.Path, value))
 	}
 }
 
@@ -167,7 +167,7 @@ func (m *rangeModel) checkRange(diags *diag.Diagnostics) {
 			"A node with standby_for has one replica while the VM node is gone, and otherwise none: leave out desired_count, min_count, max_count and scale.")
 	case m.MinCount.ValueInt64() > m.MaxCount.ValueInt64() && known(m.MinCount, m.MaxCount) && !m.MaxCount.IsNull():
 		refuse("max_count", "No number is within the range",
-			fmt.Sprintf("max_count is %d, and min_count is %d: the most cannot be less than the fewest.", m.MaxCount.ValueInt64(), m.MinCount.ValueInt64()))
+			fmt.Sprintf("max_count is %d, and min_count is %d: raise max_count or lower min_count.", m.MaxCount.ValueInt64(), m.MinCount.ValueInt64()))
 	}
 }
 

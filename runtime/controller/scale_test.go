@@ -4,7 +4,6 @@ package controller
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -275,19 +274,18 @@ func TestLoadsAreAskedForWithTheLaunch(t *testing.T) {
 		want bool
 	}{{declaration(1), false}, {ranged(-1, 1, 2), false}, {scaledBy(MetricCPU, 1, 1, 2), true}} {
 		w := newWorld(t)
-		var events []config.Node
+		events := make(chan config.Node, 10)
 		c, stop := w.controller(func(o *Options) {
 			o.Invoker = invoker(func(_ context.Context, _ string, payload []byte) error {
 				n, err := config.Parse(payload)
-				events = append(events, n)
+				events <- n
 				return err
 			})
 		})
 		declare(t, c, of.d)
-		eventually(t, "a launch", func() bool { return c.journal.counts()[EventLaunched] > 0 })
-		stop()
-		if len(events) == 0 || slices.ContainsFunc(events, func(n config.Node) bool { return n.Load != of.want }) {
-			t.Errorf("%+v: %+v", of.d, events)
+		if n := <-events; n.Load != of.want {
+			t.Errorf("%+v: %+v", of.d, n)
 		}
+		stop()
 	}
 }
