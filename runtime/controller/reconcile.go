@@ -221,7 +221,7 @@ func (c *Controller) launch(ctx context.Context, n *node, name string) {
 		panic(err) // it came as JSON
 	}
 	s.invoking, s.known = true, true
-	generation := n.Slots[name].Generation
+	generation, function := n.Slots[name].Generation, n.Function
 	c.say(Event{Type: EventLaunched, Name: n.Name, Slot: name, Text: what})
 	c.tasks.Go(func() {
 		select {
@@ -232,7 +232,7 @@ func (c *Controller) launch(ctx context.Context, n *node, name string) {
 		}
 		sending, cancel := context.WithTimeout(ctx, invokeTimeout)
 		defer cancel()
-		err := c.o.Invoker.Invoke(sending, n.Function, payload)
+		err := c.o.Invoker.Invoke(sending, function, payload)
 		_ = c.do(ctx, func() { c.launched(n, name, generation, err) })
 	})
 }
