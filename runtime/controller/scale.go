@@ -70,7 +70,7 @@ func (c *Controller) scale(ctx context.Context, n *node, holders map[string]clus
 	w := c.weigh(n, holders)
 	load := w.of(n.Scale.Metric)
 	s := &n.scaling
-	switch need := n.replicasFor(load, w.Connections, 1); {
+	switch need := n.replicasFor(load, 1); {
 	case need > n.Count && c.overBudget(n):
 		s.since = time.Time{}
 		return again
@@ -81,7 +81,7 @@ func (c *Controller) scale(ctx context.Context, n *node, holders map[string]clus
 		s.since, s.grown = time.Time{}, now
 		return earlier(again, c.scaleTo(n, need, load, now))
 	}
-	need := n.replicasFor(load, w.Connections, slack)
+	need := n.replicasFor(load, slack)
 	if need >= n.Count {
 		s.since = time.Time{}
 		return again
@@ -100,14 +100,11 @@ func (c *Controller) scale(ctx context.Context, n *node, holders map[string]clus
 	return earlier(again, c.scaleTo(n, s.most, load, now))
 }
 
-// replicasFor a load, if each shall have this part of its target. Who has an open
-// connection needs one.
-func (n *node) replicasFor(load float64, connections int, part float64) int {
+// replicasFor a load, if each shall have this part of its target. The last one
+// goes when nobody uses it (wake.go), whatever the metric.
+func (n *node) replicasFor(load, part float64) int {
 	need := math.Ceil(load/(n.Scale.Target*part) - 1e-9)
-	if connections > 0 {
-		need = max(need, 1)
-	}
-	return int(min(max(need, float64(n.Min)), float64(n.Max)))
+	return int(min(max(need, float64(n.Min), 1), float64(n.Max)))
 }
 
 func (c *Controller) scaleTo(n *node, count int, load float64, now time.Time) (again time.Time) {

@@ -194,15 +194,12 @@ func TestAsksForLoads(t *testing.T) {
 	}
 }
 
-// TestNoReplicaIsOnlyForNoConnection: with none needed by the metric, an open
-// connection keeps one.
-func TestNoReplicaIsOnlyForNoConnection(t *testing.T) {
+// TestTheLastReplicaIsNotForTheMetric: whether one that may have none sleeps is for
+// who connects to it.
+func TestTheLastReplicaIsNotForTheMetric(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.controller()
-	var connections atomic.Int64
-	connections.Store(1)
-	w.serve(&connections)
 	declare(t, c, scaledBy(MetricCPU, 1, 0, 4))
 	if _, err := scaleTo(t, c, 2); err != nil {
 		t.Fatal(err)
@@ -210,8 +207,6 @@ func TestNoReplicaIsOnlyForNoConnection(t *testing.T) {
 	awaitScaled(t, c, "2 -> 1: cpu 0, target 1 each")
 	time.Sleep(1200 * time.Millisecond)
 	w.await("logic-0")
-	connections.Store(0)
-	awaitScaled(t, c, "1 -> 0: cpu 0, target 1 each")
 }
 
 // TestOneThatLeavesIsFollowed when it is needed again.
