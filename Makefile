@@ -21,7 +21,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo screenshot test test-c test-go bench burst-start bench-docs bench-fig8 bench-fig8-docs conformance mesh nat renewal fuzz fuzz-go fuzz-calls lint docs man clean
+.PHONY: help deps build demo screenshot test test-c test-go bench burst burst-docs burst-start bench-docs bench-fig8 bench-fig8-docs conformance mesh nat renewal fuzz fuzz-go fuzz-calls lint docs man clean
 .PHONY: test-opentofu scale docs-check release release-check
 
 help: ## list the targets
@@ -95,6 +95,15 @@ burst-start: build ## measure 12 functions that start at once, bare ones and rep
 	@tools/deps.sh test
 	@mkdir -p bench/start
 	BOXER_BENCH_ONLY=start BOXER_BIN=$(CURDIR)/bin BOXER_BENCH_OUT=$(CURDIR)/bench/start/bench.json go test -count=1 -timeout 10m -run '^TestBench$$' -v ./runtime/bench
+
+# BOXER_BURST_ONLY chooses: none, functions, vms, overprovisioned; the figure has what was measured so far.
+burst: deps build ## put examples/burst under load, scaled in four ways, and draw it: bench/burst/burst.svg (7 minutes)
+	@tools/deps.sh test
+	@mkdir -p bench/burst
+	BOXER_BIN=$(CURDIR)/bin BOXER_BURST_OUT=$(CURDIR)/bench/burst go test -count=1 -timeout 10m -run '^TestBurst$$' -v ./runtime/bench
+
+burst-docs: ## put the figure and the table of the last `make burst` into docs/
+	cp bench/burst/burst.svg bench/burst/burst-table.md docs/
 
 bench-docs: ## put the table and the plot of the last `make bench` into docs/
 	cp bench/bench-table.md bench/bench-connect.svg docs/

@@ -1,0 +1,3 @@
+-- SPDX-License-Identifier: Apache-2.0
+CREATE DATABASE shop;
+CREATE TABLE shop.orders (id BIGINT AUTO_INCREMENT PRIMARY KEY, replica VARCHAR(64) NOT NULL) ENGINE=InnoDB;
