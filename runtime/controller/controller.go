@@ -70,7 +70,7 @@ type slot struct {
 // New makes the controller of a seed; Run lets it work.
 func New(o Options) *Controller {
 	for d, value := range map[*time.Duration]time.Duration{
-		&o.Patience: defaultPatience, &o.Settle: defaultSettle, &o.Grace: defaultGrace, &o.Stable: defaultStable, &o.Backoff: defaultBackoff, &o.Again: defaultAgain,
+		&o.Patience: defaultPatience, &o.Settle: defaultSettle, &o.Grace: defaultGrace, &o.Stable: defaultStable, &o.Backoff: defaultBackoff, &o.Again: defaultAgain, &o.Cooldown: defaultResting,
 	} {
 		if *d == 0 {
 			*d = value

@@ -177,6 +177,7 @@ type Options struct {
 	Grace    time.Duration // a lost replica may come back within it; 500 ms
 	Stable   time.Duration // who ran for so long and ends is replaced at once; 10 s
 	Backoff  time.Duration // after the first launch that failed, doubling; 500 ms
+	Cooldown time.Duration // what was started on use stays without connections; 60 s
 	Again    time.Duration // who does not leave when asked is asked again after it; 10 s
 }
 
@@ -187,6 +188,7 @@ const (
 	defaultStable   = 10 * time.Second
 	defaultBackoff  = 500 * time.Millisecond
 	defaultAgain    = 10 * time.Second
+	defaultResting  = time.Minute
 
 	longestBackoff = time.Minute
 	longestLead    = time.Minute // that a successor is launched before its predecessor ends

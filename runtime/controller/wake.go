@@ -35,7 +35,6 @@ type Use struct {
 }
 
 const (
-	wakeCooldown = time.Minute
 	askUse       = 5 * time.Second // between questions, at most
 	reserveAgain = 10 * time.Second
 )
@@ -48,12 +47,16 @@ func asleep(format string, args ...any) error {
 func (n *node) onUse() bool { return n.Max > 0 && n.Min == 0 && n.StandbyFor == "" }
 
 // cooldown is how long what was started on use stays without connections.
-func (n *node) cooldown() time.Duration {
+func (c *Controller) cooldown(n *node) time.Duration {
 	if n.Scale != nil && n.Scale.CooldownS > 0 {
 		return time.Duration(n.Scale.CooldownS) * time.Second
 	}
-	return wakeCooldown
+	return c.o.Cooldown
 }
+
+// tires tells whether n's last replica goes when nobody uses it: not if somebody
+// has asked for it by number, unless a metric overrules that.
+func (n *node) tires() bool { return n.onUse() && n.Count == 1 && (n.Woken || n.Scale != nil) }
 
 // reserve keeps the addresses of all nodes that are started on use.
 func (c *Controller) reserve(now time.Time) (again time.Time) {
@@ -162,21 +165,21 @@ func (c *Controller) rest(ctx context.Context, n *node, now time.Time) (again ti
 	if n.Count == 0 && len(s.asked) > 0 {
 		s.tell(asleep("%s was scaled to 0 meanwhile", n.Name))
 	}
-	if !n.onUse() || !n.Woken || n.Count != 1 {
+	if !n.tires() {
 		return time.Time{}
 	}
 	if n.used.IsZero() || len(s.asked) > 0 { // by another seed's controller; somebody waits
 		n.used = now
 	}
 	m, held := c.holder(n.slot(0))
-	tired := n.used.Add(n.cooldown())
+	tired := n.used.Add(c.cooldown(n))
 	if !held || m.State != cluster.StateRunning {
 		if now.Before(tired) {
 			return tired
 		}
 		return c.sleep(n, now, "nobody has asked for it for %s, and it does not run")
 	}
-	at := n.asked.Add(min(n.cooldown()/4, askUse))
+	at := n.asked.Add(min(c.cooldown(n)/4, askUse))
 	switch {
 	case n.asking:
 		return time.Time{}
@@ -202,8 +205,7 @@ func (c *Controller) saw(n *node, m cluster.Member, use Use, err error) {
 		n.made, n.used = use.Made, now
 		return
 	}
-	if holder, held := c.holder(m.Slot); c.leads && c.nodes[n.Name] == n && n.onUse() && n.Woken && n.Count == 1 &&
-		held && holder.ID == m.ID && now.Sub(n.used) >= n.cooldown() {
+	if holder, held := c.holder(m.Slot); c.leads && c.nodes[n.Name] == n && n.tires() && held && holder.ID == m.ID && now.Sub(n.used) >= c.cooldown(n) {
 		c.sleep(n, now, "no connection for %s")
 	}
 }

@@ -192,10 +192,8 @@ func TestWhoWaitsTooLongIsToldSo(t *testing.T) {
 // rests makes a node with a cooldown of a second that was started on use.
 func (w *world) rests() *Controller {
 	w.t.Helper()
-	c, _ := w.controller()
-	d := sleeper()
-	d.Scale = &Scale{Metric: MetricConnections, Target: 10, CooldownS: 1}
-	declare(w.t, c, d)
+	c, _ := w.controller(func(o *Options) { o.Cooldown = time.Second })
+	declare(w.t, c, sleeper())
 	if err := wake(w.t, c); err != nil {
 		w.t.Fatal(err)
 	}
@@ -263,14 +261,27 @@ func TestWhatSomebodyScaledStays(t *testing.T) {
 	}
 }
 
-func TestWhatCrashesIsLetBeWhenNobodyAsks(t *testing.T) {
+// A metric overrules who asked by number, but for the last replica.
+func TestTheLastOneOfAMetricSleepsToo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.stuck = true
 	c, _ := w.controller()
 	d := sleeper()
 	d.Scale = &Scale{Metric: MetricConnections, Target: 10, CooldownS: 1}
 	declare(t, c, d)
+	if _, err := call[Resized](t, c, MethodScale, Resize{Name: "logic", Count: 1, Why: "boxer scale"}); err != nil {
+		t.Fatal(err)
+	}
+	w.await("logic-0")
+	w.await()
+}
+
+func TestWhatCrashesIsLetBeWhenNobodyAsks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.stuck = true
+	c, _ := w.controller(func(o *Options) { o.Cooldown = time.Second })
+	declare(t, c, sleeper())
 	refuses(t, wake(t, c), "exit status 3")
 	eventually(t, "it is given up", func() bool { return views(t, c)[0].Count == 0 })
 	n := w.launches("")
@@ -303,10 +314,8 @@ func TestWhatIsWaitedForIsNotGivenUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.delay = 1500 * time.Millisecond // longer than the cooldown
-	c, _ := w.controller(func(o *Options) { o.Patience = 10 * time.Second })
-	d := sleeper()
-	d.Scale = &Scale{Metric: MetricConnections, Target: 10, CooldownS: 1}
-	declare(t, c, d)
+	c, _ := w.controller(func(o *Options) { o.Patience, o.Cooldown = 10*time.Second, time.Second })
+	declare(t, c, sleeper())
 	if err := wake(t, c); err != nil {
 		t.Fatal(err)
 	}
