@@ -93,7 +93,7 @@ func (c *Controller) scale(ctx context.Context, n *node, holders map[string]clus
 	if w.silent > 0 { // nobody knows what they have to do
 		return again
 	}
-	if at := s.since.Add(n.cooldown()); now.Before(at) {
+	if at := s.since.Add(c.cooldown(n)); now.Before(at) {
 		return earlier(again, at)
 	}
 	s.since = time.Time{}

@@ -199,6 +199,7 @@ func TestAsksForLoads(t *testing.T) {
 func TestTheLastReplicaIsNotForTheMetric(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.uses(1, 1) // who is connected keeps it
 	c, _ := w.controller()
 	declare(t, c, scaledBy(MetricCPU, 1, 0, 4))
 	if _, err := scaleTo(t, c, 2); err != nil {
