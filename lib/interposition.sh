@@ -47,7 +47,8 @@ cat <<'TEXT'
   cancelled there. The wait for the connection itself is the kernel's in every way.
 - `TCP_FASTOPEN_CONNECT` is taken off a socket that is held, for it would let connect()
   return before there is a connection; the option reads 0 afterwards.
-  `TCP_FASTOPEN_NO_COOKIE` reads 1 after a direct connect.
+  `TCP_FASTOPEN_NO_COOKIE` reads 1 after a direct connect. `TCP_SYNCNT` reads 3 after a
+  connect that has started a node (or was to: it timed out), unless it was less.
 - `MSG_FASTOPEN` to an overlay address works where `net.ipv4.tcp_fastopen` is off, and
   sends its data after the handshake. With `MSG_DONTWAIT` on a blocking socket that is
   held the call takes up to a tick of the kernel's clock.
