@@ -84,8 +84,9 @@ func rangeAttributes() map[string]schema.Attribute {
 		},
 		"min_count": schema.Int64Attribute{
 			Optional: true, Computed: true,
-			MarkdownDescription: "The fewest replicas, 0 to 1000. Default 1. Not together with `desired_count`.",
-			Validators:          []validator.Int64{count},
+			MarkdownDescription: "The fewest replicas, 0 to 1000. Default 1. With 0 there may be none: the first connect to the name starts one " +
+				"and waits for it, and it goes again after a minute, or `scale`'s `cooldown`, without connections. Not together with `desired_count`.",
+			Validators: []validator.Int64{count},
 		},
 		"max_count": schema.Int64Attribute{
 			Optional: true, Computed: true,
