@@ -203,6 +203,24 @@ func TestSeedDiesWithTheNode(t *testing.T) {
 	eventually(t, "no standby", func() bool { return views(t, c)[0].Count == 0 && len(w.Members()) == 1 })
 }
 
+// TestANewLeaderWaitsForTheNode: it may have lost its seed only.
+func TestANewLeaderWaitsForTheNode(t *testing.T) {
+	w := newWorld(t)
+	a, stop := w.controller()
+	declare(t, a, standby())
+	id := w.vm("zk-3")
+	stop()
+	w.becomes(id, cluster.StateLost)
+	c, _ := w.controller(func(o *Options) { o.Settle = 300 * time.Millisecond })
+	w.quiet("it may come back") // for five times the grace
+	w.becomes(id, cluster.StateRunning)
+	eventually(t, "it is known", func() bool { return len(views(t, c)) == 1 })
+	time.Sleep(250 * time.Millisecond)
+	if events, _ := c.Counts(t.Context()); w.launches("") != 0 || events[EventScaled] != 0 {
+		t.Errorf("launched %v: %v", w.invoked, events)
+	}
+}
+
 func TestASlotHasOneStandby(t *testing.T) {
 	w := newWorld(t)
 	c, _ := w.controller()
