@@ -21,7 +21,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo screenshot test test-c test-go bench burst burst-docs burst-start bench-docs bench-fig8 bench-fig8-docs conformance mesh nat renewal fuzz fuzz-go fuzz-calls lint docs man clean
+.PHONY: help deps build demo screenshot test test-c test-go bench burst burst-docs burst-start bench-docs bench-fig8 bench-fig8-docs conformance failover failover-docs mesh nat renewal fuzz fuzz-go fuzz-calls lint docs man clean
 .PHONY: test-opentofu scale docs-check release release-check
 
 help: ## list the targets
@@ -124,6 +124,13 @@ conformance: build ## CPython's network tests, bare against Boxer on every trans
 renewal: build ## functions that end after 30 s, for 5 minutes under 200 requests a second: none may fail
 	@tools/deps.sh test
 	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_RENEWALS=5m go test -count=1 -timeout 15m -run '^TestRenewals$$' -v ./runtime/e2e
+
+failover: deps build ## kill a ZooKeeper node under reads, let its standby serve, hand back: numbers and the paper's Figure 12 in bench/failover
+	@tools/deps.sh failover
+	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_FAILOVER_OUT=$(CURDIR)/bench/failover go test -count=1 -timeout 10m -run '^TestFailover$$' -v ./runtime/failover
+
+failover-docs: ## put the numbers and the figure of the last `make failover` into docs/
+	cp bench/failover/failover-table.md bench/failover/failover.svg docs/
 
 mesh: build ## 64 functions behind NATs, all pairs at once, ten times
 	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_MESH=64 go test -count=10 -timeout 30m -run '^TestMesh$$' -v ./runtime/e2e

@@ -58,6 +58,7 @@ var allowed = map[string][]string{
 	"runtime/contract/calls": nil,
 	"runtime/bench":          {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud"},
 	"runtime/conformance":    nil,
+	"runtime/failover":       {"runtime/cluster", "runtime/launch", "runtime/localcloud"},
 }
 
 type listed struct {

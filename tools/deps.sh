@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs what the named purposes need (build, test, bench, conformance, demo, fuzz, lint,
+# Installs what the named purposes need (build, test, bench, conformance, demo, failover, fuzz, lint,
 # docs, opentofu), and says what and why. Does nothing when everything is there.
 # With --check first it installs nothing, and fails when something is missing.
 set -eu
@@ -85,6 +85,11 @@ for purpose in "$@"; do
     conformance | test)
         python=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || python=3.11
         want "libpython$python-testsuite" '/usr/bin/python3 -c "import test.test_epoll"' "to run CPython's tests of sockets, bare and under Boxer" ;;
+    esac
+    case $purpose in
+    failover | test)
+        want libzookeeper-java 'test -e /usr/share/java/zookeeper.jar' 'for the ensemble of examples/failover'
+        want default-jre-headless 'command -v java' 'for the ensemble of examples/failover' ;;
     bench) want haproxy 'command -v haproxy' 'to compare a relay with, in the benchmark' ;;
     fuzz)
         want clang 'command -v clang' 'to fuzz the monitor'
@@ -158,7 +163,7 @@ build_tofu() { # build_tofu WHY
 
 for purpose in "$@"; do
     case $purpose in
-    demo | test)
+    demo | test | failover)
         if ! command -v terraform >/dev/null && ! command -v tofu >/dev/null && ! [ -x tools/bin/tofu ]; then
             build_tofu "neither terraform nor tofu is installed"
         fi
