@@ -157,13 +157,13 @@ func (positive) ValidateFloat64(_ context.Context, req validator.Float64Request,
 func (m *rangeModel) checkRange(diags *diag.Diagnostics) {
 	refuse := func(attribute, summary, why string) { diags.AddAttributeError(path.Root(attribute), summary, why) }
 	switch {
-	case !m.DesiredCount.IsNull() && !(m.MinCount.IsNull() && m.MaxCount.IsNull()):
+	case !m.DesiredCount.IsNull() && (!m.MinCount.IsNull() || !m.MaxCount.IsNull()):
 		refuse("desired_count", "A number and a range",
 			"desired_count fixes how many replicas there are; min_count and max_count let the controller move that number. Keep desired_count, or the range.")
 	case !m.DesiredCount.IsNull() && !m.Scale.IsNull():
 		refuse("scale", "A fixed number cannot be scaled",
 			"desired_count fixes how many replicas there are, and scale would move that number: write min_count and max_count instead of desired_count.")
-	case !m.StandbyFor.IsNull() && !(m.DesiredCount.IsNull() && m.MinCount.IsNull() && m.MaxCount.IsNull() && m.Scale.IsNull()):
+	case !m.StandbyFor.IsNull() && (!m.DesiredCount.IsNull() || !m.MinCount.IsNull() || !m.MaxCount.IsNull() || !m.Scale.IsNull()):
 		refuse("standby_for", "A standby has no number of replicas",
 			"A node with standby_for has one replica while the VM node is gone, and otherwise none: leave out desired_count, min_count, max_count and scale.")
 	case m.MinCount.ValueInt64() > m.MaxCount.ValueInt64() && known(m.MinCount, m.MaxCount) && !m.MaxCount.IsNull():

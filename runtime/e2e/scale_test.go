@@ -73,10 +73,7 @@ func lastLine(text string) string {
 }
 
 // memory is a store of one seed that always leads.
-type memory struct {
-	mu    sync.Mutex
-	notes map[string]json.RawMessage
-}
+type memory struct{}
 
 func (m *memory) Leading() (uint64, bool)                       { return 1, true }
 func (m *memory) Turned() <-chan struct{}                       { return nil }
