@@ -69,7 +69,7 @@ type Member struct {
 
 	// Two members of one slot have one address: name and address stand for the holder.
 	Succeeds uint32 `json:"succeeds,omitempty"` // the holder that this one takes over from as soon as it runs
-	Retired  bool   `json:"retired,omitempty"`  // its successor has the slot: it lets its connections end, and leaves
+	Retired  bool   `json:"retired,omitempty"`  // its slot is another's or nobody's: it lets its connections end, and leaves
 }
 
 // Holds tells whether the slot's name and address stand for this member.

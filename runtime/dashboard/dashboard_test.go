@@ -302,7 +302,7 @@ func TestSuccession(t *testing.T) {
 	}
 	old.Retired, next.Succeeds = true, 0
 	h = h.next(Facts{Members: []cluster.Member{old, next}}, time.Now())
-	if len(h.news) != 2 || h.news[0].What != "node-2 has the name now, after node-1" || h.news[1].What != "node-1 drains: its successor has the name" {
+	if len(h.news) != 2 || h.news[0].What != "node-2 has the name now, after node-1" || h.news[1].What != "node-1 drains" {
 		t.Errorf("news %+v", h.news)
 	}
 }

@@ -83,7 +83,7 @@ func (h history) is(all []news, m cluster.Member, at time.Time) []news {
 	case !known:
 		return append(all, news{At: at, Slot: m.Slot, What: "joined, " + m.State})
 	case m.Retired && !was.Retired:
-		return append(all, news{At: at, Slot: m.Slot, What: fmt.Sprintf("node-%d drains: its successor has the name", m.ID)})
+		return append(all, news{At: at, Slot: m.Slot, What: fmt.Sprintf("node-%d drains", m.ID)})
 	case was.Succeeds != 0 && m.Holds():
 		return append(all, news{At: at, Slot: m.Slot, What: fmt.Sprintf("node-%d has the name now, after node-%d", m.ID, was.Succeeds)})
 	case was.State != m.State:

@@ -158,7 +158,7 @@ func (r *nodeRow) matches(query string) bool {
 func guestWord(m cluster.Member) string {
 	switch {
 	case m.Retired:
-		return "draining: its successor has the name"
+		return "draining"
 	case m.Succeeds != 0:
 		return fmt.Sprintf("successor of node-%d", m.Succeeds)
 	case m.Guest.State == cluster.GuestExited && m.Guest.ExitCode != nil:

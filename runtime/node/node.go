@@ -106,7 +106,7 @@ type node struct {
 	status   statusBoard
 	barrier  chan struct{} // closed when wait_for is met
 	retiring sync.Once
-	retired  chan struct{} // closed when a successor has the slot
+	retired  chan struct{} // closed when the slot is not its own any more
 	asking   sync.Once
 	asked    chan struct{} // closed when the load is to be reported
 	guest    *process.Guest

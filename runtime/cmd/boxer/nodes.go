@@ -49,7 +49,7 @@ func nodesCommand(g *globals) *cobra.Command {
 
 Two nodes of one name are a launch that is being renewed: the "successor" joins and
 takes the name and its address when it runs, the other one is then "draining" and
-leaves when its connections have ended.
+leaves when its connections have ended. One that nobody uses any more drains, too.
 
 A "dormant" one has a name and an address but no process: the first connect starts it.
 

@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connects, says a line and hears it: wake.py HOST PORT COUNT PAUSE.
+"""Connects, says a line and hears it: wake.py HOST PORT COUNT PAUSE [LIMIT].
 
 COUNT connections all at once, or, with a PAUSE in seconds, one after the other. Every
-second one does not block. Prints a line for each: what came of it, and after how
+second one does not block, the others do, for LIMIT seconds (SO_SNDTIMEO). Prints a line for each: what came of it, and after how
 many milliseconds.
 """
 import errno
 import select
 import socket
+import struct
 import sys
 import threading
 import time
 
 HOST, PORT, COUNT, PAUSE = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+LIMIT = int(sys.argv[5]) if len(sys.argv) > 5 else 0
 together = threading.Barrier(1 if PAUSE else COUNT)
 
 
 def connect(address, blocks):
     s = socket.socket()
     if blocks:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", LIMIT, 0))
         s.connect(address)
         return s
     s.setblocking(False)
