@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"runtime/consensus": nil,
 	"runtime/table":     nil,
 	"runtime/raw":       nil,
+	"runtime/bound":     nil,
 	"runtime/process":   nil,
 	"runtime/capacity":  nil,
 	"layer":             nil,
@@ -42,7 +43,8 @@ var allowed = map[string][]string{
 	"runtime/node":       {"runtime/config", "runtime/cluster", "runtime/controller", "runtime/table", "runtime/ipc", "runtime/process", "runtime/socket", "runtime/transport"},
 	"runtime/controller": {"runtime/config", "runtime/cluster"},
 	"runtime/lambda":     {"runtime/config", "runtime/node"},
-	"runtime/dashboard":  {"runtime/cluster", "runtime/config"},
+	"runtime/dashboard":  {"runtime/bound", "runtime/cluster", "runtime/config"},
+	"runtime/hook":       {"runtime/bound", "runtime/cluster", "runtime/controller"},
 	// programs and what they show
 	"provider":                              {"runtime/capacity", "runtime/config", "runtime/cluster", "runtime/controller", "runtime/launch", "runtime/localcloud", "layer", "provider/layers"},
 	"provider/layers":                       nil,
@@ -50,7 +52,7 @@ var allowed = map[string][]string{
 	"layer/cmd/layer":                       {"layer"},
 	"release":                               nil,
 	"runtime/capacity/sample":               {"runtime/capacity"},
-	"runtime/cmd/boxer":                     {"runtime/capacity", "runtime/config", "runtime/cluster", "runtime/controller", "runtime/dashboard", "runtime/launch", "runtime/localcloud", "runtime/node", "runtime/lambda"},
+	"runtime/cmd/boxer":                     {"runtime/capacity", "runtime/config", "runtime/cluster", "runtime/controller", "runtime/dashboard", "runtime/hook", "runtime/launch", "runtime/localcloud", "runtime/node", "runtime/lambda"},
 	// tests of the whole, and what drives them
 	"runtime/browser":        nil,
 	"runtime/e2e":            {"runtime/config", "runtime/cluster", "runtime/launch", "runtime/localcloud"},

@@ -107,7 +107,7 @@ func TestAccRange(t *testing.T) {
 	scale := func(count int) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
-		_, _, err := l.Scale(ctx, "logic", count, "boxer scale")
+		_, err := l.Scale(ctx, "logic", count, "boxer scale")
 		return err
 	}
 	running := func(want float64) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
@@ -47,6 +48,9 @@ func (s *Scale) Check() error {
 	}
 	return nil
 }
+
+// ErrOutOfRange says that there may not be so many replicas, or so few.
+var ErrOutOfRange = &cluster.RemoteError{Code: "out_of_range"}
 
 // checkRange checks what is said of the number of replicas.
 func (d *Declaration) checkRange() error {
@@ -95,7 +99,7 @@ func (d *Declaration) checkCount(count int) error {
 	if d.Max > 0 {
 		by = " (min_count, max_count)"
 	}
-	return fmt.Errorf("%s: %d replicas: want %d to %d%s", d.Name, count, low, high, by)
+	return &cluster.RemoteError{Code: ErrOutOfRange.Code, Message: fmt.Sprintf("%s: %d replicas: want %d to %d%s", d.Name, count, low, high, by)}
 }
 
 // first is how many replicas a new node has of which no number is declared.

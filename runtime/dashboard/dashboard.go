@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/boxer-overlay/boxer/runtime/bound"
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 )
 
@@ -141,7 +142,7 @@ func (d *Dashboard) Serve(ctx context.Context, l net.Listener) error {
 			server.Close()
 		}
 	}()
-	err := server.Serve(newLimited(l, maxConnections))
+	err := server.Serve(bound.Listener(l, maxConnections))
 	cancel()
 	<-ended
 	<-looking

@@ -66,7 +66,7 @@ func (l *Launcher) Declare(ctx context.Context, d controller.Declaration) ([]Wan
 	if d.Max > 0 || d.StandbyFor != "" {
 		d.Count = -1 // it is the controller's
 	}
-	return wants(d.Function, view), l.note(ctx, d)
+	return Wants(d.Function, view), l.note(ctx, d)
 }
 
 // note has the platform remember what is declared of a function's replicas: who
@@ -91,19 +91,17 @@ func Declared(f localcloud.Function) (*controller.Declaration, error) {
 	return &d, nil
 }
 
-// Scale gives a node that the controller keeps another number of replicas, and
-// says what to wait for, and how many there were. controller.ErrNotDeclared: it
+// Scale gives a node that the controller keeps another number of replicas. controller.ErrNotDeclared: it
 // keeps none of that name.
-func (l *Launcher) Scale(ctx context.Context, name string, count int, why string) (all []Want, was int, err error) {
-	var r controller.Resized
+func (l *Launcher) Scale(ctx context.Context, name string, count int, why string) (r controller.Resized, err error) {
 	if err := Control(ctx, l.Network, controller.MethodScale, controller.Resize{Name: name, Count: count, Why: why}, &r); err != nil {
-		return nil, 0, err
+		return r, err
 	}
-	return wants(name, r.View), r.Was, l.noteCount(ctx, name, r.View)
+	return r, l.noteCount(ctx, name, r.View)
 }
 
-// wants are the last launches of a declared node.
-func wants(function string, view controller.View) []Want {
+// Wants are the last launches of a declared node, to wait for.
+func Wants(function string, view controller.View) []Want {
 	var all []Want
 	for _, s := range view.Slots {
 		all = append(all, Want{Slot: s.Slot, ID: s.LaunchID, Function: function})

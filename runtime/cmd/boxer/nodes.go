@@ -51,7 +51,8 @@ Two nodes of one name are a launch that is being renewed: the "successor" joins 
 takes the name and its address when it runs, the other one is then "draining" and
 leaves when its connections have ended. One that nobody uses any more drains, too.
 
-A "dormant" one has a name and an address but no process: the first connect starts it.
+A "dormant" one has a name and an address but no process: the first connect starts
+it.
 
 A terminal that is too narrow for all columns gets the important ones; --json has
 everything.`,

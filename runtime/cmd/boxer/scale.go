@@ -30,7 +30,8 @@ func scaleCommand(g *globals) *cobra.Command {
 		Short: "Change how many replicas of a function node run",
 		Long: `Change how many replicas of a function node run, and wait until they do. Slots that
 are missing below N are started (logic-0, logic-1, ...), as the others were; those
-from N up let their connections end, for 20 s at most, and are stopped. With 0 the function stays, and nothing of it runs.
+from N up let their connections end, for 20 s at most, and are stopped. With 0 the
+function stays, and nothing of it runs.
 
 From then on the network's seed keeps that number: a replica that ends is followed
 by another in its slot, at its address. What it does is told by boxer events. Until
@@ -207,17 +208,17 @@ func (s *scaling) declare(ctx context.Context, f localcloud.Function, before int
 // change the number that the controller keeps. Who was not kept by it, of whom
 // before ran, is from then on. Before is negative if nothing was changed.
 func (s *scaling) change(ctx context.Context, f localcloud.Function, count, before int) ([]launch.Want, int, error) {
-	wants, was, err := s.Scale(ctx, s.Name, count, "boxer scale")
+	r, err := s.Scale(ctx, s.Name, count, "boxer scale")
 	if !errors.Is(err, controller.ErrNotDeclared) {
-		if err != nil && wants == nil {
-			was = -1
+		if err != nil && r.Name == "" {
+			return nil, -1, err
 		}
-		return wants, was, err
+		return launch.Wants(s.Name, r.View), r.Was, err
 	}
 	if f.Config == nil {
 		return nil, -1, errors.New("it is not known what its replicas run: it was made by an earlier version; make it again")
 	}
-	wants, err = s.Declare(ctx, controller.Declaration{Name: s.Name, Function: s.Name, Node: *f.Config, Count: count, MemoryMB: f.MemoryMB})
+	wants, err := s.Declare(ctx, controller.Declaration{Name: s.Name, Function: s.Name, Node: *f.Config, Count: count, MemoryMB: f.MemoryMB})
 	return wants, before, err
 }
 
