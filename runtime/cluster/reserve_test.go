@@ -187,8 +187,16 @@ func TestALetGoHolderOutlivesTheSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	seed.stop()
-	startSeed(t, o, seed.address)
+	seed = startSeed(t, o, seed.address)
 	eventually(t, "it is back", func() bool { return first.Connected() })
 	is(t, first, id, "retired")
 	dormant(t, first, "db-0")
+	// When nobody reserves it any more its spent launch is still known.
+	if err := first.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	reserve(t, seed.Seed)
+	if _, err := Join(t.Context(), launched(seed.options("db-0"), "one", "")); !errors.Is(err, ErrRefused) {
+		t.Errorf("it comes back: %v", err)
+	}
 }

@@ -216,7 +216,13 @@ func TestWhatIsNotUsedSleepsAgain(t *testing.T) {
 	if got := w.slots(); len(got) != 1 {
 		t.Fatal("it sleeps although a connection is open")
 	}
-	w.uses(0, 2) // none is open, and one was in between
+	for made := range uint64(13) { // none is open, and some were in between
+		w.uses(0, 2+made)
+		time.Sleep(100 * time.Millisecond)
+	}
+	if got := w.slots(); len(got) != 1 {
+		t.Fatal("it sleeps although there are connections")
+	}
 	began := time.Now()
 	w.mu.Lock()
 	w.drains = 200 * time.Millisecond // it lets its connections end
@@ -306,6 +312,12 @@ func TestANewLeaderStartsAgainWhatItLetGo(t *testing.T) {
 		}
 		w.await("logic-0")
 		w.await()
+		eventually(t, "it has left", func() bool { return len(w.Members()) == 0 })
+	}
+	for _, e := range c.journal.after(t.Context(), 0, 0) {
+		if e.Type == EventFailed {
+			t.Errorf("to be let go is taken for a failure: %s", e.Text)
+		}
 	}
 }
 
@@ -318,6 +330,9 @@ func TestWhatIsWaitedForIsNotGivenUp(t *testing.T) {
 	declare(t, c, sleeper())
 	if err := wake(t, c); err != nil {
 		t.Fatal(err)
+	}
+	if n := views(t, c)[0].Count; n != 1 {
+		t.Errorf("%d replicas are wanted", n)
 	}
 	if n := w.launches(""); n != 1 {
 		t.Errorf("%d launches", n)
