@@ -13,8 +13,6 @@ resource "boxer_vm_node" "zk" {
   name       = "zk-${each.key}"
   source_dir = "${path.module}/zookeeper" # lands in /var/task
   command    = ["sh", "/var/task/start.sh", each.key]
-  # The last to come leads no ensemble: it is a follower that dies.
-  wait_for = each.key == "3" ? { "zk-1" = 1, "zk-2" = 1 } : null
 }
 # Takes name and address of zk-3 when that VM dies, until it is back.
 resource "boxer_function_node" "standby" {

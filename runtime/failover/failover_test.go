@@ -66,6 +66,10 @@ func TestFailover(t *testing.T) {
 	time.Sleep(s.before)
 
 	home := e.holder()
+	part, err := mode(l.address[victim])
+	if err != nil {
+		t.Fatalf("ask zk-3 who it is: %v", err)
+	}
 	killed := time.Now()
 	e.kill()
 	e.await("the standby serves", func() bool {
@@ -83,8 +87,10 @@ func TestFailover(t *testing.T) {
 	e.caughtUp(l)
 	cancel()
 	l.clients.Wait()
+	e.terraform("plan", "-detailed-exitcode")
 
 	r := e.report(l, killed, handover)
+	r.Victim = part
 	t.Log("\n" + r.text())
 	for _, w := range l.wrong {
 		t.Errorf("a wrong read: %s", w)
@@ -151,7 +157,7 @@ func newEnsemble(t *testing.T) *ensemble {
 		if t.Failed() {
 			e.dump(state)
 		}
-		e.terraform("destroy")
+		e.terraform("destroy", "-auto-approve")
 		if r := e.command("boxer", "network", "list"); strings.Contains(r, network) {
 			t.Errorf("destroyed, and left: %s", r)
 		}
@@ -198,7 +204,7 @@ func (e *ensemble) command(program string, args ...string) string {
 	return string(output)
 }
 
-func (e *ensemble) terraform(verb string) {
+func (e *ensemble) terraform(verb string, args ...string) {
 	e.t.Helper()
 	program := "terraform"
 	for _, name := range []string{"terraform", "tofu", "../../tools/bin/tofu"} {
@@ -207,12 +213,12 @@ func (e *ensemble) terraform(verb string) {
 			break
 		}
 	}
-	e.command(program, verb, "-auto-approve", "-input=false", "-no-color")
+	e.command(program, append([]string{verb, "-input=false", "-no-color"}, args...)...)
 }
 
 func (e *ensemble) apply() {
 	e.t.Helper()
-	if e.terraform("apply"); e.t.Failed() {
+	if e.terraform("apply", "-auto-approve"); e.t.Failed() {
 		e.t.FailNow()
 	}
 }

@@ -29,8 +29,9 @@ type report struct {
 	Kernel   string    `json:"kernel"`
 	Measured time.Time `json:"measured"`
 
+	Victim  string  `json:"victim"` // leader or follower
 	Before  float64 `json:"reads_per_second_before"`
-	Without float64 `json:"reads_per_second_without"` // the victim
+	Without float64 `json:"reads_per_second_without"` // the victim, in the second half of its absence
 
 	Noticed  int64 `json:"noticed_ms"` // by everybody, after the kill
 	Joined   int64 `json:"standby_joined_ms"`
@@ -77,7 +78,7 @@ func (e *ensemble) report(l *load, killed, handover time.Time) report {
 	after := l.throughput(killed, handover)
 	r.Regained = regainedAfter(after, median(tenSeconds)).Milliseconds()
 	if down := int(serves / bin); down > 3 && down < len(after) {
-		r.Without = median(after[1:down-1]) * float64(time.Second/bin)
+		r.Without = median(after[down/2:down]) * float64(time.Second/bin)
 	}
 	for _, done := range l.done {
 		for _, n := range done {
@@ -154,7 +155,8 @@ func (r *report) machine() {
 }
 
 func (r *report) text() string {
-	return fmt.Sprintf(`reads/s before the kill        %8.0f
+	return fmt.Sprintf(`the node that is killed was the ensemble's %s
+reads/s before the kill        %8.0f
 reads/s without the node       %8.0f
 the death is known after       %8d ms
 the standby has joined after   %8d ms
@@ -166,7 +168,7 @@ the standby has left after     %8d ms of the apply
 reads %d, writes %d, wrong reads %d, failed requests %d, slowest %d ms
 connections that ended under a request, sent again: %d by the kill, %d by the hand-back, %d otherwise
 %d x %s, Linux %s
-`, r.Before, r.Without, r.Noticed, r.Joined, r.Running, r.Serves, r.Regained, r.Returned, r.Left,
+`, r.Victim, r.Before, r.Without, r.Noticed, r.Joined, r.Running, r.Serves, r.Regained, r.Returned, r.Left,
 		r.Reads, r.Writes, r.Wrong, r.Failed, r.SlowestMS, r.CutByKill, r.CutByBack, r.CutElse, r.CPUs, r.CPU, r.Kernel)
 }
 
@@ -206,11 +208,8 @@ func (r *report) svg() string {
 	y := func(reads float64) float64 { return top + height*(1-min(reads/most, 1)) }
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n"+
 		`<rect width="100%%" height="100%%" fill="white"/>`+"\n", figureWidth, figureHeight)
-	for i := range 6 {
-		reads := math.Round(r.Before*float64(i)/4/100) * 100
-		if reads <= most {
-			fmt.Fprintf(&b, `<path d="M%.1f %.1f h%.1f" stroke="#ddd"/><text x="%.1f" y="%.1f" text-anchor="end">%.0f</text>`+"\n", left, y(reads), width, left-6, y(reads)+4, reads)
-		}
+	for reads := 0.0; reads <= most; reads += math.Pow(10, math.Floor(math.Log10(most/1.5))) {
+		fmt.Fprintf(&b, `<path d="M%.1f %.1f h%.1f" stroke="#ddd"/><text x="%.1f" y="%.1f" text-anchor="end">%.0f</text>`+"\n", left, y(reads), width, left-6, y(reads)+4, reads)
 	}
 	killed, handover := float64(r.KilledAt)/1e3, float64(r.HandoverAt)/1e3
 	for s := math.Ceil((begin-killed)/10) * 10; s <= begin+span-killed; s += 10 {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -193,6 +194,29 @@ func (c *connection) receive() (*answer, error) {
 		return nil, err
 	}
 	return &answer{r: bytes.NewReader(data)}, nil
+}
+
+// mode asks a server for its part in the ensemble: leader or follower.
+func mode(address string) (string, error) {
+	conn, err := net.DialTimeout("tcp", address, connectTime)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(answerTime))
+	if _, err := conn.Write([]byte("srvr")); err != nil {
+		return "", err
+	}
+	said, err := io.ReadAll(io.LimitReader(conn, maxAnswer))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(said)) {
+		if mode, ok := strings.CutPrefix(line, "Mode: "); ok {
+			return strings.TrimSpace(mode), nil
+		}
+	}
+	return "", fmt.Errorf("it says %q", said)
 }
 
 // packet is written in the order of its fields.
