@@ -297,7 +297,7 @@ func TestBurst(t *testing.T) {
 	}
 }
 
-// TestBurstServes is the burst in small: scaled out under load, no request
+// TestBurstServes is the burst in small: scaled out and in under load, no request
 // fails, and everybody has served.
 func TestBurstServes(t *testing.T) {
 	if os.Getenv("BOXER_BIN") == "" {
@@ -324,6 +324,7 @@ func TestBurstServes(t *testing.T) {
 			t.Fatalf("%d replicas have served, want %d", len(served), 1+replicas)
 		}
 	}
+	u.must(ctx, "scale", "--network", burstNetwork, "burst", "0")
 	requests, failed, err := l.end()
 	if err != nil || failed > 0 || requests == 0 {
 		t.Errorf("%d requests, %d failed: %v: %s", requests, failed, err, l.out)
