@@ -57,8 +57,11 @@ func replaceFile(dir, name string, data []byte, mode os.FileMode) error {
 	return os.Rename(temporary, filepath.Join(dir, name))
 }
 
-// writeMemberFiles tells guests who is in the network, in three forms.
-func writeMemberFiles(dir string, self cluster.Member, members, dormant []cluster.Member) error {
+// memberFiles is what was written of them last, by name.
+type memberFiles map[string][]byte
+
+// update tells guests who is in the network, in three forms, those that have changed.
+func (f memberFiles) update(dir string, self cluster.Member, members, dormant []cluster.Member) error {
 	var hosts, text bytes.Buffer
 	hosts.WriteString("127.0.0.1 localhost\n::1 localhost\n")
 	for _, m := range members {
@@ -82,9 +85,13 @@ func writeMemberFiles(dir string, self cluster.Member, members, dormant []cluste
 		return err
 	}
 	for name, data := range map[string][]byte{"hosts": hosts.Bytes(), "members.txt": text.Bytes(), "members.json": append(list, '\n')} {
+		if bytes.Equal(f[name], data) {
+			continue
+		}
 		if err := replaceFile(dir, name, data, 0o644); err != nil {
 			return fmt.Errorf("write %s: %w", filepath.Join(dir, name), err)
 		}
+		f[name] = data
 	}
 	return nil
 }

@@ -81,9 +81,10 @@ func (n *node) runGuest(life context.Context) (process.State, error) {
 		if err := n.await(life); err != nil {
 			return process.State{}, err
 		}
-		if err := n.writeFiles(); err != nil { // those it has waited for are in them
-			return process.State{}, err
-		}
+	}
+	n.guided.Store(true)                   // before the files are written: what changes later is seen
+	if err := n.writeFiles(); err != nil { // those it has waited for are in them
+		return process.State{}, err
 	}
 	library, err := n.library()
 	if err != nil {

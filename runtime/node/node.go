@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -99,6 +100,8 @@ type node struct {
 	controller *controller.Controller // seeds only
 
 	writing  sync.Mutex // held while the members' files are written
+	written  memberFiles
+	guided   atomic.Bool // a guest may read them
 	tasks    sync.WaitGroup
 	stopping context.CancelCauseFunc
 	shown    []cluster.Member // in the table, since the last refresh

@@ -21,7 +21,7 @@ import (
 )
 
 // filesPause is the time between two writes of the members' files.
-const filesPause = 50 * time.Millisecond
+const filesPause = 100 * time.Millisecond
 
 // view is the member set as the transport asks for it.
 type view struct {
@@ -130,7 +130,7 @@ func (v *view) awaits(m cluster.Member) (now cluster.Member, changed <-chan stru
 // follow keeps table, files and barrier in step with the network: the files after a
 // while if much changes, as each time they are written whole.
 func (n *node) follow(ctx context.Context) error {
-	pace := rate.NewLimiter(rate.Every(filesPause), 2)
+	pace := rate.NewLimiter(rate.Every(filesPause), 1)
 	files := time.NewTimer(time.Hour)
 	defer files.Stop()
 	for late := false; ; {
@@ -152,7 +152,7 @@ func (n *node) follow(ctx context.Context) error {
 			if err != nil {
 				n.log.Error().Err(err).Msg("membership change not published")
 			}
-			if changed && !late {
+			if changed && !late && n.guided.Load() {
 				late = true
 				files.Reset(pace.Reserve().Delay())
 			}
@@ -177,7 +177,10 @@ func (n *node) writeFiles() error {
 	defer n.writing.Unlock()
 	self := n.session.Self()
 	members, reserved := n.membership()
-	return writeMemberFiles(n.dir, self, members, dormant(self, members, reserved))
+	if n.written == nil {
+		n.written = memberFiles{}
+	}
+	return n.written.update(n.dir, self, members, dormant(self, members, reserved))
 }
 
 // membership is the network as a guest may see it: what others have to do is of no

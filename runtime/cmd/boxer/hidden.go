@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -91,9 +92,21 @@ func nodeFromFile(path, library string) (int, error) {
 	})
 }
 
+// startTime is how long a start that is not slow takes.
+const startTime = 2 * time.Second
+
+// spareStart puts garbage collections off until a node has started: many start at once,
+// and what each makes then is few megabytes.
+func spareStart() func() {
+	usual := debug.SetGCPercent(400)
+	timer := time.AfterFunc(startTime, func() { debug.SetGCPercent(usual) })
+	return func() { timer.Stop() }
+}
+
 // runFunction is the supervisor of a function node, started by the layer's
 // bootstrap.
 func runFunction() int {
+	defer spareStart()()
 	err := lambda.Run(context.Background(), lambda.Options{
 		Stdout: os.Stdout, Version: version, Logger: supervisorLog(os.Stderr),
 	})

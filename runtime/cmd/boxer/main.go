@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Without these Go reads all mounts to find its control group when it starts, and
+// looks again now and then. A supervisor waits more than it computes.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command boxer is the node supervisor and the command line of Boxer: one
 // binary that users type, that VMs run as a service and functions as their
 // runtime.
