@@ -59,7 +59,9 @@ func TestLoad(t *testing.T) {
 }
 
 func TestChanged(t *testing.T) {
-	load := func(cpu float64, connections int) cluster.Load { return cluster.Load{CPU: cpu, Connections: connections} }
+	load := func(cpu float64, connections int) cluster.Load {
+		return cluster.Load{CPU: cpu, Connections: connections}
+	}
 	for _, c := range []struct {
 		told, now cluster.Load
 		want      bool
