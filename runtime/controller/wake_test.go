@@ -189,10 +189,13 @@ func TestWhoWaitsTooLongIsToldSo(t *testing.T) {
 	}
 }
 
-// rests makes a node with a cooldown of a second that was started on use.
+// shortCooldown is long enough to be told from none.
+const shortCooldown = 300 * time.Millisecond
+
+// rests makes a node that was started on use.
 func (w *world) rests() *Controller {
 	w.t.Helper()
-	c, _ := w.controller(func(o *Options) { o.Cooldown = time.Second })
+	c, _ := w.controller(func(o *Options) { o.Cooldown = shortCooldown })
 	declare(w.t, c, sleeper())
 	if err := wake(w.t, c); err != nil {
 		w.t.Fatal(err)
@@ -212,13 +215,13 @@ func TestWhatIsNotUsedSleepsAgain(t *testing.T) {
 	w := newWorld(t)
 	w.uses(1, 1)
 	c := w.rests()
-	time.Sleep(1300 * time.Millisecond) // longer than the cooldown: there is no event to wait for
+	time.Sleep(shortCooldown * 3 / 2) // longer than the cooldown: there is no event to wait for
 	if got := w.slots(); len(got) != 1 {
 		t.Fatal("it sleeps although a connection is open")
 	}
-	for made := range uint64(13) { // none is open, and some were in between
+	for made := range uint64(15) { // none is open, and some were in between
 		w.uses(0, 2+made)
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(shortCooldown / 10)
 	}
 	if got := w.slots(); len(got) != 1 {
 		t.Fatal("it sleeps although there are connections")
@@ -228,7 +231,7 @@ func TestWhatIsNotUsedSleepsAgain(t *testing.T) {
 	w.drains = 200 * time.Millisecond // it lets its connections end
 	w.mu.Unlock()
 	w.await()
-	if took := time.Since(began); took < 900*time.Millisecond {
+	if took := time.Since(began); took < shortCooldown*2/3 {
 		t.Errorf("it sleeps after %s without a connection", took)
 	}
 	// While it drains the next life begins, and its end is no failure.
@@ -249,7 +252,7 @@ func TestWhatIsNotUsedSleepsAgain(t *testing.T) {
 			why = append(why, e.Text)
 		}
 	}
-	if len(why) != 3 || why[0] != "0 -> 1: node-1 connects to logic-0" || !strings.HasPrefix(why[1], "1 -> 0: no connection for 1") {
+	if len(why) != 3 || why[0] != "0 -> 1: node-1 connects to logic-0" || !strings.HasPrefix(why[1], "1 -> 0: no connection for ") {
 		t.Errorf("why: %q", why)
 	}
 }
@@ -261,7 +264,7 @@ func TestWhatSomebodyScaledStays(t *testing.T) {
 	if _, err := call[Resized](t, c, MethodScale, Resize{Name: "logic", Count: 1, Why: "boxer scale"}); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(1500 * time.Millisecond) // longer than the cooldown: there is no event to wait for
+	time.Sleep(shortCooldown * 3 / 2) // longer than the cooldown: there is no event to wait for
 	if got := w.slots(); len(got) != 1 {
 		t.Error("it sleeps although somebody wants it")
 	}
@@ -286,7 +289,7 @@ func TestWhatCrashesIsLetBeWhenNobodyAsks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.stuck = true
-	c, _ := w.controller(func(o *Options) { o.Cooldown = time.Second })
+	c, _ := w.controller(func(o *Options) { o.Cooldown = shortCooldown })
 	declare(t, c, sleeper())
 	refuses(t, wake(t, c), "exit status 3")
 	eventually(t, "it is given up", func() bool { return views(t, c)[0].Count == 0 })
@@ -302,10 +305,8 @@ func TestWhatCrashesIsLetBeWhenNobodyAsks(t *testing.T) {
 func TestANewLeaderStartsAgainWhatItLetGo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c, _ := w.controller(func(o *Options) { o.Settle = time.Minute })
-	d := sleeper()
-	d.Scale = &Scale{Metric: MetricConnections, Target: 10, CooldownS: 1}
-	declare(t, c, d)
+	c, _ := w.controller(func(o *Options) { o.Settle, o.Cooldown = time.Minute, shortCooldown })
+	declare(t, c, sleeper())
 	for range 2 {
 		if err := wake(t, c); err != nil {
 			t.Fatal(err)
@@ -325,8 +326,8 @@ func TestANewLeaderStartsAgainWhatItLetGo(t *testing.T) {
 func TestWhatIsWaitedForIsNotGivenUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.delay = 1500 * time.Millisecond // longer than the cooldown
-	c, _ := w.controller(func(o *Options) { o.Patience, o.Cooldown = 10*time.Second, time.Second })
+	w.delay = shortCooldown * 3 / 2 // longer than the cooldown
+	c, _ := w.controller(func(o *Options) { o.Patience, o.Cooldown = 10*time.Second, shortCooldown })
 	declare(t, c, sleeper())
 	if err := wake(t, c); err != nil {
 		t.Fatal(err)

@@ -172,7 +172,7 @@ func (w *wakes) again(t *testing.T) {
 			t.Errorf("from %v, with pauses: %q\n%s", flags, lines, w.must(t, "events"))
 		}
 	}
-	if n := w.launches(t, "often"); n < 4 {
+	if n := w.launches(t, "often"); n < 3 {
 		t.Errorf("it has slept %d times only:\n%s", n-1, w.must(t, "events"))
 	}
 	w.asleep(t, "often-0")
