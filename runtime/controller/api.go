@@ -282,13 +282,7 @@ func (c *Controller) view(n *node) View {
 		}
 		v.Slots = append(v.Slots, sv)
 	}
-	holders := map[string]cluster.Member{}
-	for _, m := range c.members {
-		if m.Holds() {
-			holders[m.Slot] = m
-		}
-	}
-	if w := c.weigh(n, holders); w.told > 0 {
+	if w := c.weigh(n, c.holders()); w.told > 0 {
 		v.Load = &w.Load
 	}
 	return v

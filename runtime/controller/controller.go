@@ -339,9 +339,27 @@ func (c *Controller) fail(n *node, s *slot, name, why string) {
 // holder is the live member that a slot stands for.
 func (c *Controller) holder(slot string) (cluster.Member, bool) {
 	for _, m := range c.members {
-		if m.Slot == slot && m.Holds() {
+		if m.Slot == slot && c.holds(m) {
 			return m, true
 		}
 	}
 	return cluster.Member{}, false
+}
+
+// holders are the members that slots stand for.
+func (c *Controller) holders() map[string]cluster.Member {
+	all := make(map[string]cluster.Member, len(c.members))
+	for _, m := range c.members {
+		if c.holds(m) {
+			all[m.Slot] = m
+		}
+	}
+	return all
+}
+
+// holds: m has its slot. A holder is seen to be retired before its successor is seen
+// to hold the slot, though both came at once: nobody may be launched in between.
+func (c *Controller) holds(m cluster.Member) bool {
+	before, known := c.members[m.Succeeds]
+	return m.Holds() || known && before.Retired && !m.Retired
 }

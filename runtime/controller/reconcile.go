@@ -25,12 +25,7 @@ func (c *Controller) reconcile(ctx context.Context) (next time.Time) {
 			next = at
 		}
 	}
-	holders := make(map[string]cluster.Member, len(c.members))
-	for _, m := range c.members {
-		if m.Holds() {
-			holders[m.Slot] = m
-		}
-	}
+	holders := c.holders()
 	later(c.reserve(now))
 	var launches []func()
 	notes := map[string]json.RawMessage{}

@@ -36,7 +36,13 @@ func (w *world) vm(slot string) (id uint32) {
 			w.tell(cluster.EventJoin, m)
 			other.Retired = true
 			w.tell(cluster.EventUpdate, other)
+			w.mu.Unlock()
+			time.Sleep(5 * time.Millisecond) // who sees this looks at once
+			w.mu.Lock()
 			time.AfterFunc(5*time.Millisecond, func() { w.end(other.ID, 0) })
+		}
+		if m.Succeeds != 0 {
+			break
 		}
 	}
 	m.Succeeds, m.State = 0, cluster.StateRunning
