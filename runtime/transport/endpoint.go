@@ -45,6 +45,11 @@ func (l *Layer) Serve(ctx context.Context, ln *net.TCPListener) error {
 	defer l.Close()
 	l.openings.begin(ln.Addr().(*net.TCPAddr).AddrPort())
 	l.spawn(func() { l.tickets.tend(l.ctx) })
+	// What is accepted has it from the listener: a connection that this process has
+	// when it dies is reset. It would end in order, like one that has been served.
+	if c, err := ln.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) { raw.Linger(int(fd), true) })
+	}
 	unproven := events.Server{Greet: l.greet, Silent: l.o.unproven, Patience: firstBytes}
 	if err := unproven.Serve(ctx, ln); err != nil {
 		return fmt.Errorf("serve the overlay port %s: %w", ln.Addr(), err)
@@ -120,8 +125,10 @@ func ended(fd int) bool {
 	return n > 0 && err == nil
 }
 
-// adopt gives a connection to the Go runtime's poller, and to its user.
+// adopt gives a connection to the Go runtime's poller, and to its user, which may
+// end it in order.
 func (l *Layer) adopt(fd int, use func(*net.TCPConn)) {
+	raw.Linger(fd, false)
 	if !l.spawn(func() {
 		if conn, err := pollable(fd); err == nil {
 			use(conn)

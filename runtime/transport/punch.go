@@ -388,6 +388,7 @@ func (o *openings) open(l *Layer, caller uint32, to netip.AddrPort, keep bool) e
 	w := &opening{caller: caller, to: to, since: time.Now(), asked: time.Now()}
 	var err error
 	if w.fd, err = dialOut(o.local, to); err == nil {
+		raw.Linger(w.fd, true) // as what the overlay port's listener accepts
 		err = o.watch(l, w)
 		if err != nil {
 			raw.Close(w.fd)
