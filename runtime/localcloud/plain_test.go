@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -227,6 +228,7 @@ func tryPlainDaemonKilled(t *testing.T, s *Store, c *Client) {
 				}
 			}
 		}
+		awaitEnds(t, pids)
 		if !strings.Contains(halves, "inits") {
 			nobodySleeps(t, mark)
 		} else if sleeping(mark) == 0 {
@@ -244,6 +246,23 @@ func tryPlainDaemonKilled(t *testing.T, s *Store, c *Client) {
 		}
 		next.Close()
 		again.Close()
+	}
+}
+
+// awaitEnds waits until killed processes have closed what they had open.
+func awaitEnds(t *testing.T, pids []int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		left := slices.DeleteFunc(slices.Clone(pids), func(pid int) bool {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			return err != nil || strings.Contains(string(stat), ") Z ")
+		})
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("killed, and still there: %v", left)
+		}
 	}
 }
 
