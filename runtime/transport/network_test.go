@@ -20,6 +20,7 @@ import (
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/events"
+	"github.com/boxer-overlay/boxer/runtime/raw"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
@@ -195,6 +196,7 @@ func (v *node) Listening(port uint16) bool {
 
 // Deliver also checks that the guest gets a socket as the kernel makes one.
 func (v *node) Deliver(_ context.Context, fd int, local, peer netip.AddrPort) error {
+	raw.Linger(fd, false) // as when a guest accepts it
 	if !v.Listening(local.Port()) {
 		return syscall.ECONNREFUSED
 	}
