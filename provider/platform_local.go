@@ -16,6 +16,7 @@ import (
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
+	"github.com/boxer-overlay/boxer/runtime/controller"
 	"github.com/boxer-overlay/boxer/runtime/launch"
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
@@ -349,6 +350,13 @@ func (p *localPlatform) CreateFunction(ctx context.Context, spec nodeSpec) error
 	defer client.Close()
 	ctx, cancel := step(ctx)
 	defer cancel()
+	// Of a function that somebody else has deleted the controller does not know: it
+	// would launch the new one for what was declared of the old one.
+	if _, err := client.Function(ctx, spec.Name); errors.Is(err, localcloud.ErrNotFound) {
+		if err := launch.Control(ctx, client.Info(), controller.MethodRemove, controller.Order{Name: spec.Name}, nil); err != nil {
+			return fmt.Errorf("have the network's controller forget what was declared of a function %q before: %w", spec.Name, err)
+		}
+	}
 	err = withFunction(spec, func(f localcloud.FunctionSpec) error {
 		_, err := client.CreateFunction(ctx, f)
 		return err

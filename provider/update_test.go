@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/controller"
+	"github.com/boxer-overlay/boxer/runtime/launch"
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
 
@@ -286,6 +288,31 @@ func TestAccDisappears(t *testing.T) {
 	w.must("destroy", "-auto-approve", "-no-color", "-input=false", "-refresh=false")
 	if err := c.nothingLeft(noted); err != nil {
 		t.Error(err)
+	}
+}
+
+// What was declared of a function that somebody has deleted is forgotten when there is
+// one of that name again: the controller would launch it beside Terraform.
+func TestAccDeletedFunctionIsForgotten(t *testing.T) {
+	c := newCloud(t)
+	w := c.workspace()
+	w.configure(c.block() + shop + function("logic", idle, "desired_count = 1"))
+	w.apply()
+	p, client := newLocalPlatform(c.dir, nil), c.client("shop")
+	was, err := p.Function(t.Context(), "shop", "logic")
+	if err != nil || was.Kept == nil {
+		t.Fatalf("%+v, %v", was, err)
+	}
+	if err := client.DeleteFunction(t.Context(), "logic"); err != nil {
+		t.Fatal(err)
+	}
+	was.Spec.Network, was.Spec.Name = "shop", "logic"
+	if err := p.CreateFunction(t.Context(), was.Spec); err != nil {
+		t.Fatal(err)
+	}
+	err = launch.Control(t.Context(), client.Info(), controller.MethodView, controller.Order{Name: "logic"}, nil)
+	if !errors.Is(err, controller.ErrNotDeclared) {
+		t.Errorf("the controller says %v of it", err)
 	}
 }
 
