@@ -30,7 +30,12 @@ const (
 // ListenOverlay opens the one overlay port, dual-stack, with the socket
 // options that a guest's connections should inherit.
 func ListenOverlay(ctx context.Context, address string) (*net.TCPListener, error) {
-	lc := net.ListenConfig{KeepAlive: -1}
+	// What is accepted has it from the listener: a connection that this process has
+	// when it dies is reset. It would end in order, like one that has been served.
+	linger := func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { raw.Linger(int(fd), true) })
+	}
+	lc := net.ListenConfig{KeepAlive: -1, Control: linger}
 	lc.SetMultipathTCP(false)
 	ln, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
@@ -45,11 +50,6 @@ func (l *Layer) Serve(ctx context.Context, ln *net.TCPListener) error {
 	defer l.Close()
 	l.openings.begin(ln.Addr().(*net.TCPAddr).AddrPort())
 	l.spawn(func() { l.tickets.tend(l.ctx) })
-	// What is accepted has it from the listener: a connection that this process has
-	// when it dies is reset. It would end in order, like one that has been served.
-	if c, err := ln.SyscallConn(); err == nil {
-		_ = c.Control(func(fd uintptr) { raw.Linger(int(fd), true) })
-	}
 	unproven := events.Server{Greet: l.greet, Silent: l.o.unproven, Patience: firstBytes}
 	if err := unproven.Serve(ctx, ln); err != nil {
 		return fmt.Errorf("serve the overlay port %s: %w", ln.Addr(), err)
