@@ -9,7 +9,6 @@ package dashboard
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -30,7 +29,6 @@ const (
 	idleTime       = 30 * time.Second
 	pingTime       = 15 * time.Second
 	lookTime       = 5 * time.Second
-	endTime        = 2 * time.Second
 )
 
 // DefaultInterval is how often the source is asked.
@@ -93,16 +91,10 @@ func New(o Options) *Dashboard {
 
 // Listen opens a port for a dashboard: on loopback only.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
-	host, _, err := net.SplitHostPort(address)
+	l, err := bound.Loopback(ctx, address,
+		"it shows what guests write, so it is served on loopback only: use 127.0.0.1 or [::1]", "--address")
 	if err != nil {
-		return nil, fmt.Errorf("dashboard: address %q: want HOST:PORT, as in 127.0.0.1:8000", address)
-	}
-	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return nil, fmt.Errorf("dashboard: address %q: it shows what guests write, so it is served on loopback only: use 127.0.0.1 or [::1]", address)
-	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("dashboard: %w: choose another --address, or leave the port out of the choice with 127.0.0.1:0", err)
+		return nil, fmt.Errorf("dashboard: %w", err)
 	}
 	return l, nil
 }
@@ -132,24 +124,13 @@ func (d *Dashboard) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		<-ctx.Done()
-		late, stop := context.WithTimeout(context.WithoutCancel(ctx), endTime)
-		defer stop()
-		if server.Shutdown(late) != nil {
-			server.Close()
-		}
-	}()
-	err := server.Serve(bound.Listener(l, maxConnections))
+	err := bound.HTTP(ctx, l, maxConnections, server)
 	cancel()
-	<-ended
 	<-looking
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
+	if err != nil {
+		return fmt.Errorf("dashboard: %w", err)
 	}
-	return fmt.Errorf("dashboard: serve on %s: %w", l.Addr(), err)
+	return nil
 }
 
 // keepLooking asks the source again and again. It does so without anybody

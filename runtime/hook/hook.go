@@ -36,7 +36,6 @@ const (
 	readTime       = 5 * time.Second
 	workTime       = 20 * time.Second // a network may be electing a seed
 	idleTime       = 30 * time.Second
-	endTime        = 2 * time.Second
 	leastToken     = 16 // characters
 )
 
@@ -78,16 +77,10 @@ func Token(path string) (string, error) {
 
 // Listen opens a loopback address, host:port.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
-	host, _, err := net.SplitHostPort(address)
+	l, err := bound.Loopback(ctx, address,
+		"the token would be in the clear on a network: use 127.0.0.1 or [::1], and for other machines a proxy with TLS before it", "--listen")
 	if err != nil {
-		return nil, fmt.Errorf("hook: address %q: want HOST:PORT, as in 127.0.0.1:8000", address)
-	}
-	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return nil, fmt.Errorf("hook: address %q: the token would be in the clear on a network: use 127.0.0.1 or [::1], and for other machines a proxy with TLS before it", address)
-	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("hook: %w: choose another --listen, or leave the choice of the port out with 127.0.0.1:0", err)
+		return nil, fmt.Errorf("hook: %w", err)
 	}
 	return l, nil
 }
@@ -103,19 +96,9 @@ func Serve(ctx context.Context, l net.Listener, token string, source Source) err
 		MaxHeaderBytes:    8 << 10,
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
-	ended := make(chan struct{})
-	defer context.AfterFunc(ctx, func() {
-		defer close(ended)
-		late, stop := context.WithTimeout(context.WithoutCancel(ctx), endTime)
-		defer stop()
-		if server.Shutdown(late) != nil {
-			server.Close()
-		}
-	})()
-	if err := server.Serve(bound.Listener(l, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("hook: serve on %s: %w", l.Addr(), err)
+	if err := bound.HTTP(ctx, l, maxConnections, server); err != nil {
+		return fmt.Errorf("hook: %w", err)
 	}
-	<-ended
 	return nil
 }
 
