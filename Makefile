@@ -37,12 +37,18 @@ bin/stage-%/boxer: $(GO_SRC)
 	@mkdir -p $(@D)
 	GOOS=linux GOARCH=$* go build $(GOFLAGS_BUILD) -tags $(BOXER_TAGS) -ldflags '$(LDFLAGS)' -o $@ ./runtime/cmd/boxer
 
+# The one that people type has more commands than nodes need (tag cli), and may be larger.
+bin/stage-%/boxer-cli: $(GO_SRC)
+	@tools/deps.sh --check build
+	@mkdir -p $(@D)
+	GOOS=linux GOARCH=$* go build $(GOFLAGS_BUILD) -tags $(BOXER_TAGS),cli -ldflags '$(LDFLAGS)' -o $@ ./runtime/cmd/boxer
+
 bin/stage-%/libboxer.so: $(C_SRC)
 	@tools/deps.sh --check build
 	@mkdir -p $(@D)
 	$(MAKE) -s -C lib ARCH=$* OUT=$(CURDIR)/$@
 
-bin/boxer: bin/stage-$(HOSTARCH)/boxer
+bin/boxer: bin/stage-$(HOSTARCH)/boxer-cli
 	cp $< $@.new && mv $@.new $@
 
 bin/libboxer.so: bin/stage-$(HOSTARCH)/libboxer.so
@@ -51,7 +57,7 @@ bin/libboxer.so: bin/stage-$(HOSTARCH)/libboxer.so
 bin/boxer-layer-%.zip: bin/stage-%/boxer bin/stage-%/libboxer.so
 	go run ./layer/cmd/layer -boxer bin/stage-$*/boxer -library bin/stage-$*/libboxer.so -out $@
 
-.PRECIOUS: bin/stage-%/boxer bin/stage-%/libboxer.so bin/stage-%/terraform-provider-boxer
+.PRECIOUS: bin/stage-%/boxer bin/stage-%/boxer-cli bin/stage-%/libboxer.so bin/stage-%/terraform-provider-boxer
 
 bin/stage-%/terraform-provider-boxer: $(LAYERS) $(GO_SRC)
 	@mkdir -p $(@D)
@@ -74,9 +80,10 @@ test-c:
 
 # The race detector needs cgo; only test binaries are built with it.
 test-go:
-	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin go test -race -exec $(CURDIR)/tools/alone.sh -timeout 25m ./...
-	go vet ./...
-	go vet -tags man ./runtime/cmd/boxer
+	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin go test -tags cli -race -exec $(CURDIR)/tools/alone.sh -timeout 25m ./...
+	go vet -tags cli ./...
+	go vet ./runtime/cmd/boxer
+	go vet -tags man,cli ./runtime/cmd/boxer
 
 scale: deps build ## plan 200 nodes in 5 s, apply and destroy 50 in 60 s each, on the local platform: needs the machine for itself
 	BOXER_SCALE=1 BOXER_BIN=$(CURDIR)/bin go test -count=1 -timeout 10m -run 'ManyNodes$$' -v ./provider
@@ -158,7 +165,7 @@ lint: ## golangci-lint, gofmt, vet, clang-format
 	@tools/deps.sh lint
 	$(MAKE) -C lib format-check
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
-	go vet ./...
+	go vet -tags cli ./...
 	tools/bin/golangci-lint run ./...
 
 docs: build ## regenerate the reference pages: the provider's, and of the process monitor
@@ -175,9 +182,9 @@ screenshot: build ## make the picture of the dashboard in docs/ anew
 
 man: ## write the command line's manual pages into bin/man (man -l bin/man/boxer.1)
 	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)} \
-		go run -tags man -ldflags '$(LDFLAGS)' ./runtime/cmd/boxer man-pages bin/man
+		go run -tags man,cli -ldflags '$(LDFLAGS)' ./runtime/cmd/boxer man-pages bin/man
 
-release: build man $(ARCHES:%=bin/stage-%/terraform-provider-boxer) ## fill dist/ with what is published (docs/release.md)
+release: build man $(ARCHES:%=bin/stage-%/boxer-cli) $(ARCHES:%=bin/stage-%/terraform-provider-boxer) ## fill dist/ with what is published (docs/release.md)
 	go run ./release -version $(VERSION) -bin bin -out dist
 
 release-check: ## release the last commit twice, compare every byte, install and use it

@@ -100,10 +100,10 @@ func (r release) cli() (product, error) {
 		}
 		layerName := "boxer-layer-" + arch + ".zip"
 		for _, file := range []struct {
-			dir, name  string
-			executable bool
-		}{{"stage-" + arch, "boxer", true}, {"", layerName, false}, {"stage-" + arch, "libboxer.so", true}} {
-			data, err := r.built(file.dir, file.name)
+			dir, built, name string
+			executable       bool
+		}{{"stage-" + arch, "boxer-cli", "boxer", true}, {"", layerName, layerName, false}, {"stage-" + arch, "libboxer.so", "libboxer.so", true}} {
+			data, err := r.built(file.dir, file.built)
 			if err != nil {
 				return p, err
 			}

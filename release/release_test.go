@@ -30,8 +30,8 @@ func sources(t *testing.T) release {
 	for _, name := range []string{
 		"LICENSE", "README.md", "CHANGELOG.md",
 		"bin/man/boxer.1", "bin/man/boxer-run.1", "bin/boxer-layer-amd64.zip", "bin/boxer-layer-arm64.zip",
-		"bin/stage-amd64/boxer", "bin/stage-amd64/libboxer.so", "bin/stage-amd64/terraform-provider-boxer",
-		"bin/stage-arm64/boxer", "bin/stage-arm64/libboxer.so", "bin/stage-arm64/terraform-provider-boxer",
+		"bin/stage-amd64/boxer-cli", "bin/stage-amd64/libboxer.so", "bin/stage-amd64/terraform-provider-boxer",
+		"bin/stage-arm64/boxer-cli", "bin/stage-arm64/libboxer.so", "bin/stage-arm64/terraform-provider-boxer",
 	} {
 		put(t, filepath.Join(dir, name), strings.Repeat("this is "+name+"\n", 100))
 	}
@@ -172,7 +172,7 @@ func TestReproducible(t *testing.T) {
 	want := packed(t, first)
 	second := sources(t)
 	old := time.Now().Add(-1000 * time.Hour)
-	for _, name := range []string{"LICENSE", "bin/stage-amd64/boxer", "bin/stage-arm64/terraform-provider-boxer", "bin/man/boxer.1"} {
+	for _, name := range []string{"LICENSE", "bin/stage-amd64/boxer-cli", "bin/stage-arm64/terraform-provider-boxer", "bin/man/boxer.1"} {
 		path := filepath.Join(second.root, name)
 		if err := errors.Join(os.Chtimes(path, old, old), os.Chmod(path, 0o755)); err != nil {
 			t.Fatal(err)

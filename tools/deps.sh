@@ -140,9 +140,9 @@ fi
 # The modules are fetched here and not by the build, whose complaint would be a page.
 case " $* " in
 *' build '*)
-    if ! GOPROXY=off go list -deps $packages >/dev/null 2>&1; then
+    if ! GOPROXY=off go list -tags cli -deps $packages >/dev/null 2>&1; then
         say 'fetching the Go modules that Boxer is built of'
-        problem=$(go list -deps $packages 2>&1 >/dev/null) || {
+        problem=$(go list -tags cli -deps $packages 2>&1 >/dev/null) || {
             printf '%s\n' "$problem" | tail -n 1
             fail "they could not be fetched: this needs the network, or a GOPROXY that this machine reaches, or a copy of $(go env GOMODCACHE) from a machine that has built Boxer"
         }

@@ -18,8 +18,9 @@ import (
 // TestSizes: what is shipped stays small.
 func TestSizes(t *testing.T) {
 	bin := binaries(t)
+	node := filepath.Join("stage-"+runtime.GOARCH, "boxer") // in the layers; people's has more commands
 	for name, limit := range map[string]int64{
-		"boxer": 16 << 20, "libboxer.so": 64 << 10, "boxer-layer-amd64.zip": 8 << 20, "boxer-layer-arm64.zip": 8 << 20,
+		node: 16 << 20, "boxer": 32 << 20, "libboxer.so": 64 << 10, "boxer-layer-amd64.zip": 8 << 20, "boxer-layer-arm64.zip": 8 << 20,
 	} {
 		info, err := os.Stat(filepath.Join(bin, name))
 		if err != nil {
@@ -48,7 +49,7 @@ func TestLayerIsDeterministic(t *testing.T) {
 			path = filepath.Join(dir, fmt.Sprintf("%d.zip", i))
 			// Neither names, modes nor times of the inputs may show.
 			inputs := filepath.Join(dir, fmt.Sprintf("inputs%d", i))
-			copyFile(t, filepath.Join(bin, "boxer"), filepath.Join(inputs, "a"), 0o700)
+			copyFile(t, filepath.Join(bin, "stage-"+runtime.GOARCH, "boxer"), filepath.Join(inputs, "a"), 0o700)
 			copyFile(t, filepath.Join(bin, "libboxer.so"), filepath.Join(inputs, "b"), 0o600)
 			cmd := exec.Command(tool, "-boxer", filepath.Join(inputs, "a"), "-library", filepath.Join(inputs, "b"), "-out", path)
 			if out, err := cmd.CombinedOutput(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -48,6 +49,7 @@ func setUpScript(env *testscript.Env, bin string) error {
 	env.Setenv("BOXER_STATE_DIR", w.state)
 	env.Setenv("PATH", bin+":"+guestPath)
 	env.Setenv("BIN", bin)
+	env.Setenv("NODE_BOXER", filepath.Join(bin, "stage-"+runtime.GOARCH, "boxer"))
 	env.Setenv("HOME", dir)
 	env.Setenv("LC_ALL", "C.UTF-8")
 	env.Defer(func() {

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build cli
+
+package main
+
+import "github.com/spf13/cobra"
+
+// peopleCommands are those that only people use. With the tag cli they are in the
+// boxer that users type; the one in the layers, whose size counts, is without.
+func peopleCommands(_ *globals) []*cobra.Command {
+	return nil
+}
