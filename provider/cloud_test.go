@@ -27,9 +27,9 @@ import (
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 )
 
-// cloud is a state directory of the real local platform for one test, which
+// localCloud is a state directory of the real local platform for one test, which
 // ends with nothing left of it.
-type cloud struct {
+type localCloud struct {
 	t   *testing.T
 	dir string
 	zip []byte
@@ -88,7 +88,7 @@ var plainLayer = sync.OnceValues(func() ([]byte, error) {
 
 var builtLayer string // set by newCloud
 
-func newCloud(t *testing.T) *cloud {
+func newCloud(t *testing.T) *localCloud {
 	t.Helper()
 	terraformPath(t) // skips
 	builtLayer = builtFile(t, "boxer-layer-"+runtime.GOARCH+".zip")
@@ -104,13 +104,13 @@ func newCloud(t *testing.T) *cloud {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		t.Fatal(err)
 	}
-	c := &cloud{t: t, dir: dir, zip: zip}
+	c := &localCloud{t: t, dir: dir, zip: zip}
 	t.Cleanup(c.remove)
 	return c
 }
 
 // remove deletes what a failed test left, and shows the logs it left too.
-func (c *cloud) remove() {
+func (c *localCloud) remove() {
 	defer os.RemoveAll(c.dir)
 	networks, err := c.store().Networks()
 	if err != nil {
@@ -128,7 +128,7 @@ func (c *cloud) remove() {
 	}
 }
 
-func (c *cloud) showLogs(dir string) {
+func (c *localCloud) showLogs(dir string) {
 	logs, _ := filepath.Glob(filepath.Join(dir, "logs", "*"))
 	for _, path := range append(logs, filepath.Join(dir, "cloud.log")) {
 		if data, err := os.ReadFile(path); err == nil && len(data) > 0 {
@@ -137,7 +137,7 @@ func (c *cloud) showLogs(dir string) {
 	}
 }
 
-func (c *cloud) store() *localcloud.Store {
+func (c *localCloud) store() *localcloud.Store {
 	c.t.Helper()
 	store, err := localcloud.Open(c.dir, localcloud.Runtime{})
 	if err != nil {
@@ -146,21 +146,21 @@ func (c *cloud) store() *localcloud.Store {
 	return store
 }
 
-func (c *cloud) layers() Option {
+func (c *localCloud) layers() Option {
 	return WithLayers(func(string) ([]byte, error) { return c.zip, nil })
 }
 
-func (c *cloud) workspace(options ...Option) *workspace {
+func (c *localCloud) workspace(options ...Option) *workspace {
 	c.t.Helper()
 	return newWorkspace(c.t, append([]Option{c.layers()}, options...)...)
 }
 
 // block is the provider block that uses this state directory.
-func (c *cloud) block() string {
+func (c *localCloud) block() string {
 	return fmt.Sprintf("provider \"boxer\" {\n  local = { state_dir = %q }\n}\n", c.dir)
 }
 
-func (c *cloud) client(network string) *localcloud.Client {
+func (c *localCloud) client(network string) *localcloud.Client {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -174,7 +174,7 @@ func (c *cloud) client(network string) *localcloud.Client {
 }
 
 // hosts lists the slots of all hosts that are there, dead ones too.
-func (c *cloud) hosts(network string) []string {
+func (c *localCloud) hosts(network string) []string {
 	c.t.Helper()
 	hosts, err := c.client(network).Hosts(context.Background())
 	if err != nil {
@@ -188,7 +188,7 @@ func (c *cloud) hosts(network string) []string {
 }
 
 // onlySeed fails the test if anything but the network itself exists.
-func (c *cloud) onlySeed(network string) {
+func (c *localCloud) onlySeed(network string) {
 	c.t.Helper()
 	if hosts := c.hosts(network); !slices.Equal(hosts, []string{"seed-0"}) {
 		c.t.Errorf("hosts: %q, want only the seed", hosts)
@@ -200,7 +200,7 @@ func (c *cloud) onlySeed(network string) {
 }
 
 // killHost kills init of a VM host.
-func (c *cloud) killHost(network, slot string) {
+func (c *localCloud) killHost(network, slot string) {
 	c.t.Helper()
 	host := c.host(network, slot)
 	if err := syscall.Kill(host.MachinePID, syscall.SIGKILL); err != nil {
@@ -213,7 +213,7 @@ func (c *cloud) killHost(network, slot string) {
 
 // keepDead kills a host again whenever its daemon has started it, until the
 // returned function is called.
-func (c *cloud) keepDead(network, slot string) (stop func()) {
+func (c *localCloud) keepDead(network, slot string) (stop func()) {
 	c.t.Helper()
 	client := c.client(network)
 	ctx, cancel := context.WithCancel(c.t.Context())
@@ -235,7 +235,7 @@ func (c *cloud) keepDead(network, slot string) (stop func()) {
 }
 
 // killDaemon kills the daemon of the network shop, and with it all that runs there.
-func (c *cloud) killDaemon() {
+func (c *localCloud) killDaemon() {
 	c.t.Helper()
 	info, err := c.store().Network("shop")
 	if err == nil {
@@ -250,7 +250,7 @@ func (c *cloud) killDaemon() {
 	})
 }
 
-func (c *cloud) host(network, slot string) localcloud.Host {
+func (c *localCloud) host(network, slot string) localcloud.Host {
 	c.t.Helper()
 	host, err := c.client(network).Host(context.Background(), slot)
 	if err != nil {
@@ -260,7 +260,7 @@ func (c *cloud) host(network, slot string) localcloud.Host {
 }
 
 // supervisor is the pid of `boxer node` on a VM host.
-func (c *cloud) supervisor(network, slot string) (int, bool) {
+func (c *localCloud) supervisor(network, slot string) (int, bool) {
 	c.t.Helper()
 	for _, pid := range descendants(c.host(network, slot).MachinePID) {
 		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
@@ -273,7 +273,7 @@ func (c *cloud) supervisor(network, slot string) (int, bool) {
 }
 
 // members of the network, as an observer sees them.
-func (c *cloud) members(network string) map[string]cluster.Member {
+func (c *localCloud) members(network string) map[string]cluster.Member {
 	c.t.Helper()
 	info, err := c.store().Network(network)
 	if err != nil {
@@ -293,7 +293,7 @@ func (c *cloud) members(network string) map[string]cluster.Member {
 	return bySlot
 }
 
-func (c *cloud) eventually(what string, ok func() bool) {
+func (c *localCloud) eventually(what string, ok func() bool) {
 	c.t.Helper()
 	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -304,7 +304,7 @@ func (c *cloud) eventually(what string, ok func() bool) {
 
 // processes are the daemon of the network shop and everything below it, by pid and
 // start time.
-func (c *cloud) processes() []string {
+func (c *localCloud) processes() []string {
 	c.t.Helper()
 	info, err := c.store().Network("shop")
 	if err != nil || !info.Alive {
@@ -324,7 +324,7 @@ func (c *cloud) processes() []string {
 
 // nothingLeft says what destroy left behind: processes that were noted before,
 // files in the state directory, mounts.
-func (c *cloud) nothingLeft(noted []string) error {
+func (c *localCloud) nothingLeft(noted []string) error {
 	var left []string
 	for _, process := range noted {
 		pid, _ := strconv.Atoi(process[:strings.IndexByte(process, '/')])

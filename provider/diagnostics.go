@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 
+	"github.com/boxer-overlay/boxer/provider/cloud"
 	"github.com/boxer-overlay/boxer/runtime/launch"
 )
 
@@ -27,11 +28,14 @@ func detail(err error) string {
 	cause, output, remedy := err.Error(), []string(nil), ""
 	var failure *launch.Failure
 	var known *explained
+	var remote *cloud.Error
 	switch {
 	case errors.As(err, &failure):
 		cause, output, remedy = failure.Slot+": "+failure.Cause, failure.Output, failure.Remedy
 	case errors.As(err, &known):
 		cause, remedy = known.cause.Error(), known.remedy
+	case errors.As(err, &remote):
+		cause, remedy = strings.TrimSuffix(strings.TrimSpace(strings.TrimSuffix(err.Error(), remote.Remedy)), "."), remote.Remedy
 	}
 	parts := []string{sentence(cause)}
 	if len(output) > 0 {

@@ -49,14 +49,14 @@ func useTerraform(t *testing.T, options ...Option) map[string]func() (tfprotov6.
 // quickstart is the example's configuration for one test: its own state
 // directory, source directories and port.
 type quickstart struct {
-	*cloud
+	*localCloud
 	dir  string // a copy of examples/quickstart
 	port int
 }
 
 func newQuickstart(t *testing.T) *quickstart {
 	t.Helper()
-	q := &quickstart{cloud: newCloud(t), dir: t.TempDir(), port: freePort(t)}
+	q := &quickstart{localCloud: newCloud(t), dir: t.TempDir(), port: freePort(t)}
 	copyExample(t, q.dir)
 	return q
 }

@@ -71,6 +71,17 @@ type networkSpec struct {
 	SecretVersion  int64
 	RuntimeVersion string
 	Tags           map[string]string
+	AWS            awsNetwork
+}
+
+// awsNetwork is what a network declares that only aws has.
+type awsNetwork struct {
+	VPC                                       string
+	Subnets                                   []string
+	RolePath, PermissionsBoundary, NamePrefix string
+	LogRetentionDays                          int
+	SeedInstanceType, SeedSubnet              string
+	SeedIngress                               []string
 }
 
 type networkStatus struct {
@@ -82,7 +93,10 @@ type networkStatus struct {
 
 	SeedEndpoints []string
 	SecretRef     string
-	Notice        string // what users should know of how it was made
+	LayerARNs     []string
+	AWS           awsNetwork
+	Drift         []string // what somebody changed by hand; an update puts it right
+	Notice        string   // what users should know of how it was made
 }
 
 // nodeSpec is what one VM node or function node resource declares.
@@ -102,6 +116,7 @@ type nodeSpec struct {
 	TimeoutS                     int  // functions only
 	JoinOnly                     bool // do not wait for the guest
 	Policy                       policy
+	AWS                          awsNode
 }
 
 // sameGuest: a guest of one is as good as one of the other.

@@ -75,6 +75,7 @@ func (p *boxerProvider) Metadata(_ context.Context, _ fwprovider.MetadataRequest
 type providerModel struct {
 	Platform    types.String `tfsdk:"platform"`
 	Local       types.Object `tfsdk:"local"`
+	AWS         types.Object `tfsdk:"aws"`
 	DefaultTags types.Map    `tfsdk:"default_tags"`
 }
 
@@ -91,15 +92,16 @@ func (p *boxerProvider) Schema(_ context.Context, _ fwprovider.SchemaRequest, re
 		Attributes: map[string]schema.Attribute{
 			"platform": schema.StringAttribute{
 				Optional: true,
-				MarkdownDescription: "Where nodes run. This version has `local` (the default): hosts and function sandboxes are Linux " +
-					"namespaces of this machine. May also be set by the environment variable `BOXER_PLATFORM`.",
-				Validators: []validator.String{stringvalidator.OneOf("local", "aws")},
+				MarkdownDescription: "Where nodes run: `local` (the default), hosts and function sandboxes that are Linux namespaces of this machine, " +
+					"or `aws`, EC2 instances and Lambda functions. May also be set by the environment variable `BOXER_PLATFORM`.",
+				Validators: []validator.String{stringvalidator.OneOf(platformLocal, platformAWS)},
 			},
 			"default_tags": schema.MapAttribute{
 				ElementType: types.StringType, Optional: true,
 				MarkdownDescription: "Tags that all resources get, unless they have one of the same key themselves.",
 				Validators:          []validator.Map{validTags{}},
 			},
+			"aws": awsAttribute(),
 			"local": schema.SingleNestedAttribute{
 				Optional:            true,
 				MarkdownDescription: "Settings of the local platform.",
@@ -136,14 +138,21 @@ func (p *boxerProvider) Configure(ctx context.Context, req fwprovider.ConfigureR
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	checkPlatform(data.Platform, &resp.Diagnostics)
+	name := platformName(data.Platform, &resp.Diagnostics)
 	dir := stateDir(ctx, data.Local, &resp.Diagnostics)
 	kept := isolation(ctx, data.Local, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
 	}
 	chosen := p.fixed
-	if chosen == nil {
+	switch {
+	case chosen != nil:
+	case name == platformAWS:
+		chosen = p.openAWS(ctx, data.AWS, &resp.Diagnostics)
+		if resp.Diagnostics.HasError() {
+			return
+		}
+	default:
 		local := newLocalPlatform(dir, p.layers)
 		local.isolation = kept
 		local.patience = cmp.Or(p.patience, local.patience)
@@ -166,23 +175,24 @@ func defaultTags(tags types.Map, diags *diag.Diagnostics) map[string]string {
 	return given(tags)
 }
 
-// checkPlatform refuses what this version does not run on.
-func checkPlatform(configured types.String, diags *diag.Diagnostics) {
-	name, from := configured.ValueString(), "platform"
+// Platforms.
+const (
+	platformLocal = "local"
+	platformAWS   = "aws"
+)
+
+// platformName is the platform that is configured.
+func platformName(configured types.String, diags *diag.Diagnostics) string {
 	if configured.IsUnknown() {
 		diags.AddAttributeError(path.Root("platform"), "Platform not known while planning",
 			"The platform depends on a value that is known only after apply. Write it out, or set "+envPlatform+".")
-		return
+		return ""
 	}
-	if configured.IsNull() {
-		name, from = os.Getenv(envPlatform), envPlatform
+	name := cmp.Or(configured.ValueString(), os.Getenv(envPlatform), platformLocal)
+	if name != platformLocal && name != platformAWS {
+		diags.AddError("Platform not available", envPlatform+" is \""+name+"\": set it to local or aws, or unset it.")
 	}
-	if name == "" || name == "local" {
-		return
-	}
-	diags.AddError("Platform not available",
-		from+" is \""+name+"\", but this version of the provider only has the local platform. "+
-			"Set platform = \"local\" (or unset "+envPlatform+") to run the network on this machine.")
+	return name
 }
 
 // stateDir returns the configured state directory, "" for the default.

@@ -4,6 +4,9 @@ package provider
 
 import (
 	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -56,8 +59,9 @@ func TestProviderBlock(t *testing.T) {
 		config string
 		env    string
 	}{
-		"aws":                {"provider \"boxer\" { platform = \"aws\" }\n", ""},
-		"aws by environment": {"", "aws"},
+		"aws without region": {"", "aws"},
+		"aws endpoint":       {"provider \"boxer\" {\n  platform = \"aws\"\n  aws = { endpoints = { ssm = \"localhost\" } }\n}\n", ""},
+		"aws unknown key":    {"provider \"boxer\" {\n  platform = \"aws\"\n  aws = { region = \"eu-north-1\" }\n}\n", ""},
 		"unknown platform":   {"provider \"boxer\" { platform = \"gcp\" }\n", ""},
 		"default tags":       {"provider \"boxer\" {\n  default_tags = { \"\" = \"y\" }\n}\n", ""},
 		"default tags later": {"resource \"terraform_data\" \"later\" { input = \"x\" }\n" +
@@ -71,10 +75,12 @@ func TestProviderBlock(t *testing.T) {
 		"state dir later": {"resource \"terraform_data\" \"later\" { input = \"x\" }\n" +
 			"provider \"boxer\" { local = { state_dir = terraform_data.later.output } }\n", ""},
 	}
+	aws := newStranger(t)
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			w := newWorkspace(t)
 			t.Setenv(envPlatform, c.env)
+			aws.setenv(t)
 			w.configure(c.config + network)
 			w.golden("provider/"+name, w.errors("plan", "-input=false"), nil)
 		})
@@ -90,5 +96,27 @@ func TestPlanMakesNothing(t *testing.T) {
 	w.planned()
 	if exists(state) {
 		t.Errorf("planning made the state directory")
+	}
+}
+
+// stranger is an AWS that knows nobody.
+type stranger struct{ url string }
+
+func newStranger(t *testing.T) stranger {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, "<ErrorResponse><Error><Code>InvalidClientTokenId</Code><Message>The security token included in the request is invalid."+
+			"</Message></Error></ErrorResponse>")
+	}))
+	t.Cleanup(server.Close)
+	return stranger{server.URL}
+}
+
+func (s stranger) setenv(t *testing.T) {
+	for name, value := range map[string]string{
+		"AWS_ENDPOINT_URL": s.url, "AWS_ACCESS_KEY_ID": "AKIASTRANGER", "AWS_SECRET_ACCESS_KEY": "none", "AWS_SESSION_TOKEN": "",
+		"AWS_REGION": "", "AWS_DEFAULT_REGION": "", "AWS_PROFILE": "", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+	} {
+		t.Setenv(name, value)
 	}
 }

@@ -66,7 +66,7 @@ func runQuickstart(t *testing.T, isolation string) {
 
 	t.Cleanup(func() { w.run("destroy", "-auto-approve") }) // if the test fails half-way
 	w.apply()
-	q := &quickstart{cloud: c, port: port}
+	q := &quickstart{localCloud: c, port: port}
 	if counts := q.answers(50); len(counts) != 2 {
 		t.Errorf("answers came from %v, want both replicas", counts)
 	}

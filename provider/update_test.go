@@ -30,7 +30,7 @@ const look = `["sh", "-c", "echo \"word=$WORD dir=$(pwd) user=$(id -un) conf=$(c
 	`(echo kept > /var/tmp/kept) 2>/dev/null; exec python3 -c 'import socket,time; s=socket.create_server((\"\",8080)); time.sleep(1000)'"]`
 
 // says waits until the log of a slot ends with a line.
-func (c *cloud) says(slot, want string) {
+func (c *localCloud) says(slot, want string) {
 	c.t.Helper()
 	client := c.client("shop")
 	var last string
@@ -152,7 +152,7 @@ func TestAccUpdates(t *testing.T) {
 	}
 }
 
-func updateFunction(t *testing.T, c *cloud, w *workspace, files string) {
+func updateFunction(t *testing.T, c *localCloud, w *workspace, files string) {
 	functionOf := func(more string) {
 		w.configure(c.block() + shop + function("logic", look, "desired_count = 2\n"+more))
 	}

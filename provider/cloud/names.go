@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cloud
+
+import "strings"
+
+// DefaultPrefix of the names of roles, groups, functions and layers.
+const DefaultPrefix = "boxer-"
+
+// Network is what a network is on AWS: the settings it was made with and what
+// they led to. It is its record, an SSM parameter, which nodes and other states
+// read; the secret is not in it.
+type Network struct {
+	Name           string `json:"name"`
+	CIDR           string `json:"cidr"`
+	Port           int    `json:"port"`
+	SecretVersion  int64  `json:"secret_version,omitempty"` // 0: the secret was generated
+	RuntimeVersion string `json:"runtime_version"`
+
+	Prefix   string   `json:"prefix"`
+	RolePath string   `json:"role_path,omitempty"`
+	Boundary string   `json:"boundary,omitempty"` // the permissions boundary of roles
+	LogDays  int      `json:"log_days,omitempty"` // retention of logs; 0: for ever
+	VPC      string   `json:"vpc,omitempty"`      // empty in the configuration: the default VPC
+	Subnets  []string `json:"subnets,omitempty"`  // empty: those of the VPC that have public addresses
+	Ingress  []string `json:"ingress,omitempty"`  // who may reach the overlay port
+
+	Seeds      int    `json:"seeds"`
+	SeedType   string `json:"seed_type,omitempty"`
+	SeedSubnet string `json:"seed_subnet,omitempty"`
+
+	Group     string           `json:"group,omitempty"`     // id of the security group
+	Endpoints []string         `json:"endpoints,omitempty"` // host:port of the seeds, seed-0 first
+	Layers    map[string]Layer `json:"layers,omitempty"`    // by architecture: amd64, arm64
+
+	Tags map[string]string `json:"-"` // the user's; the parameter has them
+}
+
+// Layer is one version of the layer.
+type Layer struct {
+	ARN    string `json:"arn"`    // with its version
+	SHA256 string `json:"sha256"` // hexadecimal
+}
+
+// SecretName and RecordName are SSM parameters.
+func SecretName(network string) string { return "/boxer/" + network + "/secret" }
+func RecordName(network string) string { return "/boxer/" + network + "/network" }
+
+// RoleName is the role and instance profile of a part: PartSeed, PartVM, PartFunction.
+func (n *Network) RoleName(part string) string { return n.Prefix + n.Name + "-" + part }
+
+// GroupName is the security group.
+func (n *Network) GroupName() string { return n.Prefix + n.Name }
+
+// FunctionPrefix is before the name of a node in that of its Lambda function.
+func (n *Network) FunctionPrefix() string          { return n.Prefix + n.Name + "-" }
+func (n *Network) FunctionName(node string) string { return n.FunctionPrefix() + node }
+func (n *Network) LogGroup(node string) string     { return "/aws/lambda/" + n.FunctionName(node) }
+func (n *Network) InstanceName(slot string) string { return n.Name + "/" + slot }
+func (n *Network) LayerName(arch string) string    { return n.Prefix + "runtime-" + arch }
+func (n *Network) SecretRef(region string) string  { return "ssm:" + region + SecretName(n.Name) }
+func (n *Network) InvokeTarget(region string) string {
+	return "lambda:" + region + "/" + n.FunctionPrefix()
+}
+
+// Site is where nodes reach each other by their private addresses.
+func (n *Network) Site() string { return n.VPC + "/" + n.Group }
+
+// path of the network's roles, as IAM wants it.
+func (n *Network) path() string {
+	if n.RolePath == "" {
+		return "/"
+	}
+	return "/" + strings.Trim(n.RolePath, "/") + "/"
+}
