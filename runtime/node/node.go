@@ -96,6 +96,7 @@ type node struct {
 	table     *table.Writer
 	sockets   *socket.Layer
 	transport *transport.Layer
+	overlay   []*net.TCPListener // opened, not served yet
 
 	controller *controller.Controller // seeds only
 
@@ -326,11 +327,22 @@ func (n *node) listen(ctx, background context.Context, host string) error {
 			return fmt.Errorf("share the overlay port: %w", err)
 		}
 	}
-	n.task(func() error { return n.transport.Serve(background, ln) })
-	if n.seed != nil {
-		n.listenForProbes(ctx, background, host)
+	if n.seed == nil {
+		n.overlay = append(n.overlay, ln)
+		return nil
 	}
+	n.task(func() error { return n.transport.Serve(background, ln) })
+	n.listenForProbes(ctx, background, host)
 	return nil
+}
+
+// serveOverlayPort begins with what has come in since the port was opened: before
+// the join nobody could say whose it is.
+func (n *node) serveOverlayPort(background context.Context) {
+	for _, ln := range n.overlay {
+		n.task(func() error { return n.transport.Serve(background, ln) })
+	}
+	n.overlay = nil
 }
 
 // listenForProbes opens a second port of a seed, best the one after the overlay
@@ -373,6 +385,7 @@ func (n *node) serve(background context.Context) error {
 	if _, err := n.refresh(); err != nil {
 		return err
 	}
+	n.serveOverlayPort(background)
 	if err := n.writeFiles(); err != nil {
 		return err
 	}
@@ -432,6 +445,9 @@ func (n *node) close() {
 		if err := n.seed.Close(); err != nil {
 			n.log.Error().Err(err).Msg("seed closed")
 		}
+	}
+	for _, ln := range n.overlay {
+		ln.Close()
 	}
 	if n.transport != nil {
 		n.transport.Close()

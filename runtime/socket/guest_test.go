@@ -171,11 +171,18 @@ func (g *guest) acceptAnd(take bool) (conn *os.File, a ipc.Addresses, err error)
 	} else if err != nil {
 		return nil, a, err
 	}
+	linger, err := unix.GetsockoptLinger(got.FD, unix.SOL_SOCKET, unix.SO_LINGER)
+	if err != nil || linger.Onoff == 0 {
+		g.t.Errorf("on its way to the guest a connection would end in order: %v", err)
+	}
 	if !take {
 		done(false)
 		return nil, a, nil
 	}
 	copied, err := unix.Dup(got.FD) // as SCM_RIGHTS does
+	if linger, err := unix.GetsockoptLinger(g.fd, unix.SOL_SOCKET, unix.SO_LINGER); err == nil {
+		must(g.t, unix.SetsockoptLinger(copied, unix.SOL_SOCKET, unix.SO_LINGER, linger))
+	}
 	done(true)
 	if err != nil {
 		return nil, a, err

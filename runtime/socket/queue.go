@@ -45,7 +45,7 @@ type item struct {
 // when the queue stayed full.
 func (l *Layer) Deliver(ctx context.Context, fd int, local, peer netip.AddrPort) error {
 	it := &item{fd: fd, local: unmapped(local), peer: unmapped(peer)}
-	abortive(fd, true)
+	abortive(fd)
 	decided, err := l.enqueue(it)
 	if decided == nil {
 		return l.explain(err, it)
@@ -189,12 +189,10 @@ func (q *queue) take(sig *signal, born uint64) *item {
 
 // reset closes a connection with an RST.
 func reset(fd int) {
-	abortive(fd, true)
+	abortive(fd)
 	raw.Close(fd)
 }
 
 // abortive makes the kernel reset a connection that is closed, also by the death
 // of this process: what waits in a queue then ends as it does in the kernel's.
-func abortive(fd int, yes bool) {
-	raw.Linger(fd, yes)
-}
+func abortive(fd int) { raw.Linger(fd, true) }

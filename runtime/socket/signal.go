@@ -297,7 +297,8 @@ func (l *Layer) Accept(_ context.Context, r ipc.AcceptRequest) (ipc.Accepted, fu
 		family = unix.AF_INET6
 	}
 	it := q.take(sig, born)
-	abortive(it.fd, false)
+	// Until the monitor has it, and gives it what its listener has (SO_LINGER too), it
+	// ends with a reset if this process dies.
 	a := ipc.Accepted{FD: it.fd, Addresses: ipc.Addresses{Local: it.local, Peer: it.peer, Family: family}}
 	l.rememberConn(it.fd, a.Addresses)
 	return a, func(taken bool) { l.handed(sig, it, taken) }, nil
@@ -324,7 +325,6 @@ func (l *Layer) handed(sig *signal, it *item, taken bool) {
 		} else if other := l.queues[q.port]; other != q {
 			q = other // the port was closed and opened again meanwhile
 		}
-		abortive(it.fd, true)
 		q.items = append([]*item{it}, q.items...)
 		l.raise(q, it, retryPause)
 	}

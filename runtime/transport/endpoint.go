@@ -161,7 +161,7 @@ func (l *Layer) examine(fd int, b []byte) {
 		l.strangers.Add(1)
 		l.adopt(fd, func(c *net.TCPConn) {
 			l.complain(c, err)
-			c.Close()
+			reset(c) // an end in order would be a guest's answer
 		})
 	case p.kind == kindDirect:
 		l.receive(fd, p)

@@ -71,6 +71,9 @@ func TestOnlyProvenConnectionsReachTheGuest(t *testing.T) {
 	astray := good.fresh()
 	astray.dst = stranger
 	silent(t, "for another node", v.knock(astray.seal(*v.key.Load())))
+	if _, err := v.knock(astray.fresh().seal(*v.key.Load())).Read(b[:]); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("for another node: %v, want ECONNRESET", err)
+	}
 	silent(t, "not a preface", v.knock([]byte("GET / HTTP/1.0\r\n\r\n")))
 	silent(t, "relay half at a node that relays nothing", v.knock(preface{kind: kindRelayActive}.fresh().seal(*v.key.Load())))
 	silent(t, "dial-back nobody waits for", v.knock(preface{kind: kindDialBack, dst: v.port(1)}.fresh().seal(*v.key.Load())))
