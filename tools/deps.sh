@@ -162,6 +162,9 @@ build_tofu() { # build_tofu WHY
 }
 
 for purpose in "$@"; do
+    if [ "$purpose" = test ] && [ "${BOXER_ROOTS:-}" != none ]; then
+        tools/roots.sh || fail "the roots of other systems could not be made, above it says why; set BOXER_ROOTS=none to test without them"
+    fi
     case $purpose in
     demo | test | failover)
         if ! command -v terraform >/dev/null && ! command -v tofu >/dev/null && ! [ -x tools/bin/tofu ]; then

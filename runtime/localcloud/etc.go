@@ -19,8 +19,8 @@ var ownEtc = map[string]bool{
 
 // cloneEtc takes the machine's other entries of /etc, one by one.
 func (r *hostRoot) cloneEtc() error {
-	entries, err := os.ReadDir("/etc")
-	if err != nil {
+	entries, err := os.ReadDir(r.system("/etc"))
+	if err != nil && r.spec.Root == "" {
 		return err
 	}
 	r.links["/etc/mtab"] = "/proc/self/mounts"
@@ -29,13 +29,13 @@ func (r *hostRoot) cloneEtc() error {
 		switch {
 		case ownEtc[e.Name()]:
 		case e.Type() == fs.ModeSymlink:
-			target, err := os.Readlink(path)
+			target, err := os.Readlink(r.system(path))
 			if err != nil {
 				return err
 			}
 			r.links[path] = target
 		case e.IsDir() || e.Type().IsRegular():
-			if err := r.clone(path, path, true); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) {
+			if err := r.clone(r.system(path), path, true); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 		}
@@ -71,8 +71,8 @@ func (r *hostRoot) writeEtc() error {
 
 // readAccounts notes who there is on the machine, while its files can be seen.
 func (r *hostRoot) readAccounts() error {
-	passwd, _ := os.ReadFile("/etc/passwd")
-	group, _ := os.ReadFile("/etc/group")
+	passwd, _ := os.ReadFile(r.system("/etc/passwd"))
+	group, _ := os.ReadFile(r.system("/etc/group"))
 	r.passwd, r.group = string(passwd), string(group)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sort"
 	"strings"
 	"time"
@@ -125,6 +126,9 @@ func (spec *FunctionSpec) complete() error {
 	if spec.TimeoutS < 1 || spec.TimeoutS > 900 {
 		return fmt.Errorf("function %q: timeout of %d s: want 1 to 900", spec.Name, spec.TimeoutS)
 	}
+	if info, err := os.Stat(filepath.Join(spec.Root, "bin")); spec.Root != "" && (err != nil || !info.IsDir() || !filepath.IsAbs(spec.Root)) {
+		return fmt.Errorf("function %q: root %q: want the absolute path of a directory with a system's /bin, /lib ... in it", spec.Name, spec.Root)
+	}
 	if err := CheckNAT(spec.NAT); err != nil {
 		return fmt.Errorf("function %q: %w", spec.Name, err)
 	}
@@ -148,6 +152,9 @@ func (spec *FunctionSpec) checkEnvironment() error {
 func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Function, error) {
 	if err := spec.complete(); err != nil {
 		return Function{}, badRequest{err}
+	}
+	if spec.Root != "" && d.plain() {
+		return Function{}, badRequest{fmt.Errorf("function %q: root %q: a network without namespaces has only this machine's programs", spec.Name, spec.Root)}
 	}
 	if spec.NAT != "" && d.plain() {
 		return Function{}, badRequest{fmt.Errorf("function %q: NAT %q: functions of a network without namespaces are not behind NAT", spec.Name, spec.NAT)}
@@ -177,7 +184,8 @@ func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Funct
 // record is what the function is, according to spec.
 func (spec *FunctionSpec) record(r Function, hash string) Function {
 	r.MemoryMB, r.EphemeralMB, r.TimeoutS = spec.MemoryMB, spec.EphemeralMB, spec.TimeoutS
-	r.Environment, r.Relaxed, r.Tags, r.NAT = spec.Environment, spec.Relaxed, spec.Tags, spec.NAT
+	r.Environment, r.Relaxed, r.Tags = spec.Environment, spec.Relaxed, spec.Tags
+	r.Root, r.NAT = spec.Root, spec.NAT
 	if spec.Config != nil {
 		n := shown(*spec.Config)
 		r.Config = &n
@@ -388,7 +396,7 @@ func (d *daemon) startInvocation(f Function, i *invocation, payload []byte, file
 		StateDir: d.dir.stateDir(), Staging: staging, Secret: d.secret,
 		Source: d.files.join("functions", f.Name, i.source), LayerDir: d.rt.layer(), Files: files,
 		User: functionUser, Group: functionUser, UID: functionUID, GID: functionGID, MapUID: uid, MapGID: gid,
-		TmpMB: max(f.EphemeralMB, defaultEphemeralMB), Relaxed: f.Relaxed,
+		TmpMB: max(f.EphemeralMB, defaultEphemeralMB), Relaxed: f.Relaxed, Root: f.Root,
 		Event: &event{
 			RequestID: i.record.RequestID, Function: f.Name, ARN: f.ARN, Slot: i.record.Slot, MemoryMB: f.MemoryMB,
 			Timeout: timeout, Deadline: time.Now().Add(timeout), Payload: payload, Environment: f.Environment, API: runtimeAPIAddress,

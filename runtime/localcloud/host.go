@@ -66,6 +66,7 @@ type initSpec struct {
 	// Functions only.
 	Event     *event `json:"event,omitempty"` // what to run
 	TmpMB     int    `json:"tmp_mb,omitempty"`
+	Root      string `json:"root,omitempty"`      // another system's; empty: this machine's
 	Relaxed   bool   `json:"relaxed,omitempty"`   // not held to Lambda's rules
 	Groups    int    `json:"groups,omitempty"`    // control groups to enter
 	Unlimited string `json:"unlimited,omitempty"` // why memory or CPU are not limited

@@ -14,7 +14,7 @@ import (
 )
 
 // hostRoot assembles the file system of a host: what is installed on the
-// machine, read-only, around private directories.
+// machine (or in another root), read-only, around private directories.
 //
 // All that is taken from the machine is cloned first, as detached trees, and
 // only then attached to a new tmpfs: the order keeps the new root out of its own
@@ -76,6 +76,9 @@ func (r *hostRoot) close() {
 // at is a path below the new root, as seen before it is entered.
 func (r *hostRoot) at(path string) string { return filepath.Join(r.base, path) }
 
+// system is where a path of the system that the host shows lies on this machine.
+func (r *hostRoot) system(path string) string { return filepath.Join("/", r.spec.Root, path) }
+
 // private are the top-level directories that are not the machine's.
 var private = map[string]bool{
 	"dev": true, "etc": true, "home": true, "lost+found": true, "media": true, "mnt": true, "opt": true,
@@ -84,7 +87,7 @@ var private = map[string]bool{
 
 // cloneTop takes the machine's other top-level directories.
 func (r *hostRoot) cloneTop() error {
-	entries, err := os.ReadDir("/")
+	entries, err := os.ReadDir(r.system("/"))
 	if err != nil {
 		return err
 	}
@@ -94,14 +97,14 @@ func (r *hostRoot) cloneTop() error {
 		switch {
 		case private[e.Name()]:
 		case e.Type() == fs.ModeSymlink:
-			target, err := os.Readlink(path)
+			target, err := os.Readlink(r.system(path))
 			if err != nil {
 				return err
 			}
 			r.links[path] = target
 		case e.IsDir():
 			// Some are closed to everybody but their owner (FUSE): left out.
-			if err := r.clone(path, path, true); err != nil && !errors.Is(err, fs.ErrPermission) {
+			if err := r.clone(r.system(path), path, true); err != nil && !errors.Is(err, fs.ErrPermission) {
 				return err
 			}
 		}

@@ -127,6 +127,10 @@ type FunctionSpec struct {
 	// the limits of descriptors, tasks, ports, /dev/shm, memory and CPU.
 	Relaxed bool `json:"relaxed,omitempty"`
 
+	// Root is a directory with another system's programs, which its sandboxes see
+	// instead of this machine's; empty: this machine's.
+	Root string `json:"root,omitempty"`
+
 	// NAT is the kind that its sandboxes are behind, for tests; empty: NATMasquerade.
 	NAT string `json:"nat,omitempty"`
 
@@ -148,6 +152,7 @@ type Function struct {
 	TimeoutS    int               `json:"timeout_s"`
 	Environment map[string]string `json:"environment,omitempty"`
 	Relaxed     bool              `json:"relaxed,omitempty"`
+	Root        string            `json:"root,omitempty"`
 	NAT         string            `json:"nat,omitempty"`
 	CodeSHA256  string            `json:"code_sha256"`
 	Running     int               `json:"running"`            // invocations under way

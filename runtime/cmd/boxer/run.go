@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +34,7 @@ type runFlags struct {
 	memory, timeout     int
 	ephemeral           int
 	relaxed             bool
-	nat                 string
+	root, nat           string
 	tokenFile           string
 	seeds               []string
 }
@@ -89,6 +90,7 @@ relay: spliced through a third node, where both sides meet`)
 	flags.IntVar(&f.memory, "memory-size", 512, "memory of a function, MB, 128 to 10240; 1769 MB come with one CPU")
 	flags.IntVar(&f.ephemeral, "ephemeral-storage", 512, "size of a function's /tmp, MB, 512 to 10240")
 	flags.BoolVar(&f.relaxed, "relaxed", false, "lift what Lambda forbids a function, to debug it (gdb, strace)")
+	flags.StringVar(&f.root, "root", "", "directory with another system's programs and libraries: a function sees them instead of this machine's")
 	flags.StringVar(&f.tokenFile, "join-token-file", "", joinTokenHelp)
 	flags.StringArrayVar(&f.seeds, "seed", nil, seedHelp)
 	flags.IntVar(&f.timeout, "timeout", 900, "life of a function, seconds, 1 to 900")
@@ -168,6 +170,9 @@ func (f *runFlags) config(argv []string) (config.Node, error) {
 	n.Transports = f.transports
 	if f.relaxed && f.kind != config.KindFunction {
 		return n, errors.New("run: --relaxed is for function nodes: add --kind function")
+	}
+	if f.root != "" && f.kind != config.KindFunction {
+		return n, errors.New("run: --root is for function nodes: add --kind function")
 	}
 	if f.nat != "" && f.kind != config.KindFunction {
 		return n, errors.New("run: --nat is for function nodes: add --kind function")
@@ -251,10 +256,14 @@ func (p *platformRun) start(ctx context.Context, n config.Node) ([]launch.Want, 
 	function := ""
 	if n.Kind == config.KindFunction {
 		function = n.Name
+		root, err := absolute(p.flags.root)
+		if err != nil {
+			return nil, err
+		}
 		if _, err := p.Client.CreateFunction(ctx, localcloud.FunctionSpec{
 			Config: replica(n),
 			Name:   function, SourceDir: p.flags.sourceDir, MemoryMB: p.flags.memory, EphemeralMB: p.flags.ephemeral,
-			TimeoutS: p.flags.timeout, Relaxed: p.flags.relaxed, NAT: p.flags.nat,
+			TimeoutS: p.flags.timeout, Relaxed: p.flags.relaxed, Root: root, NAT: p.flags.nat,
 		}); err != nil {
 			return nil, err
 		}
@@ -278,6 +287,14 @@ func (p *platformRun) start(ctx context.Context, n config.Node) ([]launch.Want, 
 		wants = append(wants, launch.Want{Slot: slot, Token: n.LaunchToken, Function: function})
 	}
 	return wants, nil
+}
+
+// absolute is path for the daemon, which is not started here.
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	return filepath.Abs(path)
 }
 
 // replica is what each replica of a function node runs, but for its slot and token.
