@@ -87,6 +87,10 @@ for purpose in "$@"; do
         want "libpython$python-testsuite" '/usr/bin/python3 -c "import test.test_epoll"' "to run CPython's tests of sockets, bare and under Boxer" ;;
     esac
     case $purpose in
+    test)
+        [ -x tools/bin/moto_server ] || want python3-pip 'python3 -m pip --version' 'to install moto, which emulates AWS in the tests' ;;
+    esac
+    case $purpose in
     failover | test)
         want libzookeeper-java 'test -e /usr/share/java/zookeeper.jar' 'for the ensemble of examples/failover'
         want default-jre-headless 'command -v java' 'for the ensemble of examples/failover' ;;
@@ -161,9 +165,38 @@ build_tofu() { # build_tofu WHY
     TF_CLI_CONFIG_FILE=/dev/null tools/bin/tofu version | grep -qxF "OpenTofu v$release" || fail "tools/bin/tofu is not OpenTofu $release: remove it and run again"
 }
 
+moto=5.2.5
+# Only what its server needs for EC2, IAM, Lambda, SSM, logs and STS. Nothing of the system's Python changes.
+install_moto() {
+    say "installing moto $moto, which emulates AWS in the tests, under tools/bin (a Python package, once)"
+    rm -rf tools/bin/moto tools/bin/moto_server
+    mkdir -p tools/bin
+    problem=$(python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --target tools/bin/moto \
+        "moto==$moto" boto3==1.44.5 werkzeug==3.1.9 flask==3.1.3 flask-cors==6.0.5 docker==7.2.0 pyyaml==6.0.3 2>&1) || {
+        printf '%s\n' "$problem"
+        fail "moto could not be fetched, above it says why: it needs the network"
+    }
+    # It ends with its standard input, so that a test that is killed leaves none.
+    cat >tools/bin/moto_server <<SCRIPT
+#!$(python3 -c 'import sys; print(sys.executable)')
+import os, sys, threading
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "moto"))
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+from moto.server import main
+main()
+SCRIPT
+    chmod 755 tools/bin/moto_server
+    PYTHONPATH=tools/bin/moto python3 -c 'import moto.server' ||
+        fail "moto does not start, above it says why: it needs Python 3.10 or newer"
+    echo $moto >tools/bin/moto/version
+}
+
 for purpose in "$@"; do
     if [ "$purpose" = test ] && [ "${BOXER_ROOTS:-}" != none ]; then
         tools/roots.sh || fail "the roots of other systems could not be made, above it says why; set BOXER_ROOTS=none to test without them"
+    fi
+    if [ "$purpose" = test ] && [ "$(cat tools/bin/moto/version 2>/dev/null)" != $moto ]; then
+        install_moto
     fi
     case $purpose in
     demo | test | failover)
