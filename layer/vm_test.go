@@ -46,7 +46,7 @@ func newVMRun(t *testing.T) *vmRun {
 	}
 	path, hash := write(t, build(t, testFiles(t, fakeSupervisor, "library")))
 	return &vmRun{t: t, dir: dir, vm: VM{
-		LayerURL: "file://" + path, SHA256: hash, Prefix: dir + "/prefix", ConfigFile: dir + "/etc/node.json",
+		Layer: Fetch{URL: "file://" + path, SHA256: hash}, Prefix: dir + "/prefix", ConfigFile: dir + "/etc/node.json",
 		Node: `{"argv":["sh","-c","echo 'it''s' \"$HOME\" $(id) \\ ` + "`id`" + `"]}`,
 	}}
 }
@@ -152,7 +152,7 @@ func TestVMScriptEndsWithTheSupervisor(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 	// Again, as after a reboot: what is installed is not fetched again.
-	if err := os.Remove(strings.TrimPrefix(r.vm.LayerURL, "file://")); err != nil {
+	if err := os.Remove(strings.TrimPrefix(r.vm.Layer.URL, "file://")); err != nil {
 		t.Fatal(err)
 	}
 	r.start()
@@ -181,12 +181,12 @@ func TestVMScriptStopsBetweenStarts(t *testing.T) {
 func TestVMScriptFailures(t *testing.T) {
 	r := newVMRun(t)
 	good := r.vm
-	r.vm.SHA256 = strings.Repeat("0", 64)
+	r.vm.Layer.SHA256 = strings.Repeat("0", 64)
 	r.start()
 	if status := r.wait(); status != 1 {
 		t.Errorf("status %d", status)
 	}
-	want := "boxer bootstrap: layer checksum mismatch: " + good.LayerURL + ": expected SHA-256 " + r.vm.SHA256 + ", found " + good.SHA256 + ": build or publish the layer again\n"
+	want := "boxer bootstrap: layer checksum mismatch: " + good.Layer.URL + ": expected SHA-256 " + r.vm.Layer.SHA256 + ", found " + good.Layer.SHA256 + ": build or publish the layer again\n"
 	if r.stderr.String() != want {
 		t.Errorf("got  %q\nwant %q", r.stderr.String(), want)
 	}
@@ -194,7 +194,7 @@ func TestVMScriptFailures(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 	r.vm = good
-	r.vm.LayerURL = "file:///does/not/exist"
+	r.vm.Layer.URL = "file:///does/not/exist"
 	r.start()
 	if status := r.wait(); status != 1 || !strings.Contains(r.stderr.String(), "cannot fetch the layer from file:///does/not/exist") {
 		t.Errorf("status %d: %s", status, r.stderr.String())
@@ -205,21 +205,20 @@ func TestVMScriptFailures(t *testing.T) {
 }
 
 func TestVMScriptChecks(t *testing.T) {
-	good := VM{LayerURL: "https://example.com/layer.zip?a=b&c='d'", SHA256: strings.Repeat("a", 64), Node: "{}"}
+	good := VM{Layer: Fetch{URL: "https://example.com/layer.zip?a=b&c='d'", SHA256: strings.Repeat("a", 64)}, Node: "{}"}
 	script, err := VMScript(good)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(script, `url='https://example.com/layer.zip?a=b&c='\''d'\'''`) || !strings.Contains(script, "prefix='/opt/boxer'") {
+	if !strings.Contains(script, `layer='https://example.com/layer.zip?a=b&c='\''d'\'''`) || !strings.Contains(script, "prefix='/opt/boxer'") {
 		t.Error(script)
 	}
 	for want, change := range map[string]func(*VM){
-		"SHA-256":              func(v *VM) { v.SHA256 = "x" },
-		"https:// or file:///": func(v *VM) { v.LayerURL = "http://example.com" },
+		"SHA-256":              func(v *VM) { v.Layer.SHA256 = "x" },
+		"https:// or file:///": func(v *VM) { v.Layer.URL = "http://example.com" },
 		"absolute path":        func(v *VM) { v.Prefix = "opt" },
 		"without quotes":       func(v *VM) { v.ConfigFile = "/etc/$x" },
 		"NUL":                  func(v *VM) { v.Node = "\x00" },
-		"more than the 16384 a VM takes as user data": func(v *VM) { v.Node = strings.Repeat("x", MaxUserData) },
 	} {
 		vm := good
 		change(&vm)

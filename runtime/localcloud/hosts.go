@@ -253,7 +253,7 @@ func (d *daemon) vmSpec(n config.Node) (initSpec, error) {
 			return initSpec{}, badRequest{err}
 		}
 	}
-	where := layer.VM{LayerURL: "file://" + hostLayerZip}
+	where := layer.VM{Layer: layer.Fetch{URL: "file://" + hostLayerZip}}
 	if d.plain() {
 		root := spec.Staging
 		spec.Plain, spec.Network = true, string(d.dir)
@@ -262,7 +262,7 @@ func (d *daemon) vmSpec(n config.Node) (initSpec, error) {
 			n.StateDir = spec.State
 		}
 		where = layer.VM{
-			LayerURL: "file://" + root + hostLayerZip, Prefix: root + layer.DefaultPrefix, ConfigFile: root + layer.DefaultConfigFile, Alone: true,
+			Layer: layer.Fetch{URL: "file://" + root + hostLayerZip}, Prefix: root + layer.DefaultPrefix, ConfigFile: root + layer.DefaultConfigFile, Alone: true,
 		}
 	}
 	if n.Kind == config.KindSeed {
@@ -316,7 +316,7 @@ func (d *daemon) vmScript(n config.Node, where layer.VM) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	where.SHA256, where.Node = sum, string(doc)
+	where.Layer.SHA256, where.Node = sum, string(doc)
 	return layer.VMScript(where)
 }
 
