@@ -121,6 +121,10 @@ func (vm *VM) check() error {
 			return fmt.Errorf("variable %s=%q: want AWS_... in capitals, and no blanks or quotes in it", name, value)
 		}
 	}
+	if len(vm.Node) > MaxUserData {
+		return fmt.Errorf("the node's configuration has %d bytes, more than the %d that a VM takes as user data: "+
+			"shorten command and environment, or move them into source_dir", len(vm.Node), MaxUserData)
+	}
 	if strings.ContainsRune(vm.Node+vm.Layer.URL+vm.Task.URL, 0) {
 		return errors.New("a NUL byte cannot be passed in a script")
 	}

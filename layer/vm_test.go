@@ -218,7 +218,8 @@ func TestVMScriptChecks(t *testing.T) {
 		"https:// or file:///": func(v *VM) { v.Layer.URL = "http://example.com" },
 		"absolute path":        func(v *VM) { v.Prefix = "opt" },
 		"without quotes":       func(v *VM) { v.ConfigFile = "/etc/$x" },
-		"NUL":                  func(v *VM) { v.Node = "\x00" },
+		"more than the 16384 that a VM takes as user data": func(v *VM) { v.Node = strings.Repeat("x", MaxUserData+1) },
+		"NUL": func(v *VM) { v.Node = "\x00" },
 	} {
 		vm := good
 		change(&vm)
