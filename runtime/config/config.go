@@ -83,7 +83,7 @@ type Node struct {
 	Network       string            `json:"network"`
 	Kind          string            `json:"kind"`
 	SeedEndpoints []string          `json:"seed_endpoints,omitempty"` // host:port
-	SecretRef     string            `json:"secret_ref"`               // file:/path, a 0600 file
+	SecretRef     string            `json:"secret_ref"`               // file:/path, a 0600 file; ssm:REGION/NAME
 	LaunchToken   string            `json:"launch_token,omitempty"`   // one use, bound to the slot
 	Succeeds      string            `json:"succeeds,omitempty"`       // functions: launch id of the slot's holder, which this node follows
 	Standby       bool              `json:"standby,omitempty"`        // functions: stands in for the slot's own node, which has the slot again when it comes back
@@ -107,13 +107,14 @@ type Node struct {
 
 	Site            string `json:"site,omitempty"`             // nodes of one site reach each other natively; empty: behind NAT
 	UnderlayAddress string `json:"underlay_address,omitempty"` // IPv4 of the node; empty: found by asking the kernel
+	PublicAddress   string `json:"public_address,omitempty"`   // IPv4 where others than its site dial it, or ec2: what the instance's metadata say; empty: the underlay address
 	Port            int    `json:"port,omitempty"`             // overlay port, default 7717
 	Reach           string `json:"reach,omitempty"`            // any (default) or seeds
 	CIDR            string `json:"cidr,omitempty"`             // seeds only: the overlay CIDR
 	StateDir        string `json:"state_dir,omitempty"`        // seeds: what must survive a restart; others: run files
 
-	// Invoke is where a seed launches functions, the Lambda Invoke API: unix:/path.
-	// Empty: it launches none.
+	// Invoke is where a seed launches functions, the Lambda Invoke API: unix:/path, or
+	// lambda:REGION/PREFIX. Empty: it launches none.
 	Invoke string `json:"invoke,omitempty"`
 
 	// Load asks the supervisor to tell the network what its guest has to do.
@@ -264,9 +265,8 @@ func (n *Node) Check() error {
 	default:
 		return fmt.Errorf("kind %q: want vm, function, container, client or seed", n.Kind)
 	}
-	byToken := n.Kind == KindClient && n.SecretRef == SecretToken
-	if !strings.HasPrefix(n.SecretRef, "file:") && !byToken {
-		return fmt.Errorf("secret_ref %q: want file:/path of a file with mode 0600", n.SecretRef)
+	if err := n.checkSecretRef(); err != nil {
+		return err
 	}
 	if n.Succeeds != "" && (n.Kind != KindFunction || !isLaunchID(n.Succeeds)) {
 		return fmt.Errorf("succeeds %q: want the launch id of a running node (12 digits, 0 to f), for a function", n.Succeeds)
@@ -298,8 +298,11 @@ func (n *Node) Check() error {
 	if err := n.checkMetrics(); err != nil {
 		return err
 	}
-	if path, isPath := strings.CutPrefix(n.Invoke, "unix:"); n.Invoke != "" && (!isPath || !strings.HasPrefix(path, "/")) {
-		return fmt.Errorf("invoke %q: want unix:/path", n.Invoke)
+	if err := n.checkPublicAddress(); err != nil {
+		return err
+	}
+	if err := n.checkInvoke(); err != nil {
+		return err
 	}
 	if a, _ := netip.ParseAddr(n.UnderlayAddress); n.Shared && !a.IsLoopback() {
 		return fmt.Errorf("shared: underlay_address %q: want one of this machine's loopback", n.UnderlayAddress)
@@ -380,10 +383,13 @@ func (n *Node) SeedNumber() (int, error) {
 	return 0, fmt.Errorf("slot %q: want seed-0 to seed-%d, in the order of seed_endpoints", n.Slot, len(n.SeedEndpoints)-1)
 }
 
-// Secret reads what SecretRef points to. The file must not be readable by
-// others; surrounding white space is dropped; at least 16 bytes.
+// Secret reads the file that SecretRef points to, which must not be readable by
+// others.
 func (n *Node) Secret() ([]byte, error) {
-	path := strings.TrimPrefix(n.SecretRef, "file:")
+	path, isFile := strings.CutPrefix(n.SecretRef, "file:")
+	if !isFile {
+		return nil, fmt.Errorf("network secret: %q is no file of this machine", n.SecretRef)
+	}
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("network secret: %w: put the file back, or delete the network and create it again", err)
@@ -395,9 +401,15 @@ func (n *Node) Secret() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("network secret: %w", err)
 	}
-	secret := []byte(strings.TrimSpace(string(data)))
+	return CheckSecret(path, string(data))
+}
+
+// CheckSecret is the secret in what was read at a place: surrounding white space is
+// dropped; at least 16 bytes.
+func CheckSecret(place, text string) ([]byte, error) {
+	secret := []byte(strings.TrimSpace(text))
 	if len(secret) < 16 {
-		return nil, fmt.Errorf("network secret %s: %d bytes are too few; want 16 or more", path, len(secret))
+		return nil, fmt.Errorf("network secret %s: %d bytes are too few; want 16 or more", place, len(secret))
 	}
 	return secret, nil
 }

@@ -74,34 +74,70 @@ func TestVersions(t *testing.T) {
 
 func TestCheckNamesWhatIsWrong(t *testing.T) {
 	for want, change := range map[string]func(*Node){
-		"argv: no command to run":      func(n *Node) { n.Argv = nil },
-		"seed_endpoints: none given":   func(n *Node) { n.SeedEndpoints = nil },
-		`kind "pod"`:                   func(n *Node) { n.Kind = "pod" },
-		`secret_ref ""`:                func(n *Node) { n.SecretRef = "" },
-		`restart "maybe"`:              func(n *Node) { n.Restart = "maybe" },
-		`transport "tor": want`:        func(n *Node) { n.Transports = []string{"direct", "tor"} },
-		`reach "far"`:                  func(n *Node) { n.Reach = "far" },
-		"port 70000":                   func(n *Node) { n.Port = 70000 },
-		`underlay_address "::1"`:       func(n *Node) { n.UnderlayAddress = "::1" },
-		"wait_for: logic = 0":          func(n *Node) { n.WaitFor = map[string]int{"logic": 0} },
-		`wait_for: name "Logic"`:       func(n *Node) { n.WaitFor = map[string]int{"Logic": 1} },
-		"publish 0 to host port 80":    func(n *Node) { n.Publish = []Publish{{Port: 0, HostPort: 80}} },
-		`slot: name "a_b"`:             func(n *Node) { n.Slot = "a_b" },
-		`name "node-7": node-<number>`: func(n *Node) { n.Service = "node-7" },
-		`name "localhost" is reserved`: func(n *Node) { n.Slot = "localhost" },
-		`name "nodes" is reserved`:     func(n *Node) { n.Service = WaitNodes },
-		`cidr "10.0.0.1/16"`:           func(n *Node) { n.Kind, n.CIDR = KindSeed, "10.0.0.1/16" },
-		`cidr "10.0.0.0/30"`:           func(n *Node) { n.Kind, n.CIDR = KindSeed, "10.0.0.0/30" },
-		`succeeds "launch one": want`:  func(n *Node) { n.Kind, n.Succeeds = KindFunction, "launch one" },
-		`succeeds "0123456789ab"`:      func(n *Node) { n.Succeeds = "0123456789ab" }, // it is a VM
-		`metrics "here": want`:         func(n *Node) { n.Metrics = "here" },
-		`metrics "unix:x": want`:       func(n *Node) { n.Metrics = "unix:x" },
+		"argv: no command to run":       func(n *Node) { n.Argv = nil },
+		"seed_endpoints: none given":    func(n *Node) { n.SeedEndpoints = nil },
+		`kind "pod"`:                    func(n *Node) { n.Kind = "pod" },
+		`secret_ref ""`:                 func(n *Node) { n.SecretRef = "" },
+		`restart "maybe"`:               func(n *Node) { n.Restart = "maybe" },
+		`transport "tor": want`:         func(n *Node) { n.Transports = []string{"direct", "tor"} },
+		`reach "far"`:                   func(n *Node) { n.Reach = "far" },
+		"port 70000":                    func(n *Node) { n.Port = 70000 },
+		`underlay_address "::1"`:        func(n *Node) { n.UnderlayAddress = "::1" },
+		"wait_for: logic = 0":           func(n *Node) { n.WaitFor = map[string]int{"logic": 0} },
+		`wait_for: name "Logic"`:        func(n *Node) { n.WaitFor = map[string]int{"Logic": 1} },
+		"publish 0 to host port 80":     func(n *Node) { n.Publish = []Publish{{Port: 0, HostPort: 80}} },
+		`slot: name "a_b"`:              func(n *Node) { n.Slot = "a_b" },
+		`name "node-7": node-<number>`:  func(n *Node) { n.Service = "node-7" },
+		`name "localhost" is reserved`:  func(n *Node) { n.Slot = "localhost" },
+		`name "nodes" is reserved`:      func(n *Node) { n.Service = WaitNodes },
+		`cidr "10.0.0.1/16"`:            func(n *Node) { n.Kind, n.CIDR = KindSeed, "10.0.0.1/16" },
+		`cidr "10.0.0.0/30"`:            func(n *Node) { n.Kind, n.CIDR = KindSeed, "10.0.0.0/30" },
+		`succeeds "launch one": want`:   func(n *Node) { n.Kind, n.Succeeds = KindFunction, "launch one" },
+		`succeeds "0123456789ab"`:       func(n *Node) { n.Succeeds = "0123456789ab" }, // it is a VM
+		`secret_ref "ssm:x": want ssm`:  func(n *Node) { n.SecretRef = "ssm:x" },
+		`secret_ref "ssm:/a": want ssm`: func(n *Node) { n.SecretRef = "ssm:/a" },
+		`secret_ref "ssm:r/": want ssm`: func(n *Node) { n.SecretRef = "ssm:r/" },
+		`"ssm:r/a b": want ssm:REGION`:  func(n *Node) { n.SecretRef = "ssm:r/a b" },
+		`invoke "lambda:": want`:        func(n *Node) { n.Invoke = "lambda:" },
+		`invoke "lambda:r": want`:       func(n *Node) { n.Invoke = "lambda:r" },
+		`invoke "lambda:r/a/b": want`:   func(n *Node) { n.Invoke = "lambda:r/a/b" },
+		`public_address "here": want`:   func(n *Node) { n.PublicAddress = "here" },
+		`public_address "0.0.0.0": w`:   func(n *Node) { n.PublicAddress = "0.0.0.0" },
+		`public_address: a function`:    func(n *Node) { n.Kind, n.PublicAddress = KindFunction, "192.0.2.1" },
+		`metrics "here": want`:          func(n *Node) { n.Metrics = "here" },
+		`metrics "unix:x": want`:        func(n *Node) { n.Metrics = "unix:x" },
 	} {
 		n := valid()
 		change(&n)
 		if _, err := New(n); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
 		}
+	}
+}
+
+func TestPlacesOnAWS(t *testing.T) {
+	n := valid()
+	n.SecretRef, n.Invoke, n.PublicAddress = "ssm:eu-west-1/boxer/shop/secret", "lambda:eu-west-1/boxer-shop-", PublicEC2
+	n, err := New(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	region, name, ok := n.SecretParameter()
+	if region != "eu-west-1" || name != "/boxer/shop/secret" || !ok {
+		t.Errorf("secret: %q, %q, %v", region, name, ok)
+	}
+	region, prefix, ok := n.InvokeLambda()
+	if region != "eu-west-1" || prefix != "boxer-shop-" || !ok {
+		t.Errorf("invoke: %q, %q, %v", region, prefix, ok)
+	}
+	if _, err := n.Secret(); err == nil || !strings.Contains(err.Error(), "is no file of this machine") {
+		t.Errorf("read as a file: %v", err)
+	}
+	n.SecretRef, n.Invoke = "file:/s", "unix:/s"
+	_, _, secret := n.SecretParameter()
+	_, _, invoke := n.InvokeLambda()
+	if secret || invoke {
+		t.Error("files are taken for places on AWS")
 	}
 }
 

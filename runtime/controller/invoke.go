@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/boxer-overlay/boxer/runtime/aws"
+	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
 // maxAnswer bounds what is read of a refusal.
@@ -25,12 +29,15 @@ const maxAnswer = 16 << 10
 // cloud serves it.
 type lambdaAPI struct{ client *http.Client }
 
-// NewInvoker uses the Invoke API at a place: unix:/path, a socket. Who may
-// connect there may launch.
-func NewInvoker(place string) (Invoker, error) {
-	path, ok := strings.CutPrefix(place, "unix:")
+// NewInvoker uses the Invoke API where a seed's document says: at unix:/path, a
+// socket (who may connect there may launch), or Lambda's in a region.
+func NewInvoker(n config.Node) (Invoker, error) {
+	if region, prefix, ok := n.InvokeLambda(); ok {
+		return lambdaInvoker{aws.New(), region, prefix}, nil
+	}
+	path, ok := strings.CutPrefix(n.Invoke, "unix:")
 	if !ok || !filepath.IsAbs(path) {
-		return nil, fmt.Errorf("invoke %q: want unix:/path", place)
+		return nil, fmt.Errorf("invoke %q: want unix:/path, or lambda:REGION/PREFIX", n.Invoke)
 	}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		// A socket's path has 107 bytes at most, a directory's may have more.
@@ -72,4 +79,23 @@ func (a lambdaAPI) Invoke(ctx context.Context, function string, payload []byte) 
 		return fmt.Errorf("invoke %q: %w: %s", function, ErrThrottled, said.Message)
 	}
 	return fmt.Errorf("invoke %q: %s", function, said.Message)
+}
+
+// lambdaInvoker is Lambda itself. An event may reach a function twice: the node that
+// comes second is refused by the seeds.
+type lambdaInvoker struct {
+	client         *aws.Client
+	region, prefix string
+}
+
+// Invoke implements Invoker.
+func (a lambdaInvoker) Invoke(ctx context.Context, function string, payload []byte) error {
+	err := a.client.Invoke(ctx, a.region, a.prefix+function, payload)
+	switch {
+	case errors.Is(err, aws.ErrThrottled):
+		return fmt.Errorf("invoke %q: %w: %w", function, ErrThrottled, err)
+	case err != nil:
+		return fmt.Errorf("invoke %q: %w", function, err)
+	}
+	return nil
 }

@@ -46,11 +46,17 @@ func Run(ctx context.Context, o Options) error {
 	if o.Stdout == nil {
 		o.Stdout = os.Stdout
 	}
-	aws.StartWithOptions(&handler{o}, aws.WithContext(ctx))
+	aws.StartWithOptions(&handler{o: o}, aws.WithContext(ctx))
 	return errors.New("the platform's runtime interface ended")
 }
 
-type handler struct{ o Options }
+// handler keeps the secret from one event of its environment to the next: when many
+// functions start at once, Systems Manager answers 40 a second (its default quota).
+type handler struct {
+	o         Options
+	secretRef string
+	secret    []byte
+}
 
 // Invoke lives one node's life. Its response says how it ended.
 func (h *handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
@@ -62,7 +68,7 @@ func (h *handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("launch event: %w", err)
 	}
-	secret, err := cfg.Secret()
+	secret, err := h.readSecret(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +85,7 @@ func (h *handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 		Ended: func(ended node.Result) { result = ended },
 	})
 	if err != nil {
+		h.secretRef = "" // it may have been changed
 		return nil, quote(err, h.o.Stdout, before)
 	}
 	if code != 0 {
@@ -86,6 +93,22 @@ func (h *handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	}
 	log.Info().Str("reason", result.Reason).Msg("invocation ends")
 	return json.Marshal(result)
+}
+
+func (h *handler) readSecret(ctx context.Context, cfg config.Node, log zerolog.Logger) ([]byte, error) {
+	if h.secretRef == cfg.SecretRef && strings.HasPrefix(cfg.SecretRef, "ssm:") {
+		return h.secret, nil
+	}
+	if deadline, ok := ctx.Deadline(); ok { // in time to say why
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-time.Second))
+		defer cancel()
+	}
+	secret, err := node.Secret(ctx, cfg, log)
+	if err == nil {
+		h.secretRef, h.secret = cfg.SecretRef, secret
+	}
+	return secret, err
 }
 
 // parse refuses events that are not for a function node.

@@ -25,7 +25,7 @@ func (n *node) makeController() error {
 	}
 	o := controller.Options{Secret: n.o.Secret, Store: n.seed, Network: membership{n}, Logger: n.log}
 	if n.cfg.Invoke != "" {
-		invoker, err := controller.NewInvoker(n.cfg.Invoke)
+		invoker, err := controller.NewInvoker(n.cfg)
 		if err != nil {
 			return err
 		}

@@ -120,13 +120,15 @@ func (n *node) spec(library string) process.Spec {
 	return s
 }
 
-// environment is this process's, with the node's own variables and Boxer's.
+// environment is this process's, with the node's own variables and Boxer's. On a
+// function that includes the credentials of its role, as any function's program has
+// them; not where the supervisor is given events, for who asks there ends the node.
 func (n *node) environment(library string) []string {
 	self := n.session.Self()
 	vars := map[string]string{}
 	for _, e := range os.Environ() {
 		k, v, _ := strings.Cut(e, "=")
-		if strings.HasPrefix(k, "LISTEN_") || k == "NOTIFY_SOCKET" || strings.HasPrefix(k, "BOXER_") {
+		if strings.HasPrefix(k, "LISTEN_") || k == "NOTIFY_SOCKET" || k == "AWS_LAMBDA_RUNTIME_API" || strings.HasPrefix(k, "BOXER_") {
 			continue // meant for the supervisor
 		}
 		vars[k] = rewrite(&n.cfg, v)

@@ -82,13 +82,14 @@ func nodeFromFile(path, library string) (int, error) {
 	if err != nil {
 		return exitFailed, err
 	}
-	secret, err := cfg.Secret()
+	log := supervisorLog(os.Stderr)
+	secret, err := node.Secret(context.Background(), cfg, log)
 	if err != nil {
 		return exitFailed, err
 	}
 	return node.Run(context.Background(), node.Options{
 		Config: cfg, Secret: secret, Library: library, Version: version,
-		Stdout: os.Stdout, Logger: supervisorLog(os.Stderr),
+		Stdout: os.Stdout, Logger: log,
 	})
 }
 
