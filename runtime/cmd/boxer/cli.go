@@ -65,7 +65,7 @@ Boxer failed, 126 if the command cannot be run, 127 if it was not found.`,
 	})
 	root.AddCommand(
 		networkCommand(g), runCommand(g), nodesCommand(g), pathsCommand(g), membersCommand(g), eventsCommand(g),
-		logsCommand(g), stopCommand(g), scaleCommand(g), forwardCommand(g), dashboardCommand(g), hookCommand(g), planCapacityCommand(g), versionCommand(g),
+		logsCommand(g), stopCommand(g), scaleCommand(g), forwardCommand(g), versionCommand(g),
 	)
 	root.AddCommand(peopleCommands(g)...)
 	root.InitDefaultCompletionCmd()

@@ -13,7 +13,7 @@ import (
 // peopleCommands say where those commands are that this build, a node's, is without.
 func peopleCommands(*globals) []*cobra.Command {
 	var list []*cobra.Command
-	for _, name := range []string{"check", "pack", "iam-policy", "layers"} {
+	for _, name := range []string{"dashboard", "hook", "plan-capacity", "check", "pack", "iam-policy", "layers"} {
 		list = append(list, &cobra.Command{
 			Use: name, Hidden: true, DisableFlagParsing: true,
 			Short:   "In the boxer of the command line only",

@@ -8,6 +8,6 @@ import "github.com/spf13/cobra"
 
 // peopleCommands are those that only people use. With the tag cli they are in the
 // boxer that users type; the one in the layers, whose size counts, is without.
-func peopleCommands(_ *globals) []*cobra.Command {
-	return nil
+func peopleCommands(g *globals) []*cobra.Command {
+	return []*cobra.Command{dashboardCommand(g), hookCommand(g), planCapacityCommand(g)}
 }
