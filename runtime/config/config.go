@@ -67,11 +67,12 @@ const WaitNodes = "nodes"
 
 // Publish makes a port of the guest reachable from outside the overlay. The
 // listener is opened outside and handed in, in the order of this list, by the
-// systemd socket-activation convention (LISTEN_FDS, descriptors from 3 up).
+// systemd socket-activation convention (LISTEN_FDS, descriptors from 3 up). A VM that
+// has a machine of its own, and was handed none, opens them itself.
 type Publish struct {
 	Port        int    `json:"port"`
 	HostPort    int    `json:"host_port"`
-	HostAddress string `json:"host_address,omitempty"` // default 127.0.0.1
+	HostAddress string `json:"host_address,omitempty"` // default 127.0.0.1; on a machine of its own any
 
 	// CIDRs are where connections may come from; empty: from anywhere.
 	CIDRs []string `json:"cidrs,omitempty"`

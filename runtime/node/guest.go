@@ -78,6 +78,9 @@ func (n *node) runGuest(life context.Context) (process.State, error) {
 		return last, nil
 	}
 	if !n.run.alive() {
+		if err := placeFiles(n.cfg); err != nil {
+			return n.cannotStart(err), nil
+		}
 		if err := n.await(life); err != nil {
 			return process.State{}, err
 		}
@@ -98,6 +101,14 @@ func (n *node) runGuest(life context.Context) (process.State, error) {
 		n.o.Starting()
 	}
 	return guest.Run(life, n.run.process, n.run.Restarts), nil
+}
+
+// cannotStart is the last state of a guest that lacks what it was promised.
+func (n *node) cannotStart(err error) process.State {
+	code := 126
+	last := process.State{Phase: process.PhaseFailed, ExitCode: &code, Err: err}
+	n.guestChanged(last)
+	return last
 }
 
 func (n *node) grace() time.Duration {
