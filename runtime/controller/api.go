@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
 // The calls a leading seed answers. All begin with Prefix: who has only a join
@@ -25,7 +26,17 @@ const (
 	MethodScale   = Prefix + "scale"   // Resize -> Resized
 	MethodView    = Prefix + "view"    // Order -> View
 	MethodEvents  = Prefix + "events"  // Since -> []Event
+
+	// For platforms that cannot do so themselves.
+	MethodStop      = Prefix + "stop"      // Slot: who holds it leaves, when its connections have ended
+	MethodConfigure = Prefix + "configure" // Slot: the VM node that holds it runs Node from now on
 )
+
+// Slot is about who holds it now.
+type Slot struct {
+	Slot string       `json:"slot"`
+	Node *config.Node `json:"node,omitempty"`
+}
 
 // Order is about one declared node.
 type Order struct {
@@ -90,10 +101,12 @@ var errRemoved = errors.New("the function node was removed meanwhile: declare it
 // Handlers are the calls that this controller answers.
 func (c *Controller) Handlers() map[string]cluster.Handler {
 	return map[string]cluster.Handler{
-		MethodDeclare: handler(c, c.declare),
-		MethodRemove:  handler(c, c.remove),
-		MethodScale:   handler(c, c.resize),
-		MethodView:    handler(c, c.look),
+		MethodDeclare:   handler(c, c.declare),
+		MethodRemove:    handler(c, c.remove),
+		MethodScale:     handler(c, c.resize),
+		MethodView:      handler(c, c.look),
+		MethodStop:      handler(c, c.stopSlot),
+		MethodConfigure: handler(c, c.configure),
 		MethodWake: func(ctx context.Context, from uint32, in json.RawMessage) (any, error) {
 			return handler(c, func(_ context.Context, w Wake) (func(context.Context) (any, error), error) { return c.wake(from, w) })(ctx, from, in)
 		},
@@ -247,6 +260,36 @@ func (c *Controller) remove(ctx context.Context, o Order) (func(context.Context)
 		}
 	}
 	return func(context.Context) (any, error) { return view, nil }, nil
+}
+
+func (c *Controller) holderOf(slot string) (cluster.Member, error) {
+	m, held := c.holder(slot)
+	if !held {
+		return m, &cluster.RemoteError{Code: cluster.CodeNoSuchNode, Message: fmt.Sprintf("nobody holds slot %q", slot)}
+	}
+	return m, nil
+}
+
+// stopSlot sends away who holds a slot. Nobody does: it is done.
+func (c *Controller) stopSlot(ctx context.Context, s Slot) (func(context.Context) (any, error), error) {
+	if m, err := c.holderOf(s.Slot); err == nil {
+		c.callNode(context.WithoutCancel(ctx), m, DrainMethod)
+	}
+	return nil, nil
+}
+
+// configure passes another document on to the node that holds a slot.
+func (c *Controller) configure(_ context.Context, s Slot) (func(context.Context) (any, error), error) {
+	m, err := c.holderOf(s.Slot)
+	if err == nil && s.Node == nil {
+		err = errors.New("no configuration is given")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (any, error) {
+		return struct{}{}, c.o.Network.Call(ctx, m.ID, ConfigureMethod, s.Node, nil)
+	}, nil
 }
 
 // Counts are what this controller did so far, by type of event, and the declared

@@ -204,3 +204,7 @@ const (
 	DrainMethod = "drain" // end the guest and leave
 	LoadMethod  = "load"  // say what the guest has to do, from now on
 )
+
+// ConfigureMethod gives a VM node another document: its guest is started again by it,
+// under the same identity. A seed passes it on.
+const ConfigureMethod = "configure"

@@ -51,6 +51,9 @@ func (n *node) join(ctx context.Context) error {
 		o.Handlers[controller.DrainMethod] = n.askedToLeave
 		o.Handlers[controller.MethodUse] = n.askedForUse
 		o.Handlers[controller.LoadMethod] = n.askedForLoad
+		if n.o.Configure != nil && n.onAWS() {
+			o.Handlers[controller.ConfigureMethod] = n.askedToChange
+		}
 	} else {
 		maps.Copy(o.Handlers, n.controller.Handlers())
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -40,6 +41,7 @@ type nodeTask struct {
 	Foreground bool
 	Life       time.Duration // until the platform's deadline; 0: none
 	Trace      string        // file for the time the supervisor began
+	OnAWS      bool          // its document names a secret there
 }
 
 func TestMain(m *testing.M) {
@@ -70,7 +72,16 @@ func supervise(path string) int {
 	if t.Life > 0 {
 		o.Deadline = time.Now().Add(t.Life)
 	}
+	if t.OnAWS {
+		o.Config.SecretRef = "ssm:eu-west-1/boxer/shop/secret" // what it is has been given
+	}
+	var next *config.Node
+	o.Configure = func(n config.Node) error { next = &n; return nil }
 	code, err := Run(context.Background(), o)
+	for errors.Is(err, ErrConfigured) {
+		o.Config = *next
+		code, err = Run(context.Background(), o)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 	}

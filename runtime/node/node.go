@@ -59,6 +59,9 @@ type Options struct {
 	Waiting func(missing string)
 	// Starting, if set, is called just before the guest is started.
 	Starting func()
+	// Configure, if set, keeps another document for the node's next life, which Run
+	// asks for with ErrConfigured.
+	Configure func(config.Node) error
 	// Ended, if set, is told why the node's life ended, just before Run returns.
 	Ended  func(Result)
 	Logger zerolog.Logger
@@ -145,12 +148,19 @@ func Run(ctx context.Context, o Options) (int, error) {
 		n.close()
 	}()
 	if err := n.start(life, background); err != nil {
+		if errors.Is(context.Cause(life), ErrConfigured) {
+			return 0, ErrConfigured
+		}
 		if errors.Is(context.Cause(life), errStopped) {
 			return n.interrupted(life), nil
 		}
 		return ExitFailed, fmt.Errorf("node %q: %w", n.cfg.Slot, err)
 	}
-	return n.live(life)
+	code, err := n.live(life)
+	if errors.Is(context.Cause(life), ErrConfigured) {
+		return 0, ErrConfigured
+	}
+	return code, err
 }
 
 // start brings the node up to where its guest can run.

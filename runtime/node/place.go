@@ -16,10 +16,11 @@ import (
 	"github.com/boxer-overlay/boxer/runtime/process"
 )
 
-// placeFiles writes the files of the document. On a machine of its own nobody else
-// does; the local cloud has them in place and out of the document.
+// placeFiles writes the files of the document. On a machine of its own, and in a function
+// on AWS, nobody else does; the local cloud has them in place and out of the document.
 func placeFiles(cfg config.Node) error {
-	if cfg.Kind != config.KindVM || len(cfg.Files) == 0 {
+	_, _, aws := cfg.SecretParameter()
+	if own := cfg.Kind == config.KindVM || cfg.Kind == config.KindFunction && aws; !own || len(cfg.Files) == 0 {
 		return nil
 	}
 	uid, gid := os.Geteuid(), os.Getegid()

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/rs/zerolog"
 
 	"github.com/boxer-overlay/boxer/runtime/config"
@@ -77,7 +79,18 @@ func runNode(args []string) int {
 	return code
 }
 
+// nodeFromFile lives the lives of a node, each by the document that the one before
+// was given, if it was.
 func nodeFromFile(path, library string) (int, error) {
+	for {
+		code, err := oneLife(path, library)
+		if !errors.Is(err, node.ErrConfigured) {
+			return code, err
+		}
+	}
+}
+
+func oneLife(path, library string) (int, error) {
 	cfg, err := config.Load(path)
 	if err != nil {
 		return exitFailed, err
@@ -90,7 +103,17 @@ func nodeFromFile(path, library string) (int, error) {
 	return node.Run(context.Background(), node.Options{
 		Config: cfg, Secret: secret, Library: library, Version: version,
 		Stdout: os.Stdout, Logger: log,
+		Configure: func(n config.Node) error { return keepNode(path, n) },
 	})
+}
+
+// keepNode writes the document of a node's next life.
+func keepNode(path string, n config.Node) error {
+	data, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(path, append(data, '\n'), 0o600)
 }
 
 // startTime is how long a start that is not slow takes.
