@@ -108,6 +108,9 @@ func (s *Seed) enrol(l *link, source netip.Addr, r joinRequest, sl *slot, t tena
 	if h.UnderlayAddress.IsValid() {
 		rec.member.UnderlayAddress = netip.AddrPortFrom(h.UnderlayAddress.Unmap(), h.Port)
 	}
+	if h.Kind != kindByToken { // which nobody dials
+		rec.member.PublicAddress = h.PublicAddress
+	}
 	sl.assume(&rec.member)
 	s.members[t.ID] = rec
 	s.touch(rec)
@@ -125,15 +128,16 @@ func dismiss(l *link) {
 }
 
 // natOf: a node can be dialled where it says only if the seed sees it come
-// from there. A seed joins itself over loopback; a laptop's clients come over
+// from there: from its public address or, inside its site, from the underlay's. A
+// seed joins itself over loopback; a laptop's clients come over
 // loopback too, but are told not to be dialled.
 func natOf(h Hello, source netip.Addr) string {
 	switch {
-	case h.Reach == "seeds":
+	case h.Reach == "seeds", h.PublicAddress.IsUnspecified():
 		return NATBehind
 	case h.Kind == kindSeed && source.IsLoopback():
 		return NATNone
-	case h.UnderlayAddress.IsValid() && h.UnderlayAddress.Unmap() == source:
+	case source.IsValid() && (h.UnderlayAddress.Unmap() == source || h.PublicAddress == source):
 		return NATNone
 	}
 	return NATBehind

@@ -39,8 +39,9 @@ type Hello struct {
 	LaunchToken     string     `json:"launch_token"` // empty: Join makes one
 	Site            string     `json:"site,omitempty"`
 	Version         string     `json:"version"`
-	UnderlayAddress netip.Addr `json:"underlay_address"` // where this node can be dialled, if it can
-	Port            uint16     `json:"port"`             // its overlay port
+	UnderlayAddress netip.Addr `json:"underlay_address"`        // where this node can be dialled, if it can
+	Port            uint16     `json:"port"`                    // its overlay port
+	PublicAddress   netip.Addr `json:"public_address,omitzero"` // as in Member
 	Reach           string     `json:"reach,omitempty"`
 	Succeeds        string     `json:"succeeds,omitempty"` // launch id of the holder that this node follows
 	Standby         bool       `json:"standby,omitempty"`  // it has the slot only while the slot's own node is gone

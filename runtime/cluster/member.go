@@ -20,8 +20,8 @@ const (
 
 // NAT kinds as seen when joining.
 const (
-	NATNone   = "none"   // the seed saw the declared underlay address
-	NATBehind = "behind" // the seed saw another one: cannot be dialled
+	NATNone   = "none"   // the seed saw the declared underlay or public address
+	NATBehind = "behind" // the seed saw another one: cannot be dialled from outside its site
 )
 
 // States of a guest.
@@ -52,20 +52,23 @@ type Member struct {
 	State           string         `json:"state"`
 	OverlayAddress  netip.Addr     `json:"overlay_address"`
 	UnderlayAddress netip.AddrPort `json:"underlay_address"` // where its overlay port can be dialled, if NAT is "none"
-	Site            string         `json:"site"`
-	NAT             string         `json:"nat"`
-	NATReport       *NATReport     `json:"nat_report,omitempty"` // of a member behind NAT that has probed it
-	Version         string         `json:"version"`
-	Since           time.Time      `json:"since"`
-	Guest           Guest          `json:"guest"`
-	Listeners       []uint16       `json:"listeners,omitempty"` // ports of the guest, ascending; a hint
-	LaunchID        string         `json:"launch_id,omitempty"` // LaunchID(token): tells one launch of a slot from the next
-	Leader          bool           `json:"leader,omitempty"`    // the seed that admits members
-	Relay           *Relay         `json:"relay,omitempty"`     // others may meet at its overlay port
-	Ends            time.Time      `json:"ends,omitzero"`       // when its platform makes it leave
-	Standby         bool           `json:"standby,omitempty"`   // it has the slot only while the slot's own node is gone
-	Leaving         bool           `json:"leaving,omitempty"`   // it was asked to, and lets its connections end first
-	Load            *Load          `json:"load,omitempty"`      // of those that were asked for it
+	// PublicAddress is where it is dialled from outside its site, through a NAT of one
+	// address outside for one inside; 0.0.0.0: nowhere. None: where it is from inside.
+	PublicAddress netip.Addr `json:"public_address,omitzero"`
+	Site          string     `json:"site"`
+	NAT           string     `json:"nat"`
+	NATReport     *NATReport `json:"nat_report,omitempty"` // of a member behind NAT that has probed it
+	Version       string     `json:"version"`
+	Since         time.Time  `json:"since"`
+	Guest         Guest      `json:"guest"`
+	Listeners     []uint16   `json:"listeners,omitempty"` // ports of the guest, ascending; a hint
+	LaunchID      string     `json:"launch_id,omitempty"` // LaunchID(token): tells one launch of a slot from the next
+	Leader        bool       `json:"leader,omitempty"`    // the seed that admits members
+	Relay         *Relay     `json:"relay,omitempty"`     // others may meet at its overlay port
+	Ends          time.Time  `json:"ends,omitzero"`       // when its platform makes it leave
+	Standby       bool       `json:"standby,omitempty"`   // it has the slot only while the slot's own node is gone
+	Leaving       bool       `json:"leaving,omitempty"`   // it was asked to, and lets its connections end first
+	Load          *Load      `json:"load,omitempty"`      // of those that were asked for it
 
 	// Two members of one slot have one address: name and address stand for the holder.
 	Succeeds uint32 `json:"succeeds,omitempty"` // the holder that this one takes over from as soon as it runs
@@ -74,6 +77,17 @@ type Member struct {
 
 // Holds tells whether the slot's name and address stand for this member.
 func (m *Member) Holds() bool { return m.Succeeds == 0 && !m.Retired }
+
+// Place is where its overlay port is dialled, from inside its site or from outside.
+func (m *Member) Place(inside bool) netip.AddrPort {
+	switch {
+	case inside || !m.PublicAddress.IsValid():
+		return m.UnderlayAddress
+	case m.PublicAddress.IsUnspecified():
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(m.PublicAddress, m.UnderlayAddress.Port())
+}
 
 // Relay is what a member says that lets others meet at its overlay port.
 type Relay struct {

@@ -101,6 +101,9 @@ func (r *joinRequest) check() error {
 	if len(r.Hello.Kind) > 32 || len(r.Hello.Site) > 128 || len(r.Hello.Version) > 128 {
 		return remoteErrorf(CodeBadRequest, "kind, site or version is too long")
 	}
+	if a := r.Hello.PublicAddress; a.IsValid() && (!a.Is4() || a.IsMulticast()) {
+		return remoteErrorf(CodeBadRequest, "public address %s: want an IPv4 address", a)
+	}
 	return r.Status.check()
 }
 

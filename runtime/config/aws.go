@@ -13,8 +13,10 @@ const (
 	secretOnSSM    = "ssm:"    // ssm:REGION/NAME, the name with its slash
 	invokeOnLambda = "lambda:" // lambda:REGION/PREFIX, before functions' names
 
-	// PublicEC2 is the PublicAddress of a node that asks its instance's metadata.
-	PublicEC2 = "ec2"
+	// PublicEC2 is the PublicAddress of a node that asks its instance's metadata;
+	// PublicNone of one that only its site can dial.
+	PublicEC2  = "ec2"
+	PublicNone = "none"
 
 	maxParameter = 1011 // Systems Manager's limit for a name
 	maxFunction  = 64   // Lambda's
@@ -73,11 +75,11 @@ func (n *Node) checkPublicAddress() error {
 		return nil
 	case n.Kind != KindVM && n.Kind != KindSeed && n.Kind != KindContainer:
 		return fmt.Errorf("public_address: a %s is dialled by nobody", n.Kind)
-	case n.PublicAddress == PublicEC2:
+	case n.PublicAddress == PublicEC2, n.PublicAddress == PublicNone:
 		return nil
 	}
 	if a, err := netip.ParseAddr(n.PublicAddress); err != nil || !a.Is4() || a.IsUnspecified() || a.IsMulticast() {
-		return fmt.Errorf("public_address %q: want an IPv4 address, or ec2", n.PublicAddress)
+		return fmt.Errorf("public_address %q: want an IPv4 address, ec2 or none", n.PublicAddress)
 	}
 	return nil
 }

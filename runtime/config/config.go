@@ -108,7 +108,7 @@ type Node struct {
 
 	Site            string `json:"site,omitempty"`             // nodes of one site reach each other natively; empty: behind NAT
 	UnderlayAddress string `json:"underlay_address,omitempty"` // IPv4 of the node; empty: found by asking the kernel
-	PublicAddress   string `json:"public_address,omitempty"`   // IPv4 where others than its site dial it, or ec2: what the instance's metadata say; empty: the underlay address
+	PublicAddress   string `json:"public_address,omitempty"`   // IPv4 where others than its site dial it, ec2 (what the instance's metadata say) or none; empty: the underlay address
 	Port            int    `json:"port,omitempty"`             // overlay port, default 7717
 	Reach           string `json:"reach,omitempty"`            // any (default) or seeds
 	CIDR            string `json:"cidr,omitempty"`             // seeds only: the overlay CIDR

@@ -8,11 +8,13 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/boxer-overlay/boxer/runtime/aws"
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 	"github.com/boxer-overlay/boxer/runtime/controller"
@@ -22,24 +24,24 @@ import (
 const joinPatience = 20 * time.Second
 
 func (n *node) join(ctx context.Context) error {
-	seeds := n.cfg.SeedEndpoints
 	own, err := n.ownUnderlay()
 	if err != nil {
 		return err
 	}
-	if n.seed != nil && !n.replicated() {
-		host := "127.0.0.1"
-		if own.IsValid() {
-			host = own.String()
-		}
-		seeds = []string{net.JoinHostPort(host, strconv.Itoa(n.cfg.Port))}
+	public, err := n.publicAddress(ctx)
+	if err != nil {
+		return err
+	}
+	seeds, err := n.seedsToJoin(own, public)
+	if err != nil {
+		return err
 	}
 	o := cluster.Options{
 		Network: n.cfg.Network, Secret: n.o.Secret, Token: n.o.Token, Seeds: seeds, Logger: n.log,
 		Hello: cluster.Hello{
 			Name: n.cfg.Name, Service: n.cfg.Service, Slot: n.cfg.Slot, Kind: n.cfg.Kind,
 			LaunchToken: n.run.LaunchToken, Site: n.cfg.Site, Version: n.o.Version,
-			UnderlayAddress: own, Port: uint16(n.cfg.Port), Reach: n.cfg.Reach, Succeeds: n.cfg.Succeeds, Standby: n.cfg.Standby,
+			UnderlayAddress: own, PublicAddress: public, Port: uint16(n.cfg.Port), Reach: n.cfg.Reach, Succeeds: n.cfg.Succeeds, Standby: n.cfg.Standby,
 		},
 		Status:   n.status.get(),
 		Handlers: map[string]cluster.Handler{},
@@ -82,7 +84,56 @@ func (n *node) join(ctx context.Context) error {
 	n.view.join(n.session)
 	self := n.session.Self()
 	n.log.Info().Uint32("node", self.ID).Stringer("address", self.OverlayAddress).Str("nat", self.NAT).Msg("joined")
+	if public.IsValid() && !public.IsUnspecified() && self.NAT == cluster.NATBehind {
+		n.log.Warn().Stringer("public_address", public).Msg("the seed does not see this node there: those outside its site cannot dial it; is the address this node's, and its route to the Internet its own?")
+	}
 	return nil
+}
+
+// seedsToJoin are the seeds' endpoints, its own as a seed itself dials it: who has a
+// public address through a NAT may not reach itself there.
+func (n *node) seedsToJoin(own, public netip.Addr) ([]string, error) {
+	if n.seed == nil || n.replicated() && !public.IsValid() {
+		return n.cfg.SeedEndpoints, nil
+	}
+	host := "127.0.0.1"
+	if own.IsValid() {
+		host = own.String()
+	}
+	itself := net.JoinHostPort(host, strconv.Itoa(n.cfg.Port))
+	if !n.replicated() {
+		return []string{itself}, nil
+	}
+	number, err := n.cfg.SeedNumber()
+	if err != nil {
+		return nil, err
+	}
+	seeds := slices.Clone(n.cfg.SeedEndpoints)
+	seeds[number] = itself
+	return seeds, nil
+}
+
+// metadataPatience: an instance's metadata may come up after its network.
+const metadataPatience = 30 * time.Second
+
+// publicAddress is where others than its site dial this node: 0.0.0.0: nowhere; the
+// zero one: where its site does.
+func (n *node) publicAddress(ctx context.Context) (netip.Addr, error) {
+	switch n.cfg.PublicAddress {
+	case "":
+		return netip.Addr{}, nil
+	case config.PublicNone:
+		return netip.IPv4Unspecified(), nil
+	case config.PublicEC2:
+		ctx, cancel := context.WithTimeout(ctx, metadataPatience)
+		defer cancel()
+		a, ok, err := aws.New().PublicAddress(ctx)
+		if err == nil && !ok {
+			a = netip.IPv4Unspecified()
+		}
+		return a, err
+	}
+	return netip.ParseAddr(n.cfg.PublicAddress)
 }
 
 // ownUnderlay is the address to declare: the configured one, or the source the
@@ -91,11 +142,15 @@ func (n *node) ownUnderlay() (netip.Addr, error) {
 	if n.cfg.UnderlayAddress != "" {
 		return netip.ParseAddr(n.cfg.UnderlayAddress)
 	}
-	if n.cfg.Reach == config.ReachSeeds || n.seed != nil {
+	if n.cfg.Reach == config.ReachSeeds || n.seed != nil && n.cfg.PublicAddress == "" {
 		return netip.Addr{}, nil
 	}
 	var failure error
-	for _, seed := range n.cfg.SeedEndpoints {
+	towards := n.cfg.SeedEndpoints
+	if _, err := netip.ParseAddr(n.cfg.PublicAddress); err == nil && n.seed != nil { // the only one
+		towards = append(slices.Clone(towards), net.JoinHostPort(n.cfg.PublicAddress, strconv.Itoa(n.cfg.Port)))
+	}
+	for _, seed := range towards {
 		// UDP: this asks the kernel for a route and sends nothing.
 		conn, err := net.DialTimeout("udp4", seed, 5*time.Second)
 		if err != nil {
@@ -105,6 +160,9 @@ func (n *node) ownUnderlay() (netip.Addr, error) {
 		local := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
 		_ = conn.Close()
 		return local, nil
+	}
+	if failure == nil {
+		return netip.Addr{}, nil // a seed that knows nobody else
 	}
 	return netip.Addr{}, fmt.Errorf("find this node's own address: %w: check the seed's address, or set underlay_address", failure)
 }

@@ -55,9 +55,12 @@ func (n *node) relayEndpoint(m cluster.Member) string {
 	switch {
 	case seed && n.cfg.Reach == config.ReachSeeds:
 		return n.endpointOf(m)
-	case !m.UnderlayAddress.IsValid(), n.cfg.Reach == config.ReachSeeds:
-	case seed, m.Relay != nil && m.NAT == cluster.NATNone && m.UnderlayAddress.Port() != 0:
-		return m.UnderlayAddress.String()
+	case n.cfg.Reach == config.ReachSeeds:
+	case seed, m.Relay != nil && m.NAT == cluster.NATNone: // all others can dial it, too
+		at, ok := transport.Place(n.view.Self(), m)
+		if ok || seed && at.IsValid() {
+			return at.String()
+		}
 	}
 	return ""
 }

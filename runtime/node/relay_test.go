@@ -3,6 +3,7 @@
 package node
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -59,6 +60,49 @@ func TestRelaysAreThoseThatCanBeMet(t *testing.T) {
 		}
 		if is && got != want {
 			t.Errorf("%s: %+v, want %+v", test.name, got, want)
+		}
+	}
+}
+
+// A relay on AWS is met at its public address.
+func TestRelaysAreMetAtTheirPublicAddress(t *testing.T) {
+	n := &node{cfg: config.Node{Reach: config.ReachAny}}
+	m := cluster.Member{
+		ID: 7, Kind: config.KindVM, NAT: cluster.NATNone, Relay: &cluster.Relay{},
+		UnderlayAddress: netip.MustParseAddrPort("10.0.0.7:7717"), PublicAddress: netip.MustParseAddr("203.0.113.7"),
+	}
+	if got, is := n.relayOf(m); !is || got.Endpoint != "203.0.113.7:7717" {
+		t.Errorf("%+v, %v", got, is)
+	}
+	m.PublicAddress, m.NAT = netip.IPv4Unspecified(), cluster.NATBehind
+	if got, is := n.relayOf(m); is {
+		t.Errorf("without one: %+v", got)
+	}
+}
+
+// A seed does not meet itself at its public address, which a NAT may not give back.
+func TestSeedsKnowThemselves(t *testing.T) {
+	all := []string{"203.0.113.1:7717", "203.0.113.2:7717", "203.0.113.3:7717"}
+	own, public := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("203.0.113.2")
+	for _, test := range []struct {
+		name        string
+		kind        string
+		seeds       []string
+		own, public netip.Addr
+		want        string
+	}{
+		{"one of three", config.KindSeed, all, own, public, "[203.0.113.1:7717 10.0.0.2:7717 203.0.113.3:7717]"},
+		{"one of three, without", config.KindSeed, all, own, netip.Addr{}, "[203.0.113.1:7717 203.0.113.2:7717 203.0.113.3:7717]"},
+		{"the only one", config.KindSeed, all[1:2], own, public, "[10.0.0.2:7717]"},
+		{"the only one, anywhere", config.KindSeed, nil, netip.Addr{}, netip.Addr{}, "[127.0.0.1:7717]"},
+		{"a VM", config.KindVM, all, own, public, "[203.0.113.1:7717 203.0.113.2:7717 203.0.113.3:7717]"},
+	} {
+		n := &node{cfg: config.Node{Kind: test.kind, Slot: "seed-1", Port: 7717, SeedEndpoints: test.seeds}}
+		if test.kind == config.KindSeed {
+			n.seed = &cluster.Seed{}
+		}
+		if got, err := n.seedsToJoin(test.own, test.public); err != nil || fmt.Sprint(got) != test.want {
+			t.Errorf("%s: %v, %v, want %s", test.name, got, err, test.want)
 		}
 	}
 }

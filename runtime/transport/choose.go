@@ -27,9 +27,9 @@ func (m mode) crosses() bool { return m == modeActiveFirst || m == modePassiveFi
 // socket ends it, so the first SYN goes to the side that drops.
 func choose(active, passive cluster.Member) mode {
 	switch {
-	case dialable(passive):
+	case dialable(active, passive):
 		return modeDial
-	case dialable(active):
+	case dialable(passive, active):
 		return modeBack
 	}
 	a, b := active.NATReport, passive.NATReport
@@ -63,17 +63,18 @@ func waits(active, passive cluster.Member) bool {
 
 // placeOf is where self dials m's overlay port.
 func (l *Layer) placeOf(self, m cluster.Member) netip.AddrPort {
-	if !dialable(m) && m.NATReport != nil && (self.ID != m.ID || l.loops(self)) {
+	if !dialable(self, m) && m.NATReport != nil && (self.ID != m.ID || l.loops(self)) {
 		return m.NATReport.Mapped
 	}
 	return l.overlayPort(self, m)
 }
 
-// outside is the address that m's connections come from, if it is known.
-func outside(m cluster.Member) netip.Addr {
+// outside is the address that m's connections to self come from, if it is known.
+func outside(self, m cluster.Member) netip.Addr {
+	at, ok := Place(self, m)
 	switch {
-	case dialable(m):
-		return m.UnderlayAddress.Addr().Unmap()
+	case ok:
+		return at.Addr().Unmap()
 	case m.NATReport != nil:
 		return m.NATReport.Mapped.Addr().Unmap()
 	}

@@ -4,6 +4,7 @@ package transport
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"syscall"
 	"time"
@@ -49,9 +50,27 @@ func Classify(self, peer cluster.Member, reach string, only []string) Class {
 }
 
 // Near tells whether self and peer see each other's native connections.
-func Near(self, peer cluster.Member) bool {
-	return self.ID == peer.ID ||
-		self.Site != "" && self.Site == peer.Site && self.NAT == cluster.NATNone && peer.NAT == cluster.NATNone
+func Near(self, peer cluster.Member) bool { return self.ID == peer.ID || sameSite(self, peer) }
+
+// sameSite tells whether the underlay address of one is the other's to dial.
+func sameSite(self, peer cluster.Member) bool {
+	return self.Site != "" && self.Site == peer.Site && sited(self) && sited(peer)
+}
+
+// sited: it is where it says, or a platform that knows has said whether it can be
+// seen elsewhere as well.
+func sited(m cluster.Member) bool { return m.NAT == cluster.NATNone || m.PublicAddress.IsValid() }
+
+// translated: what it exchanges with others than its site lives in some NAT's memory.
+func translated(m cluster.Member) bool {
+	return m.NAT == cluster.NATBehind || m.PublicAddress.IsValid()
+}
+
+// Place is where self dials m's overlay port, if it can.
+func Place(self, m cluster.Member) (netip.AddrPort, bool) {
+	inside := sameSite(self, m)
+	at := m.Place(inside)
+	return at, (inside || m.NAT == cluster.NATNone) && at.IsValid() && at.Port() != 0
 }
 
 func allows(only []string, name string) bool {
@@ -60,7 +79,7 @@ func allows(only []string, name string) bool {
 
 // canDial tells whether self can dial peer's overlay port: its own always.
 func canDial(self, peer cluster.Member, reach string) bool {
-	return self.ID == peer.ID || dialable(peer) && reach == reachAny
+	return self.ID == peer.ID || dialable(self, peer) && reach == reachAny
 }
 
 // barred says why no transport that this node may use reaches peer, if so.
@@ -89,6 +108,7 @@ func unprobed(m cluster.Member) bool {
 	return m.NAT == cluster.NATBehind && reportOf(m).Filtering == "" && time.Since(m.Since) < probePatience
 }
 
-func dialable(m cluster.Member) bool {
-	return m.NAT == cluster.NATNone && m.UnderlayAddress.IsValid() && m.UnderlayAddress.Port() != 0
+func dialable(self, m cluster.Member) bool {
+	_, ok := Place(self, m)
+	return ok
 }

@@ -158,7 +158,7 @@ func (l *Layer) overlayPort(self, m cluster.Member) netip.AddrPort {
 	if self.ID == m.ID && l.o.Own != nil {
 		return l.o.Own()
 	}
-	return m.UnderlayAddress
+	return m.Place(Near(self, m))
 }
 
 // call asks the supervisor of another node, or this one.

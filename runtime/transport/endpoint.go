@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/events"
 	"github.com/boxer-overlay/boxer/runtime/raw"
 	"golang.org/x/sys/unix"
@@ -257,8 +256,12 @@ func (l *Layer) resetPlain(fd int, err error) {
 
 // crossesNAT tells whether a connection with a peer lives in some NAT's memory.
 func (l *Layer) crossesNAT(peer netip.Addr) bool {
+	self := l.o.Members.Self()
 	m, ok := l.o.Members.Lookup(peer)
-	return l.o.Members.Self().NAT == cluster.NATBehind || (ok && m.NAT == cluster.NATBehind)
+	if !ok {
+		return translated(self)
+	}
+	return !sameSite(self, m) && (translated(self) || translated(m))
 }
 
 // plain takes the socket out of a connection as the kernel makes one, without

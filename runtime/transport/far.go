@@ -79,7 +79,7 @@ func (l *Layer) dial(ctx context.Context, endpoint string, p preface) (*net.TCPC
 
 func (l *Layer) dialOnly(ctx context.Context, endpoint string) (*net.TCPConn, error) {
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
-	if l.o.Members.Self().NAT == cluster.NATBehind {
+	if translated(l.o.Members.Self()) {
 		d.KeepAliveConfig = keepAlive
 	}
 	d.SetMultipathTCP(false)

@@ -322,13 +322,14 @@ func (l *Layer) answerPunch(_ context.Context, from uint32, in json.RawMessage) 
 		return punchAnswer{meetAnswer: meetAnswer{Status: statusRefused}}, nil
 	}
 	m, ok := l.o.Members.Member(from)
-	if !ok || !outside(m).Is4() {
+	seen := outside(l.o.Members.Self(), m)
+	if !ok || !seen.Is4() {
 		return punchAnswer{meetAnswer: meetAnswer{Status: statusUnreachable, Reason: "the caller's address is not known here"}}, nil
 	}
 	var why error
 	answer := punchAnswer{meetAnswer: meetAnswer{Status: statusOK}}
 	for _, port := range call.Ports {
-		if err := l.openings.open(l, from, netip.AddrPortFrom(outside(m), port), call.Keep); err != nil {
+		if err := l.openings.open(l, from, netip.AddrPortFrom(seen, port), call.Keep); err != nil {
 			answer.Shut, why = append(answer.Shut, port), err
 		}
 	}
