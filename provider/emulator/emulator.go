@@ -4,6 +4,8 @@
 // proxy of its own, which says what was asked, has calls fail, and answers for what
 // moto lacks (Invoke, recursion settings, a layer's content).
 //
+// RunNodes has what is launched there run: see Nodes for what is true of it, and what not.
+//
 // What it cannot show: whether a policy allows a call (everybody may do everything), the
 // limits that moto does not check (user data, layers, environments, contents of zips),
 // how long AWS takes, and how eventually consistent it is, but for what a test injects.
@@ -53,7 +55,8 @@ type AWS struct {
 	baseline map[string]bool   // objects that were there before the test
 	observe  []func(Call, []byte)
 	invoke   func(function string, payload []byte)
-	metadata http.Handler // of instances
+	change   func(Call, []byte) []byte // of answers, so that they tell of nodes
+	metadata http.Handler              // of instances
 }
 
 // Start starts an emulator, which ends with the test.
@@ -124,6 +127,8 @@ func program() (string, error) {
 
 var listens = regexp.MustCompile(`Running on (http://127\.0\.0\.1:\d+)`)
 
+var answered = regexp.MustCompile(`" [234]\d\d -$`)
+
 // startMoto starts moto server on a free port. It ends with its standard input, so
 // also when this process is killed.
 func startMoto(t testing.TB) *url.URL {
@@ -154,7 +159,9 @@ func startMoto(t testing.TB) *url.URL {
 	go func() {
 		defer close(ended)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
-			said.add(lines.Text())
+			if !answered.MatchString(lines.Text()) {
+				said.add(lines.Text())
+			}
 			if match := listens.FindStringSubmatch(lines.Text()); match != nil {
 				found <- match[1]
 			}

@@ -163,7 +163,7 @@ func makeRole(t *testing.T, a *AWS, name string, tags map[string]string) (arn st
 }
 
 func createFunction(role string, tags map[string]string, layers ...string) *lambda.CreateFunctionInput {
-	return &lambda.CreateFunctionInput{FunctionName: aws.String("boxer-shop-f"), Role: &role, Runtime: lambdatypes.RuntimeProvidedal2023, Handler: aws.String("boxer"),
+	return &lambda.CreateFunctionInput{FunctionName: aws.String("boxer-shop-f"), Role: &role, Timeout: aws.Int32(60), Runtime: lambdatypes.RuntimeProvidedal2023, Handler: aws.String("boxer"),
 		Layers: layers, Tags: tags, Code: &lambdatypes.FunctionCode{ZipFile: []byte("a zip")}}
 }
 

@@ -194,9 +194,13 @@ func (a *AWS) perform(c Call, r *http.Request, body []byte) *httptest.ResponseRe
 		}
 		a.mu.Lock()
 		observers := slices.Clone(a.observe)
+		change := a.change
 		a.mu.Unlock()
 		for _, o := range observers {
 			o(c, answer.Body.Bytes())
+		}
+		if change != nil {
+			answer = rewritten(answer, func(body []byte) []byte { return change(c, body) })
 		}
 	}
 	return answer

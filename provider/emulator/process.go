@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package emulator
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/boxer-overlay/boxer/layer"
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+// stopTime is for a supervisor to leave and its guest to end.
+const stopTime = 15 * time.Second
+
+// process is one supervisor, with all that it starts: known by their environment,
+// which names its directory.
+type process struct {
+	name, root, address string
+	ended               chan struct{} // closed when the supervisor has ended, or never began
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	gone bool // told to end: nothing starts any more
+}
+
+// place is what a node's document needs to be true of a plain process.
+type place struct {
+	UnderlayAddress string   `json:"underlay_address"`
+	Shared          bool     `json:"shared"`
+	Root            string   `json:"root"`
+	Places          []string `json:"places"`
+}
+
+func (p *process) place(files map[string]string) place {
+	at := place{UnderlayAddress: p.address, Shared: true, Root: p.root, Places: []string{"/var/task", "/opt"}}
+	for name := range files {
+		at.Places = append(at.Places, name)
+	}
+	return at
+}
+
+func (p *process) log() string { return filepath.Join(p.root, "log") }
+
+// prepare makes what a machine has.
+func (p *process) prepare(doc config.Node) error {
+	for _, dir := range []string{"tmp", "etc/boxer", "var/lib/boxer", "var/task"} {
+		if err := os.MkdirAll(filepath.Join(p.root, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	data, err := json.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(p.root+layer.DefaultConfigFile, data, 0o600)
+}
+
+func (p *process) start(dir string, env []string, argv ...string) error {
+	log, err := os.OpenFile(p.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		close(p.ended)
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, append(env, "TMPDIR="+p.root+"/tmp"), log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone {
+		close(p.ended)
+		return nil
+	}
+	if err := cmd.Start(); err != nil {
+		close(p.ended)
+		return err
+	}
+	p.cmd = cmd
+	go func() {
+		err := cmd.Wait()
+		p.say(fmt.Sprintf("the supervisor has ended: %v", err))
+		close(p.ended)
+	}()
+	return nil
+}
+
+func (p *process) say(text string) {
+	_ = os.MkdirAll(p.root, 0o755)
+	if log, err := os.OpenFile(p.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err == nil {
+		_, _ = fmt.Fprintln(log, text)
+		_ = log.Close()
+	}
+}
+
+// stop ends it as a machine that is shut down does.
+func (p *process) stop() {
+	p.mu.Lock()
+	p.gone = true
+	cmd := p.cmd
+	p.mu.Unlock()
+	if cmd != nil {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-p.ended:
+		case <-time.After(stopTime):
+			p.say("the supervisor did not end in time")
+		}
+	}
+	p.kill()
+}
+
+// kill returns when nothing of it is left.
+func (p *process) kill() {
+	p.mu.Lock()
+	p.gone = true
+	p.mu.Unlock()
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		found := false
+		entries, _ := os.ReadDir("/proc")
+		for _, e := range entries {
+			pid, err := strconv.Atoi(e.Name())
+			if err != nil {
+				continue
+			}
+			env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+			if bytes.Contains(env, []byte("="+p.root+"/")) {
+				found = true
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if !found {
+			return
+		}
+	}
+}
+
+func (p *process) lastWords() string {
+	data, _ := os.ReadFile(p.log())
+	const most = 4096
+	return string(data[max(0, len(data)-most):])
+}
