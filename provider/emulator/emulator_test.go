@@ -169,7 +169,10 @@ func createFunction(role string, tags map[string]string, layers ...string) *lamb
 
 func download(t *testing.T, from string) string {
 	t.Helper()
-	resp := must[*http.Response](t)(http.Get(from))
+	resp, err := http.Get(from)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer resp.Body.Close()
 	return string(must[[]byte](t)(io.ReadAll(resp.Body)))
 }

@@ -72,7 +72,8 @@ func (p *process) start(dir string, env []string, argv ...string) error {
 	}
 	defer log.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, append(env, "TMPDIR="+p.root+"/tmp"), log, log
+	env = append(env, "TMPDIR="+p.root+"/tmp")
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	p.mu.Lock()
 	defer p.mu.Unlock()
