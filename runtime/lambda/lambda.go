@@ -46,7 +46,12 @@ func Run(ctx context.Context, o Options) error {
 	if o.Stdout == nil {
 		o.Stdout = os.Stdout
 	}
-	aws.StartWithOptions(&handler{o: o}, aws.WithContext(ctx))
+	if err := check(o.Library); err != nil {
+		return errors.Join(err, reportInit(ctx, err))
+	}
+	// With SIGTERM: else the platform ends a sandbox without a word. Only the
+	// node under way handles it, this process ends by it.
+	aws.StartWithOptions(&handler{o: o}, aws.WithContext(ctx), aws.WithEnableSIGTERM())
 	return errors.New("the platform's runtime interface ended")
 }
 
@@ -78,6 +83,8 @@ func (h *handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	if info, err := h.o.Stdout.Stat(); err == nil {
 		before = info.Size()
 	}
+	found := look()
+	defer func() { found.restore(log) }()
 	// Not ctx: it ends with the deadline, before which the node leaves by itself.
 	code, err := node.Run(context.WithoutCancel(ctx), node.Options{
 		Config: cfg, Secret: secret, Library: h.o.Library, Version: h.o.Version,

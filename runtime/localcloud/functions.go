@@ -43,10 +43,18 @@ type invocation struct {
 	failed string   // why it could not be made
 
 	standby bool // of a host's slot
+
+	answer *initReport // how it ended, if its sandbox lives on
+	frozen bool        // that waits for another event
 }
 
 func (i *invocation) running() bool {
-	return i.failed == "" && (i.box == nil || i.box.running())
+	return i.failed == "" && i.answer == nil && (i.box == nil || i.box.running())
+}
+
+// holds: there is a sandbox of it, or will be.
+func (i *invocation) holds() bool {
+	return i.running() || i.frozen && i.box.running()
 }
 
 // snapshot is the record as it is now. The caller holds d.mu.
@@ -56,7 +64,9 @@ func (i *invocation) snapshot() Invocation {
 		return r
 	}
 	r.PID = 0
-	if r.Error = i.failed; i.box != nil {
+	if r.Error = i.failed; i.answer != nil {
+		r.Error = i.answer.Error
+	} else if i.box != nil {
 		r.Error = i.box.failure()
 		r.Ended = i.box.ended
 		if r.Error == "" && !i.box.done() {
@@ -156,6 +166,9 @@ func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Funct
 	if spec.Root != "" && d.plain() {
 		return Function{}, badRequest{fmt.Errorf("function %q: root %q: a network without namespaces has only this machine's programs", spec.Name, spec.Root)}
 	}
+	if spec.Reuse && d.plain() {
+		return Function{}, badRequest{fmt.Errorf("function %q: a network without namespaces uses no sandbox again", spec.Name)}
+	}
 	if spec.NAT != "" && d.plain() {
 		return Function{}, badRequest{fmt.Errorf("function %q: NAT %q: functions of a network without namespaces are not behind NAT", spec.Name, spec.NAT)}
 	}
@@ -185,7 +198,7 @@ func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Funct
 func (spec *FunctionSpec) record(r Function, hash string) Function {
 	r.MemoryMB, r.EphemeralMB, r.TimeoutS = spec.MemoryMB, spec.EphemeralMB, spec.TimeoutS
 	r.Environment, r.Relaxed, r.Tags = spec.Environment, spec.Relaxed, spec.Tags
-	r.Root, r.NAT = spec.Root, spec.NAT
+	r.Root, r.NAT, r.Reuse = spec.Root, spec.NAT, spec.Reuse
 	if spec.Config != nil {
 		n := shown(*spec.Config)
 		r.Config = &n
@@ -325,8 +338,9 @@ func (d *daemon) invoke(name string, payload []byte) (Invocation, error) {
 		RequestID: newRequestID(), Function: name, Revision: f.record.Revision, Slot: head.Slot, LaunchID: cluster.LaunchID(head.LaunchToken),
 		State: InvocationRunning, Started: time.Now().UTC(),
 	}}
+	warm := f.takeFrozen(head.Slot)
 	f.invocations = append(forgetOld(f.invocations), i)
-	go d.runInvocation(f.record, i, payload, head.Files)
+	go d.runInvocation(f.record, i, warm, payload, head.Files)
 	return i.snapshot(), nil
 }
 
@@ -334,13 +348,13 @@ func (d *daemon) invoke(name string, payload []byte) (Invocation, error) {
 func forgetOld(list []*invocation) []*invocation {
 	ended := 0
 	for _, i := range list {
-		if !i.running() {
+		if !i.holds() {
 			ended++
 		}
 	}
 	var kept []*invocation
 	for _, i := range list {
-		if !i.running() && ended >= keepInvocations {
+		if !i.holds() && ended >= keepInvocations {
 			ended--
 			continue
 		}
@@ -357,8 +371,30 @@ func newRequestID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-func (d *daemon) runInvocation(f Function, i *invocation, payload []byte, files map[string]string) {
-	box, at, err := d.startInvocation(f, i, payload, files)
+// takeFrozen is the invocation of a slot whose sandbox waits for another event, nil
+// if there is none. It is the caller's then. The caller holds d.mu.
+func (f *function) takeFrozen(slot string) *invocation {
+	for _, i := range f.invocations {
+		if i.frozen && i.box.running() && i.record.Slot == slot {
+			i.frozen = false
+			return i
+		}
+	}
+	return nil
+}
+
+// runInvocation brings an event to a sandbox: to one that is warm, or to a new one.
+func (d *daemon) runInvocation(f Function, i, warm *invocation, payload []byte, files map[string]string) {
+	var box *sandbox
+	at := &place{}
+	var err error
+	if warm == nil {
+		box, at, err = d.startInvocation(f, i, payload, files)
+	} else {
+		box = warm.box
+		at.nat, at.address = warm.nat, warm.nat.address()
+		err = box.thaw(newEvent(f, i, payload))
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err != nil {
@@ -372,6 +408,28 @@ func (d *daemon) runInvocation(f Function, i *invocation, payload []byte, files 
 	case <-d.stopped: // too late: shutDown may have looked before it was there
 		go box.end(0)
 	default:
+	}
+	if f.Reuse {
+		go d.awaitFrozen(i)
+	}
+}
+
+// awaitFrozen notes the end of an event whose sandbox lives on.
+func (d *daemon) awaitFrozen(i *invocation) {
+	select {
+	case r := <-i.box.frozen:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		i.answer, i.frozen, i.record.Ended = &r, true, time.Now().UTC()
+	case <-i.box.gone:
+	}
+}
+
+func newEvent(f Function, i *invocation, payload []byte) *event {
+	timeout := time.Duration(f.TimeoutS) * time.Second
+	return &event{
+		RequestID: i.record.RequestID, Function: f.Name, ARN: f.ARN, Slot: i.record.Slot, MemoryMB: f.MemoryMB,
+		Timeout: timeout, Deadline: time.Now().Add(timeout), Payload: payload, Environment: f.Environment, API: runtimeAPIAddress,
 	}
 }
 
@@ -390,17 +448,13 @@ func (d *daemon) startInvocation(f Function, i *invocation, payload []byte, file
 		return nil, nil, stateError(d.dir.stateDir(), err)
 	}
 	uid, gid := d.mapIDs()
-	timeout := time.Duration(f.TimeoutS) * time.Second
 	spec := initSpec{
 		Kind: config.KindFunction, Slot: i.record.Slot, Address: at.inside.String(),
 		StateDir: d.dir.stateDir(), Staging: staging, Secret: d.secret,
 		Source: d.files.join("functions", f.Name, i.source), LayerDir: d.rt.layer(), Files: files,
 		User: functionUser, Group: functionUser, UID: functionUID, GID: functionGID, MapUID: uid, MapGID: gid,
 		TmpMB: max(f.EphemeralMB, defaultEphemeralMB), Relaxed: f.Relaxed, Root: f.Root,
-		Event: &event{
-			RequestID: i.record.RequestID, Function: f.Name, ARN: f.ARN, Slot: i.record.Slot, MemoryMB: f.MemoryMB,
-			Timeout: timeout, Deadline: time.Now().Add(timeout), Payload: payload, Environment: f.Environment, API: runtimeAPIAddress,
-		},
+		Reuse: f.Reuse, Event: newEvent(f, i, payload),
 	}
 	if d.plain() {
 		spec.Plain, spec.Network, spec.Address = true, string(d.dir), at.address.String()
@@ -489,7 +543,7 @@ func (d *daemon) stopInvocations(name, slot string) error {
 		var boxes []*sandbox
 		making := false
 		for _, i := range f.invocations {
-			if i.running() && (slot == "" || i.record.Slot == slot) {
+			if i.holds() && (slot == "" || i.record.Slot == slot) {
 				making = making || i.box == nil
 				if i.box != nil {
 					boxes = append(boxes, i.box)

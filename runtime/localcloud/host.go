@@ -68,6 +68,7 @@ type initSpec struct {
 	TmpMB     int    `json:"tmp_mb,omitempty"`
 	Root      string `json:"root,omitempty"`      // another system's; empty: this machine's
 	Relaxed   bool   `json:"relaxed,omitempty"`   // not held to Lambda's rules
+	Reuse     bool   `json:"reuse,omitempty"`     // for other events after this one
 	Groups    int    `json:"groups,omitempty"`    // control groups to enter
 	Unlimited string `json:"unlimited,omitempty"` // why memory or CPU are not limited
 }
@@ -79,6 +80,7 @@ type initReport struct {
 	Started bool   `json:"started,omitempty"` // what runs in the host was started
 	Halted  bool   `json:"halted,omitempty"`  // it was ended by orderHalt
 	Done    bool   `json:"done,omitempty"`    // functions: the event was answered
+	Frozen  bool   `json:"frozen,omitempty"`  // functions that are used again: the same, Error says how; it waits for the next
 	Error   string `json:"error,omitempty"`
 }
 
@@ -350,11 +352,12 @@ func (h *hostInit) runFunction() error {
 		return fmt.Errorf("Runtime.InvalidEntrypoint: %w", err)
 	}
 	h.report(initReport{Started: true})
-	expired := time.AfterFunc(time.Until(h.spec.Event.Deadline), func() {
-		api.finish(fmt.Sprintf("Sandbox.Timedout: the function timed out after %s", h.spec.Event.Timeout))
-	})
+	if h.spec.Reuse {
+		return h.runEvents(api)
+	}
+	expired := time.AfterFunc(time.Until(h.spec.Event.Deadline), func() { api.finish(h.spec.Event.timedOut()) })
 	defer expired.Stop()
-	status, stopped := h.wait(api.done)
+	status, stopped := h.wait(api.answeredEvent())
 	if message, answered := api.outcome(); answered {
 		if message != "" {
 			return errors.New(message)

@@ -127,22 +127,32 @@ func (b *sandbox) resume(spec initSpec, listeners []*os.File) error {
 	if err != nil {
 		return err
 	}
-	fd, err := unix.MemfdCreate("spec", unix.MFD_CLOEXEC)
+	file, err := memoryFile("spec", doc)
 	if err != nil {
-		return os.NewSyscallError("memfd_create", err)
+		return err
 	}
-	file := os.NewFile(uintptr(fd), "spec")
 	defer file.Close()
-	if _, err := file.Write(doc); err != nil {
-		return err
-	}
-	if _, err := file.Seek(0, 0); err != nil {
-		return err
-	}
 	if err := b.order(orderResume, append([]*os.File{file}, listeners...)...); err != nil {
 		return err
 	}
 	return b.await(b.started, setUpTime)
+}
+
+// memoryFile holds content, to be read from its beginning.
+func memoryFile(name string, content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	file := os.NewFile(uintptr(fd), name)
+	if _, err = file.Write(content); err == nil {
+		_, err = file.Seek(0, 0)
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
 }
 
 func (b *sandbox) await(reported <-chan struct{}, limit time.Duration) error {

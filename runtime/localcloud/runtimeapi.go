@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -37,6 +38,10 @@ type event struct {
 	API         string            `json:"api"`                   // where the Runtime API is
 }
 
+func (e *event) timedOut() string {
+	return fmt.Sprintf("Sandbox.Timedout: the function timed out after %s", e.Timeout)
+}
+
 // environment is what Lambda sets for a runtime, with the machine's programs in
 // the path.
 func (e *event) environment() []string {
@@ -61,16 +66,21 @@ func (e *event) environment() []string {
 	return env
 }
 
-// runtimeAPI serves one event to the runtime in this sandbox.
+// runtimeAPI serves events to the runtime in this sandbox, one after the other:
+// one, or several to an environment that is used again.
 type runtimeAPI struct {
-	event  *event
 	server *http.Server
-	done   chan struct{} // closed when the event is answered
+	events chan *event   // the next one
+	asked  chan struct{} // the runtime waits for the next one
 
 	mu       sync.Mutex
+	event    *event // the one under way, or the last
+	began    time.Time
 	fetched  bool
 	answered bool
 	failure  string
+	done     chan struct{} // closed when the event is answered
+	signals  bool          // an extension inside the runtime has asked for SIGTERM
 }
 
 func serveRuntimeAPI(e *event) (*runtimeAPI, error) {
@@ -78,10 +88,19 @@ func serveRuntimeAPI(e *event) (*runtimeAPI, error) {
 	if err != nil {
 		return nil, fmt.Errorf("runtime API: %w", err)
 	}
-	a := &runtimeAPI{event: e, done: make(chan struct{})}
+	a := &runtimeAPI{events: make(chan *event, 1), asked: make(chan struct{}, 1), began: time.Now()}
+	a.give(e)
 	a.server = &http.Server{Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = a.server.Serve(l) }()
 	return a, nil
+}
+
+// give has the runtime get an event. The one before must be answered.
+func (a *runtimeAPI) give(e *event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.event, a.answered, a.failure, a.done = e, false, "", make(chan struct{})
+	a.events <- e
 }
 
 func (a *runtimeAPI) close() { _ = a.server.Close() }
@@ -94,6 +113,9 @@ func (a *runtimeAPI) handler() http.Handler {
 	mux.HandleFunc("POST "+runtime+"/invocation/{id}/error", a.failed)
 	mux.HandleFunc("POST "+runtime+"/init/error", a.failed)
 	mux.HandleFunc("POST "+extension+"/register", func(w http.ResponseWriter, r *http.Request) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.signals = true
 		w.Header().Set("Lambda-Extension-Identifier", a.event.RequestID)
 		writeAPI(w, http.StatusOK, map[string]string{
 			"functionName": a.event.Function, "functionVersion": "$LATEST", "handler": "boxer"})
@@ -102,23 +124,53 @@ func (a *runtimeAPI) handler() http.Handler {
 	return mux
 }
 
-// next gives the event out once; a second call waits, as a frozen sandbox does,
-// until the end.
+// next gives an event out. Where there is none it waits, as a frozen sandbox does.
 func (a *runtimeAPI) next(w http.ResponseWriter, r *http.Request) {
-	a.mu.Lock()
-	first := !a.fetched
-	a.fetched = true
-	a.mu.Unlock()
-	if !first {
-		a.sleep(w, r)
-		return
+	var e *event
+	select {
+	case e = <-a.events:
+	default:
+		a.wanted()
+		select {
+		case e = <-a.events:
+		case <-r.Context().Done():
+			return
+		}
 	}
+	a.initialised()
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
-	h.Set("Lambda-Runtime-Aws-Request-Id", a.event.RequestID)
-	h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(a.event.Deadline.UnixMilli(), 10))
-	h.Set("Lambda-Runtime-Invoked-Function-Arn", a.event.ARN)
-	_, _ = w.Write(a.event.Payload)
+	h.Set("Lambda-Runtime-Aws-Request-Id", e.RequestID)
+	h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(e.Deadline.UnixMilli(), 10))
+	h.Set("Lambda-Runtime-Invoked-Function-Arn", e.ARN)
+	h.Set("Lambda-Runtime-Trace-Id", traceID(e))
+	_, _ = w.Write(e.Payload)
+}
+
+// traceID is one that is not sampled.
+func traceID(e *event) string {
+	id := strings.ReplaceAll(e.RequestID, "-", "") + strings.Repeat("0", 24)
+	return fmt.Sprintf("Root=1-%08x-%s;Sampled=0", e.Deadline.Add(-e.Timeout).Unix(), id[:24])
+}
+
+func (a *runtimeAPI) wanted() {
+	select {
+	case a.asked <- struct{}{}:
+	default:
+	}
+}
+
+// initTime is what Lambda gives a runtime to ask for its first event.
+const initTime = 10 * time.Second
+
+// initialised notes that the runtime has asked for an event.
+func (a *runtimeAPI) initialised() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if took := time.Since(a.began); !a.fetched && took > initTime {
+		nodeLogger().Warn().Dur("took", took).Msg("the runtime started more slowly than Lambda allows (10 s)")
+	}
+	a.fetched = true
 }
 
 func (a *runtimeAPI) sleep(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
@@ -153,7 +205,7 @@ func errorReport(body []byte) string {
 }
 
 func (a *runtimeAPI) answer(w http.ResponseWriter, r *http.Request, failure string, err error) {
-	if id := r.PathValue("id"); id != "" && id != a.event.RequestID {
+	if id := r.PathValue("id"); id != "" && !a.underWay(id) {
 		writeAPIError(w, http.StatusBadRequest, errors.New("InvalidRequestID: not the event of this sandbox"))
 		return
 	}
@@ -168,7 +220,29 @@ func (a *runtimeAPI) answer(w http.ResponseWriter, r *http.Request, failure stri
 	a.finish(failure)
 }
 
-// finish records the first outcome, which ends the sandbox.
+// underWay: it is the event that the runtime works on, or its last one.
+func (a *runtimeAPI) underWay(id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return id == a.event.RequestID
+}
+
+// registered: Lambda warns of the end of the sandbox only who has an extension.
+func (a *runtimeAPI) registered() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.signals
+}
+
+// answeredEvent is closed when the present event is answered.
+func (a *runtimeAPI) answeredEvent() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.done
+}
+
+// finish records the first outcome of an event, which ends the sandbox, or the
+// event where the sandbox is used again.
 func (a *runtimeAPI) finish(failure string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -27,7 +27,8 @@ type sandbox struct {
 	line *os.File      // to its init: reports in, orders out
 	gone chan struct{} // closed when every process is gone and all was given back
 
-	started, halted chan struct{} // a report of either kind
+	started, halted chan struct{}   // a report of either kind
+	frozen          chan initReport // how each event ended, where there are several
 
 	ended time.Time // set before gone is closed
 
@@ -42,7 +43,7 @@ type sandbox struct {
 // over what is handed in (listeners, or entries of control groups) and the
 // place, whatever happens, and calls cleanUp when all processes are gone.
 func (d *daemon) startSandbox(spec initSpec, at *place, handed []*os.File, cleanUp func(*sandbox)) (*sandbox, error) {
-	b := &sandbox{gone: make(chan struct{}), started: make(chan struct{}, 1), halted: make(chan struct{}, 1)}
+	b := &sandbox{gone: make(chan struct{}), started: make(chan struct{}, 1), halted: make(chan struct{}, 1), frozen: make(chan initReport, 1)}
 	release := func() {
 		b.ended = time.Now().UTC()
 		at.release()
@@ -150,6 +151,10 @@ func (b *sandbox) follow() {
 		var r initReport
 		if err := decoder.Decode(&r); err != nil {
 			return
+		}
+		if r.Frozen {
+			b.frozen <- r
+			continue
 		}
 		if r.Started || r.Halted {
 			tell := b.started

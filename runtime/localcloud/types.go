@@ -134,6 +134,10 @@ type FunctionSpec struct {
 	// NAT is the kind that its sandboxes are behind, for tests; empty: NATMasquerade.
 	NAT string `json:"nat,omitempty"`
 
+	// Reuse keeps a sandbox that has answered its event, with all processes stopped,
+	// for the next one of its slot, as Lambda does; for tests.
+	Reuse bool `json:"reuse,omitempty"`
+
 	// Config is what the function's nodes run: each launch event is this with a
 	// slot and a token. It is kept to be looked up, nothing is launched by it.
 	Config *config.Node `json:"config,omitempty"`
@@ -154,6 +158,7 @@ type Function struct {
 	Relaxed     bool              `json:"relaxed,omitempty"`
 	Root        string            `json:"root,omitempty"`
 	NAT         string            `json:"nat,omitempty"`
+	Reuse       bool              `json:"reuse,omitempty"`
 	CodeSHA256  string            `json:"code_sha256"`
 	Running     int               `json:"running"`            // invocations under way
 	Declared    json.RawMessage   `json:"declared,omitempty"` // to the network's controller; nil: nobody keeps its replicas

@@ -89,7 +89,7 @@ func (n *node) runGuest(life context.Context) (process.State, error) {
 	if err := n.writeFiles(); err != nil { // those it has waited for are in them
 		return process.State{}, err
 	}
-	library, err := n.library()
+	library, err := Library(n.o.Library)
 	if err != nil {
 		return process.State{}, err
 	}
@@ -171,10 +171,10 @@ func (n *node) environment(library string) []string {
 	return env
 }
 
-// library finds the process monitor: as told, or where this program lies.
-func (n *node) library() (string, error) {
-	candidates := []string{n.o.Library}
-	if n.o.Library == "" {
+// Library finds the process monitor: as told, or where this program lies.
+func Library(told string) (string, error) {
+	candidates := []string{told}
+	if told == "" {
 		self, err := os.Executable()
 		if err != nil {
 			return "", fmt.Errorf("find the process monitor: %w", err)
