@@ -261,7 +261,7 @@ func TestBrokenLayer(t *testing.T) {
 		return data
 	}
 	bootstrap := read("../../layer/bootstrap")
-	boxer := read(filepath.Join(l.bin, "boxer"))
+	boxer := read(filepath.Join(l.bin, "stage-amd64/boxer"))
 	library := read(filepath.Join(l.bin, "libboxer.so"))
 	foreign := read(filepath.Join(l.bin, "stage-arm64/libboxer.so"))
 	for name, try := range map[string]struct {
