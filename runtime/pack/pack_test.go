@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pack
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// collected packs argv as from dir.
+func collected(t *testing.T, o Options) *Package {
+	t.Helper()
+	if o.Path == "" {
+		o.Path = "/usr/bin:/bin"
+	}
+	p, err := Collect(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func zipped(t *testing.T, p *Package) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	if err := p.Write(&out); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// unpacked is a root with nothing but the package at /var/task.
+func unpacked(t *testing.T, data []byte) string {
+	t.Helper()
+	root := t.TempDir()
+	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range z.File {
+		if !f.Mode().IsRegular() {
+			t.Errorf("%s is no file: the provider would refuse the package", f.Name)
+		}
+		to := filepath.Join(root, "var/task", f.Name)
+		in, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(in)
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(to), 0o755)
+		}
+		if err == nil {
+			err = os.WriteFile(to, content, f.Mode().Perm())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// run runs a command with nothing but what is in root.
+func run(t *testing.T, root string, command []string, env ...string) string {
+	t.Helper()
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Dir, cmd.Env = "/", slices.Concat(env, []string{"LD_LIBRARY_PATH=/lib64:/var/task:/var/task/lib"})
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, syscall.EPERM) && os.Getuid() != 0 {
+		t.Skip("this system denies user namespaces, in which the test would change its root")
+	}
+	if err != nil {
+		t.Errorf("%v: %v: %s", command, err, out)
+	}
+	return string(out)
+}
+
+func compile(t *testing.T, compiler, path, source string, args ...string) string {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".c", []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(compiler, append([]string{path + ".c", "-o", path}, args...)...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", compiler, err, out)
+	}
+	return path
+}
+
+const speaks = `#include <stdio.h>
+#include <unistd.h>
+int main(int n, char **v) {
+	char exe[999] = {0};
+	if (readlink("/proc/self/exe", exe, 998) < 0) exe[0] = '-';
+	printf("%s %s", v[0], n > 1 ? v[1] : "");
+	return 0;
+}`
+
+// TestRunsAlone: what is packed runs in a root with nothing else, however it was
+// linked, although LD_LIBRARY_PATH names other places first.
+func TestRunsAlone(t *testing.T) {
+	dir := t.TempDir()
+	lib := compile(t, "gcc", filepath.Join(dir, "lib/libplus.so"), "int plus(int a){return a+1;}", "-shared", "-fPIC", "-Wl,-soname,libplus.so")
+	calls := "#include <stdio.h>\nint plus(int); int main(int n, char **v){printf(\"%s %d\", v[0], plus(n)); return 0;}"
+	for name, c := range map[string]struct {
+		compiler, source string
+		flags            []string
+		want             string
+	}{
+		"pie":       {"gcc", speaks, nil, " x"},
+		"no-pie":    {"gcc", speaks, []string{"-no-pie"}, " x"},
+		"relro":     {"gcc", speaks, []string{"-Wl,-z,now,-z,relro"}, " x"},
+		"no-spares": {"gcc", speaks, []string{"-Wl,-z,nodynamic-undefined-weak"}, " x"},
+		"musl":      {"musl-gcc", speaks, nil, " x"},
+		"runpath":   {"gcc", calls, []string{lib, "-Wl,--enable-new-dtags,-rpath,$ORIGIN/lib"}, " 3"},
+		"rpath":     {"gcc", calls, []string{lib, "-Wl,--disable-new-dtags,-rpath," + filepath.Join(dir, "lib")}, " 3"},
+	} {
+		program := compile(t, c.compiler, filepath.Join(dir, name), c.source, c.flags...)
+		p := collected(t, Options{Argv: []string{program, "x"}})
+		root := unpacked(t, zipped(t, p))
+		if got, want := run(t, root, p.Command), p.Command[0]+c.want; got != want {
+			t.Errorf("%s says %q, want %q", name, got, want)
+		}
+	}
+}
+
+// TestInterpreted: scripts run with the packed interpreter, children of the package too.
+func TestInterpreted(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for name, script := range map[string]string{
+		"app":   "#!/usr/bin/env python3\nimport sys, ssl, json, subprocess\nprint(sys.argv[1:], subprocess.check_output([sys.executable, '-c', 'print(6*7)'], text=True), subprocess.check_output(['/var/task/tool'], text=True))\n",
+		"tool":  "#!/usr/bin/python3 -I\nimport sys\nprint(sys.flags.isolated, open('/var/task/etc/x.conf').read())",
+		"x":     "of x",
+		"other": "#!/nowhere/at all\n",
+	} {
+		if err := os.WriteFile(name, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := collected(t, Options{Argv: []string{"./app", "--config=x", "-c/nowhere", "--", "x"}, Include: []string{"tool", "x:etc/x.conf", "other"}})
+	root := unpacked(t, zipped(t, p))
+	if got, want := run(t, root, p.Command), "['--config=/var/task/x', '-c/nowhere', '--', '/var/task/x'] 42\n 1 of x\n\n"; got != want {
+		t.Errorf("it says %q, want %q", got, want)
+	}
+	if data, _ := os.ReadFile(filepath.Join(root, "var/task/other")); string(data) != "#!/nowhere/at all\n" {
+		t.Errorf("a script of the target's interpreter became %q", data)
+	}
+}
+
+// TestPackage: the same files give the same bytes; links are what they point to, once
+// around a loop; what is written about the package is there.
+func TestPackage(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll("data/deep", 0o755))
+	must(os.WriteFile("data/a", []byte("a"), 0o640))
+	must(os.Symlink("../a", "data/deep/link"))
+	must(os.Symlink("..", "data/deep/up"))
+	must(os.Symlink("nothing", "data/dangling"))
+	must(syscall.Mkfifo("data/pipe", 0o600))
+	o := Options{Argv: []string{"/bin/cat", "data", "-"}, Include: []string{"data"}}
+	p := collected(t, o)
+	first := zipped(t, p)
+	must(os.Chtimes("data/a", epoch, epoch))
+	if !bytes.Equal(first, zipped(t, collected(t, o))) {
+		t.Error("the second package of the same files differs")
+	}
+	root := filepath.Join(unpacked(t, first), "var/task")
+	for name, want := range map[string]string{"data/a": "a", "data/deep/link": "a"} {
+		if got, err := os.ReadFile(filepath.Join(root, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(root, ManifestName))
+	must(err)
+	var m manifest
+	must(json.Unmarshal(text, &m))
+	if want := []string{"/var/task/usr/bin/cat", "/var/task/data", "-"}; !slices.Equal(m.Command, want) || len(m.Libraries) != 1 || m.Libraries[0].Name != "libc.so.6" {
+		t.Errorf("manifest: %s", text)
+	}
+	if notes := strings.Join(p.Notes, "\n"); !strings.Contains(notes, "data/dangling points to nothing") || !strings.Contains(notes, "data/pipe is neither") {
+		t.Errorf("notes: %s", notes)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("text", []byte("no program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lib := compile(t, "gcc", "libgone.so", "int gone(void){return 1;}", "-shared", "-fPIC", "-Wl,-soname,libgone.so")
+	compile(t, "gcc", "lost", "int gone(void); int main(void){return gone();}", lib)
+	for name, c := range map[string]struct {
+		o    Options
+		want string
+	}{
+		"none":        {Options{}, "name the program"},
+		"unknown":     {Options{Argv: []string{"no-such-program"}}, "no-such-program: not found: install it"},
+		"not there":   {Options{Argv: []string{"./nothing"}}, "./nothing: not found"},
+		"directory":   {Options{Argv: []string{"./"}}, "not a program"},
+		"text":        {Options{Argv: []string{"./text"}}, "not an ELF file"},
+		"no library":  {Options{Argv: []string{"./lost"}}, "its library libgone.so is not on this machine"},
+		"no include":  {Options{Argv: []string{"/bin/cat"}, Include: []string{"nothing"}}, `include "nothing": stat nothing: no such file`},
+		"bad place":   {Options{Argv: []string{"/bin/cat"}, Include: []string{"text:../x"}}, "want PATH or PATH:PLACE"},
+		"empty place": {Options{Argv: []string{"/bin/cat"}, Include: []string{""}}, "want PATH or PATH:PLACE"},
+	} {
+		c.o.Path = "/usr/bin:/bin"
+		if _, err := Collect(c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+	p := collected(t, Options{Argv: []string{"/bin/cat"}})
+	p.Files = append(p.Files, File{Name: "big", Size: Limit - LayerShare})
+	if err := p.CheckSize(); err == nil || !strings.Contains(err.Error(), "the biggest are big 230.0 MB, ") {
+		t.Errorf("too big: %v", err)
+	}
+}
+
+func TestStaticIsNoGuest(t *testing.T) {
+	program := compile(t, "gcc", filepath.Join(t.TempDir(), "still"), speaks, "-static")
+	p := collected(t, Options{Argv: []string{program}})
+	if len(p.Files) != 1 || len(p.Notes) != 1 || !strings.Contains(p.Notes[0], "is no guest") {
+		t.Errorf("%d files, %q", len(p.Files), p.Notes)
+	}
+}
+
+func TestInterpreterLine(t *testing.T) {
+	for line, want := range map[string][]string{
+		"#!/bin/sh\nx":                       {"/bin/sh"},
+		"#! /usr/bin/python3 -I -B\n":        {"/usr/bin/python3", "-I", "-B"},
+		"#!/usr/bin/env -S A=b node --x\nyy": {"node", "--x"},
+		"#!":                                 {""},
+		"#!/usr/bin/env\n":                   {""},
+		"text":                               {""},
+		"":                                   {""},
+	} {
+		program, args := interpreter([]byte(line))
+		if got := append([]string{program}, args...); !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestDpkg(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"status": "Package: web\nStatus: install ok installed\nSource: webs (1.0)\nDepends: web-common (= 1), libc6 | other\n\n" +
+			"Package: web-common\nSource: webs\nDepends: web\n\nPackage: libc6\nSource: glibc\n",
+		"info/web.list":              "/.\n/usr/sbin/web\n/usr/share/web/page\n/usr/share/doc/web/copyright\n",
+		"info/web-common:amd64.list": "/etc/web/web.conf\n/etc/init.d/web\n/usr/bin/webtool\n/usr/lib/web/libx.a\n",
+		"info/libc6.list":            "/usr/share/libc/x\n/bin/merged\n",
+	} {
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := dpkg{dir}
+	name, files := d.data("/usr/sbin/web")
+	if diff := cmp.Diff([]string{"/.", "/usr/share/web/page", "/etc/web/web.conf"}, files); name != "web" || diff != "" {
+		t.Errorf("package %s: %s", name, diff)
+	}
+	if name, _ := d.data("/usr/bin/merged"); name != "libc6" {
+		t.Errorf("the owner of /usr/bin/merged is %q", name)
+	}
+	if name, files := (dpkg{t.TempDir()}).data("/usr/sbin/web"); name != "" || files != nil {
+		t.Errorf("without dpkg: %q, %q", name, files)
+	}
+}
+
+// FuzzImage: whatever the file, it is changed in its own bytes or refused.
+func FuzzImage(f *testing.F) {
+	dir := f.TempDir()
+	for i, flags := range [][]string{{"-s"}, {"-s", "-no-pie", "-Wl,-rpath,/x"}, {"-s", "-shared", "-Wl,-rpath,$ORIGIN/x"}} {
+		path := filepath.Join(dir, string(rune('a'+i)))
+		if os.WriteFile(path+".c", []byte("int main(void){return 0;}"), 0o600) == nil &&
+			exec.Command("gcc", append(flags, "-o", path, path+".c")...).Run() == nil {
+			data, _ := os.ReadFile(path)
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, move := range []func([]byte) error{moveProgram, func(d []byte) error { return moveLibrary(d, nil) }} {
+			copied := slices.Clone(data)
+			if err := move(copied); err != nil && len(copied) != len(data) {
+				t.Error("its length changed")
+			}
+		}
+	})
+}
+
+// FuzzInterpreter: the first line that is put into a script is read again as it was meant.
+func FuzzInterpreter(f *testing.F) {
+	f.Add([]byte("#!/usr/bin/env -S python3 -x\nbody"))
+	f.Add([]byte("#!/bin/sh"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		program, args := interpreter(data)
+		if program == "" || len(args) > 3 || len(data) > 100 {
+			return
+		}
+		again, args2 := interpreter(withInterpreter(data, "/var/task/x", args))
+		if again != "/var/task/x" || !slices.Equal(args, args2) {
+			t.Errorf("%q: %q %q, then %q %q", data, program, args, again, args2)
+		}
+	})
+}
