@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sort"
 	"strconv"
@@ -94,7 +95,12 @@ func (d *daemon) completeVM(n config.Node) (config.Node, error) {
 	if n.Kind == config.KindSeed && len(n.SeedEndpoints) == 1 {
 		n.SeedEndpoints = nil // it knows itself
 	}
-	n.Site, n.Port, n.StateDir = vmSite, d.info.Port, hostStateDir
+	if !d.info.Elastic {
+		n.Site, n.PublicAddress = vmSite, ""
+	} else if n.Site == "" {
+		n.Site = vmSite
+	}
+	n.Port, n.StateDir = d.info.Port, hostStateDir
 	return config.New(n)
 }
 
@@ -150,6 +156,9 @@ func (d *daemon) buildHost(ctx context.Context, n config.Node, incoming string) 
 // prepareHost makes all that a host needs but its processes.
 func (d *daemon) prepareHost(n *config.Node, incoming string) (*place, initSpec, error) {
 	add := d.underlay.addHost
+	if r, ok := d.underlay.(*router); ok && d.info.Elastic {
+		add = func() (*place, error) { return r.addHostIn(elasticBlock(*n)) }
+	}
 	if number := d.info.seedNumber(n.Slot); number >= 0 {
 		add = func() (*place, error) { return d.underlay.addSeed(number) }
 	}
@@ -264,6 +273,13 @@ func (d *daemon) vmSpec(n config.Node) (initSpec, error) {
 		where = layer.VM{
 			Layer: layer.Fetch{URL: "file://" + root + hostLayerZip}, Prefix: root + layer.DefaultPrefix, ConfigFile: root + layer.DefaultConfigFile, Alone: true,
 		}
+	}
+	if d.info.Elastic {
+		private, err := netip.ParseAddr(n.UnderlayAddress)
+		if err != nil {
+			return initSpec{}, err
+		}
+		makeElastic(&n, private)
 	}
 	if n.Kind == config.KindSeed {
 		n.Invoke = "unix:" + n.StateDir + "/" + invokeSocket

@@ -130,6 +130,9 @@ func (d *daemon) enterNamespaces() error {
 	}
 	r, err := newRouter(len(d.info.SeedEndpoints), uint16(d.info.Port))
 	d.underlay = r
+	if err == nil && d.info.Elastic {
+		err = r.ruleElastic()
+	}
 	return err
 }
 
@@ -340,7 +343,11 @@ func (n NetworkInfo) seedAddresses() []string {
 			all[i] = fmt.Sprintf("%s:%d", blockAddress(n.Loopback, seedIndex+i), n.Port)
 			continue
 		}
-		all[i] = fmt.Sprintf("%s:%d", addressAt(hostBase, seedIndex+i), n.Port)
+		at := addressAt(hostBase, seedIndex+i)
+		if n.Elastic {
+			at = publicOf(at)
+		}
+		all[i] = fmt.Sprintf("%s:%d", at, n.Port)
 	}
 	return all
 }

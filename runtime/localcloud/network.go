@@ -317,19 +317,24 @@ type place struct {
 }
 
 // addHost connects a new VM host.
-func (r *router) addHost() (*place, error) {
+func (r *router) addHost() (*place, error) { return r.addHostIn(0) }
+
+// addHostIn connects one at an address of a block (elasticBlock).
+func (r *router) addHostIn(block int) (*place, error) {
 	index, err := r.hosts.take()
 	if err != nil {
 		return nil, err
 	}
-	return r.plugHost(index)
+	return r.plugHost(index, block)
 }
 
 // addSeed connects a seed's host, always at the address every node knows it by.
-func (r *router) addSeed(number int) (*place, error) { return r.plugHost(seedIndex + number) }
+func (r *router) addSeed(number int) (*place, error) {
+	return r.plugHost(seedIndex+number, 0)
+}
 
-func (r *router) plugHost(index int) (*place, error) {
-	p := &place{address: addressAt(hostBase, index)}
+func (r *router) plugHost(index, block int) (*place, error) {
+	p := &place{address: addressAt(hostBase, index+block)}
 	s, err := newNamespace(map[string]string{
 		"net/ipv4/ip_unprivileged_port_start": "0", // a VM's guests may take port 80
 		"net/ipv6/conf/default/disable_ipv6":  "1",

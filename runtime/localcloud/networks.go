@@ -139,7 +139,7 @@ func (s *Store) prepare(ctx context.Context, d netDir, spec NetworkSpec) (Networ
 	}
 	info := NetworkInfo{
 		Name: spec.Name, CIDR: spec.CIDR, Port: spec.Port, MachineID: machine, Created: time.Now().UTC().Truncate(time.Second),
-		Version: spec.Version, SecretVersion: spec.SecretVersion, Tags: spec.Tags,
+		Elastic: spec.Elastic, Version: spec.Version, SecretVersion: spec.SecretVersion, Tags: spec.Tags,
 		SeedEndpoint: endpoints[0], SeedEndpoints: endpoints, SecretFile: d.join("secret"), Directory: string(d),
 	}
 	err = s.underLock(ctx, func() error {
@@ -182,6 +182,9 @@ func freeEndpoints(count int) ([]string, error) {
 func (s *Store) isolate(ctx context.Context, d netDir, spec NetworkSpec, info *NetworkInfo) (err error) {
 	if info.Isolation, info.Notice, err = s.decideIsolation(ctx, spec, s.runtimeDir(info.Runtime)); err != nil {
 		return err
+	}
+	if info.plain() && spec.Elastic {
+		return errors.New("public addresses that are translated need namespaces")
 	}
 	if info.plain() {
 		if err := checkPlainPath(d); err != nil {

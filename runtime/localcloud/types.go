@@ -39,6 +39,7 @@ type NetworkSpec struct {
 	Seeds  int    // of its own, 1 (default) or 3
 
 	Isolation string // auto, namespaces or processes; default DefaultIsolation
+	Elastic   bool   // for tests: hosts have public addresses that are translated, as on EC2
 
 	Version       string            // of the runtime, as users name it
 	SecretVersion int64             // of a secret that was given; 0: it was not
@@ -60,6 +61,7 @@ type NetworkInfo struct {
 	Created       time.Time `json:"created"`
 	Isolation     string    `json:"isolation"`          // namespaces or processes
 	Notice        string    `json:"notice,omitempty"`   // why it has no namespaces, if it should have had them
+	Elastic       bool      `json:"elastic,omitempty"`  // as in NetworkSpec
 	Loopback      int       `json:"loopback,omitempty"` // without them: the block of this machine's loopback it has
 
 	Version       string            `json:"version,omitempty"`

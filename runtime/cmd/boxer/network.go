@@ -47,6 +47,7 @@ func networkCommand(g *globals) *cobra.Command {
 func networkCreate(g *globals) *cobra.Command {
 	var cidr, isolation string
 	var port, seeds int
+	var elastic bool
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Create a network and start its seeds",
@@ -67,7 +68,7 @@ runs already needs no seed.`,
 			}
 			w := waiting(fmt.Sprintf("network %q to be up", args[0]))
 			defer w.done()
-			info, err := s.CreateNetwork(c.Context(), localcloud.NetworkSpec{Name: args[0], CIDR: cidr, Port: port, Seeds: seeds, Isolation: isolation})
+			info, err := s.CreateNetwork(c.Context(), localcloud.NetworkSpec{Name: args[0], CIDR: cidr, Port: port, Seeds: seeds, Isolation: isolation, Elastic: elastic})
 			if err != nil {
 				return err
 			}
@@ -90,6 +91,8 @@ runs already needs no seed.`,
 	cmd.Flags().IntVar(&seeds, "seeds", 1, "how many seeds the network runs: 1, or 3 that keep one state")
 	cmd.Flags().StringVar(&isolation, "isolation", localcloud.DefaultIsolation(), "what keeps nodes apart: namespaces, processes (nothing does), or auto: namespaces where the system allows them; $"+localcloud.IsolationEnv)
 	cmd.Flags().IntVar(&port, "port", config.DefaultPort, "overlay port of every node, 1 to 65535")
+	cmd.Flags().BoolVar(&elastic, "elastic", false, "give hosts public addresses that are translated, as on EC2")
+	_ = cmd.Flags().MarkHidden("elastic") // for tests
 	completeFlags(cmd, map[string]completer{"isolation": words("auto", "namespaces", "processes"), "seeds": words("1", "3")})
 	return cmd
 }

@@ -35,6 +35,7 @@ type runFlags struct {
 	ephemeral           int
 	relaxed             bool
 	root, nat           string
+	site, public        string
 	tokenFile           string
 	seeds               []string
 }
@@ -95,7 +96,11 @@ relay: spliced through a third node, where both sides meet`)
 	flags.StringArrayVar(&f.seeds, "seed", nil, seedHelp)
 	flags.IntVar(&f.timeout, "timeout", 900, "life of a function, seconds, 1 to 900")
 	flags.StringVar(&f.nat, "nat", "", "kind of NAT that the function is behind")
-	_ = flags.MarkHidden("nat") // for tests
+	flags.StringVar(&f.site, "site", "", "another site than that of the other vms, vpc2, where the network is elastic")
+	flags.StringVar(&f.public, "public-address", "", "none: a vm without one, where the network is elastic")
+	for _, name := range []string{"nat", "site", "public-address"} { // for tests
+		_ = flags.MarkHidden(name)
+	}
 	completeFlags(cmd, map[string]completer{
 		"kind":       words(config.KindClient, config.KindVM, config.KindFunction),
 		"restart":    words(config.RestartNo, config.RestartOnFailure, config.RestartAlways),
@@ -174,6 +179,7 @@ func (f *runFlags) config(argv []string) (config.Node, error) {
 	if f.root != "" && f.kind != config.KindFunction {
 		return n, errors.New("run: --root is for function nodes: add --kind function")
 	}
+	n.Site, n.PublicAddress = f.site, f.public
 	if f.nat != "" && f.kind != config.KindFunction {
 		return n, errors.New("run: --nat is for function nodes: add --kind function")
 	}
