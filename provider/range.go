@@ -153,17 +153,21 @@ func (positive) ValidateFloat64(_ context.Context, req validator.Float64Request,
 	}
 }
 
+// stated: the configuration says something. What is not known yet, as variables of a
+// module are while they are validated, may turn out to be null.
+func stated(v attr.Value) bool { return !v.IsNull() && !v.IsUnknown() }
+
 // checkRange refuses what says two things about the number of replicas.
 func (m *rangeModel) checkRange(diags *diag.Diagnostics) {
 	refuse := func(attribute, summary, why string) { diags.AddAttributeError(path.Root(attribute), summary, why) }
 	switch {
-	case !m.DesiredCount.IsNull() && (!m.MinCount.IsNull() || !m.MaxCount.IsNull()):
+	case stated(m.DesiredCount) && (stated(m.MinCount) || stated(m.MaxCount)):
 		refuse("desired_count", "A number and a range",
 			"desired_count fixes how many replicas there are; min_count and max_count let the controller move that number. Keep desired_count, or the range.")
-	case !m.DesiredCount.IsNull() && !m.Scale.IsNull():
+	case stated(m.DesiredCount) && stated(m.Scale):
 		refuse("scale", "A fixed number cannot be scaled",
 			"desired_count fixes how many replicas there are, and scale would move that number: write min_count and max_count instead of desired_count.")
-	case !m.StandbyFor.IsNull() && (!m.DesiredCount.IsNull() || !m.MinCount.IsNull() || !m.MaxCount.IsNull() || !m.Scale.IsNull()):
+	case stated(m.StandbyFor) && (stated(m.DesiredCount) || stated(m.MinCount) || stated(m.MaxCount) || stated(m.Scale)):
 		refuse("standby_for", "A standby has no number of replicas",
 			"A node with standby_for has one replica while the VM node is gone, and otherwise none: leave out desired_count, min_count, max_count and scale.")
 	case m.MinCount.ValueInt64() > m.MaxCount.ValueInt64() && known(m.MinCount, m.MaxCount) && !m.MaxCount.IsNull():

@@ -202,7 +202,7 @@ func (v notWithPackage) MarkdownDescription(ctx context.Context) string { return
 func (notWithPackage) ValidateString(ctx context.Context, req validator.StringRequest, resp *validator.StringResponse) {
 	var other types.String
 	resp.Diagnostics.Append(req.Config.GetAttribute(ctx, path.Root("package"), &other)...)
-	if !req.ConfigValue.IsNull() && !other.IsNull() {
+	if stated(req.ConfigValue) && stated(other) {
 		resp.Diagnostics.AddAttributeError(req.Path, "Two sources",
 			"source_dir and package both say what the guest finds in /var/task: keep one of them.")
 	}

@@ -221,7 +221,7 @@ func (n *Nodes) startVM(p *process, id string, vm layer.VM, doc config.Node) err
 		err = n.unpackTask(p, vm.Task.SHA256)
 	}
 	if err == nil {
-		err = p.prepare(doc)
+		err = p.prepare(&doc)
 	}
 	if err != nil {
 		close(p.ended)

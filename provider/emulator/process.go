@@ -50,13 +50,24 @@ func (p *process) place(files map[string]string) place {
 
 func (p *process) log() string { return filepath.Join(p.root, "log") }
 
-// prepare makes what a machine has.
-func (p *process) prepare(doc config.Node) error {
+// prepare makes what a machine has. Files are put in place here, below its directory:
+// a supervisor would put them where they are said to be, on this machine.
+func (p *process) prepare(doc *config.Node) error {
 	for _, dir := range []string{"tmp", "etc/boxer", "var/lib/boxer", "var/task"} {
 		if err := os.MkdirAll(filepath.Join(p.root, dir), 0o755); err != nil {
 			return err
 		}
 	}
+	for name, content := range doc.Files {
+		path := p.root + name
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
+	doc.Files = nil
 	data, err := json.Marshal(doc)
 	if err != nil {
 		return err
