@@ -175,7 +175,7 @@ func writeOwn(out *bytes.Buffer, own []byte) error {
 			return nil
 		}
 	}
-	return errors.New("cloud-init would not know what it is: let it begin with #!, #cloud-config or another of cloud-init's forms, or be MIME multi-part")
+	return errors.New("cloud-init would not know what it is: write it to begin with #!, #cloud-config or another of cloud-init's forms, or be MIME multi-part")
 }
 
 // writePart adds a part. cloud-init reads a message as ASCII, whatever it says: the rest is

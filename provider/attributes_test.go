@@ -93,6 +93,8 @@ func vmCases() map[string]attributeCase {
 	published := func(p config.Publish) func(*nodeSpec) {
 		return func(s *nodeSpec) { s.Publish = []config.Publish{p} }
 	}
+	maps.Copy(cases, onAWSCases("image_id instance_type architecture subnet_id spot root_volume root_volume.size root_volume.type root_volume.iops "+
+		"root_volume.encrypted key_name security_group_ids user_data", "instance_id", "private_ip", "public_ip", "user_data_size"))
 	maps.Copy(cases, map[string]attributeCase{
 		"user": {after: `user = "www-data"`, action: inPlace, restarts: true, invalid: "user", drift: func(s *nodeSpec) { s.User = "mail" }},
 		"publish": {after: `publish = [{ port = 80, host_port = 8080 }]`, action: inPlace, restarts: true, invalid: "publish twice",
@@ -113,9 +115,24 @@ func vmCases() map[string]attributeCase {
 	return cases
 }
 
+const refused = "refused" // at plan, whatever it says
+
+// onAWSCases are attributes that only AWS has: TestOnlyOnAWS, TestRefusedOnAWS and
+// TestVMNodeOnAWS see to them.
+func onAWSCases(written string, told ...string) map[string]attributeCase {
+	cases := map[string]attributeCase{}
+	for _, name := range strings.Fields(written) {
+		cases[name] = attributeCase{action: refused, invalid: "any on this platform"}
+	}
+	for _, name := range told {
+		cases[name] = attributeCase{action: computed}
+	}
+	return cases
+}
+
 func functionCases() map[string]attributeCase {
 	cases := nodeCases()
-	const refused = "refused" // at plan, whatever it says
+	maps.Copy(cases, onAWSCases("architecture image_uri subnet_ids security_group_ids role_arn reserved_concurrency", "function_arn", "log_group_name"))
 	for _, part := range []string{"", ".port", ".host_port", ".host_address", ".cidrs"} {
 		cases["publish"+part] = attributeCase{action: refused, invalid: "publish a function"}
 	}

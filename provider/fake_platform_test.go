@@ -32,6 +32,7 @@ type fakePlatform struct {
 	calls     []string
 	waited    map[string]launch.Want // by slot
 
+	aws      bool   // it passes for AWS
 	await    error  // what Await fails with
 	failing  string // the only slot that it fails for; "": all
 	deletion error  // what deletions of nodes fail with
@@ -67,6 +68,20 @@ func newFakePlatform() *fakePlatform {
 		machine: "here", networks: map[string]networkStatus{}, vms: map[string]vmStatus{}, functions: map[string]*fakeFunction{},
 		members: map[string]cluster.Member{}, waited: map[string]launch.Want{}, nextID: 2,
 	}
+}
+
+func (f *fakePlatform) OnAWS() bool { return f.aws }
+
+// instance is what AWS would tell.
+func (f *fakePlatform) instance(spec nodeSpec) *awsVM {
+	if !f.aws {
+		return nil
+	}
+	image := spec.AWS.ImageID
+	if image == "" {
+		image = "ami-0123456789abcdef0"
+	}
+	return &awsVM{InstanceID: "i-1", PrivateIP: "10.0.0.7", PublicIP: "203.0.113.7", ImageID: image}
 }
 
 func withPlatform(p platform) Option { return func(b *boxerProvider) { b.fixed = p } }
@@ -122,7 +137,7 @@ func (f *fakePlatform) DeleteNetwork(_ context.Context, name string) error {
 func (f *fakePlatform) StartVM(_ context.Context, spec nodeSpec) (launch.Want, error) {
 	defer f.locked("start vm " + spec.Name)()
 	want := launch.Want{Slot: spec.Name, Token: launch.Token(), JoinOnly: spec.JoinOnly}
-	f.vms[spec.Name] = vmStatus{cluster.LaunchID(want.Token), recorded(spec)}
+	f.vms[spec.Name] = vmStatus{LaunchID: cluster.LaunchID(want.Token), Spec: recorded(spec), AWS: f.instance(spec)}
 	return want, nil
 }
 
@@ -138,7 +153,7 @@ func (f *fakePlatform) UpdateVM(_ context.Context, spec nodeSpec, again bool) er
 		call += " again"
 	}
 	defer f.locked(call)()
-	f.vms[spec.Name] = vmStatus{f.vms[spec.Name].LaunchID, recorded(spec)}
+	f.vms[spec.Name] = vmStatus{LaunchID: f.vms[spec.Name].LaunchID, Spec: recorded(spec), AWS: f.instance(spec)}
 	return nil
 }
 
@@ -199,6 +214,9 @@ func (f *fakePlatform) Function(_ context.Context, _, name string) (functionStat
 		return functionStatus{}, errGone
 	}
 	status := functionStatus{Spec: function.spec, Kept: function.kept}
+	if f.aws {
+		status.AWS = &awsFunction{ARN: "arn:aws:lambda:eu-central-1:123456789012:function:boxer-shop-" + name, LogGroup: "/aws/lambda/boxer-shop-" + name}
+	}
 	for slot, started := range function.running {
 		status.Running = append(status.Running, slot)
 		if started != function.revision {

@@ -55,6 +55,7 @@ func (r *functionNodeResource) Configure(_ context.Context, req resource.Configu
 type functionNodeModel struct {
 	nodeModel
 	rangeModel
+	functionAWSModel
 	MemorySize       types.Int64 `tfsdk:"memory_size"`
 	EphemeralStorage types.Int64 `tfsdk:"ephemeral_storage"`
 	Timeout          types.Int64 `tfsdk:"timeout"`
@@ -68,7 +69,7 @@ func (r *functionNodeResource) Schema(_ context.Context, _ resource.SchemaReques
 			"program. There are `desired_count` of them, or as many as the controller wants within a range. Replicas fill the slots `<name>-0`, `<name>-1`, ... and share the `service` name. " +
 			"A change is made in place: the next launch carries the new configuration, and the replicas that run are replaced one after " +
 			"another, each successor in its predecessor's slot, at its address. Only another `name` or `network_id` replaces the node.",
-		Attributes: nodeAttributes(rangeAttributes(), map[string]schema.Attribute{
+		Attributes: nodeAttributes(rangeAttributes(), functionAWSAttributes(), map[string]schema.Attribute{
 			"memory_size": schema.Int64Attribute{
 				Optional: true, Computed: true,
 				Default:             int64default.StaticInt64(512),
@@ -115,6 +116,7 @@ func (r *functionNodeResource) ValidateConfig(ctx context.Context, req resource.
 				"(nginx, haproxy), or reach a replica from this machine with \"boxer forward\".")
 	}
 	model.checkRange(&resp.Diagnostics)
+	model.functionAWSModel.check(&model.nodeModel, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() || model.Name.IsUnknown() || model.DesiredCount.IsUnknown() || model.MaxCount.IsUnknown() {
 		return
 	}
@@ -165,6 +167,15 @@ func (r *functionNodeResource) ModifyPlan(ctx context.Context, req resource.Modi
 		resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
 		again = isUnfinished(ctx, req.Private, &resp.Diagnostics)
 	}
+	switch {
+	case r.platform == nil:
+	case !onAWS(r.platform):
+		plan.functionAWSModel.onlyAWS(&resp.Diagnostics)
+		plan.onlyLocalPackage(&resp.Diagnostics)
+		plan.functionAWSModel.exports(false, nil)
+	default:
+		plan.planFunction(ctx, &state, resp)
+	}
 	count := req.State.Raw.IsNull() || !state.sameRange(&plan.rangeModel)
 	switch changes := count || again || plan.replicasChange(ctx, &state); {
 	case !changes:
@@ -192,7 +203,7 @@ func (m *functionNodeModel) planReplicas(ctx context.Context, diags *diag.Diagno
 
 // replicasChange says whether an update of old replaces the replicas that run.
 func (m *functionNodeModel) replicasChange(ctx context.Context, old *functionNodeModel) bool {
-	if !known(m.MemorySize, m.EphemeralStorage, m.Timeout) || m.guestChanges(ctx, &old.nodeModel, config.KindFunction) {
+	if !known(m.MemorySize, m.EphemeralStorage, m.Timeout) || m.functionAWSModel.changes(&old.functionAWSModel) || m.guestChanges(ctx, &old.nodeModel, config.KindFunction) {
 		return true
 	}
 	return !m.MemorySize.Equal(old.MemorySize) || !m.EphemeralStorage.Equal(old.EphemeralStorage) || !m.Timeout.Equal(old.Timeout)
@@ -221,6 +232,7 @@ func (m *functionNodeModel) spec(ctx context.Context, diags *diag.Diagnostics) n
 	spec.EphemeralMB = int(m.EphemeralStorage.ValueInt64())
 	spec.TimeoutS = int(m.Timeout.ValueInt64())
 	spec.Policy = m.policy(ctx, diags)
+	spec.AWS = m.functionAWSModel.spec(ctx, diags)
 	return spec
 }
 
@@ -245,6 +257,7 @@ func (r *functionNodeResource) Create(ctx context.Context, req resource.CreateRe
 
 	// The function exists from here on: state says so before the wait begins.
 	model.RunningCount = types.Int64Value(0)
+	r.located(ctx, &model)
 	slots := model.slotNames()
 	model.place(ctx, slots, nil, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
@@ -263,6 +276,23 @@ func (r *functionNodeResource) Create(ctx context.Context, req resource.CreateRe
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
 	if _, err := r.platform.Keep(ctx, spec, len(slots)); err != nil {
 		addProblem(&resp.Diagnostics, "creating", functionKind, spec.Name, err)
+	}
+}
+
+// located notes what the platform calls a new function, and what it has for code.
+func (r *functionNodeResource) located(ctx context.Context, model *functionNodeModel) {
+	if !onAWS(r.platform) {
+		model.functionAWSModel.exports(false, nil)
+		return
+	}
+	found, err := r.platform.Function(ctx, model.NetworkID.ValueString(), model.Name.ValueString())
+	if err != nil || found.AWS == nil { // the next refresh tells
+		found.AWS = &awsFunction{}
+		tflog.Warn(ctx, "the function cannot be described", map[string]any{"name": model.Name.ValueString(), "error": fmt.Sprint(err)})
+	}
+	model.FunctionARN, model.LogGroupName = orNull(found.AWS.ARN), orNull(found.AWS.LogGroup)
+	if model.CodeSHA256.IsUnknown() {
+		model.CodeSHA256 = orNull(found.Spec.CodeSHA256)
 	}
 }
 
@@ -298,6 +328,9 @@ func (r *functionNodeResource) Read(ctx context.Context, req resource.ReadReques
 	case err != nil:
 		addLookProblem(&resp.Diagnostics, functionKind, name, err)
 	default:
+		if found.Unknown != "" {
+			resp.Diagnostics.AddWarning(fmt.Sprintf("reading %s (%s)", functionKind, name), sentence(found.Unknown)+" How many replicas run is not known now.")
+		}
 		model.read(ctx, found, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
 		model.settle(ctx, r.platform, model.slotsNow(ctx, found, &resp.Diagnostics), &resp.Diagnostics)
 		resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
@@ -306,7 +339,10 @@ func (r *functionNodeResource) Read(ctx context.Context, req resource.ReadReques
 
 func (m *functionNodeModel) read(ctx context.Context, found functionStatus, defaults map[string]string, diags *diag.Diagnostics) {
 	m.nodeModel.read(ctx, found.Spec, defaults, diags)
-	m.RunningCount = types.Int64Value(int64(len(found.Running)))
+	m.functionAWSModel.read(ctx, found.Spec.AWS, found.AWS, diags)
+	if found.Unknown == "" || m.RunningCount.IsNull() {
+		m.RunningCount = types.Int64Value(int64(len(found.Running)))
+	}
 	m.readRange(found.Kept)
 	if found.Spec.MemoryMB == 0 {
 		return
@@ -326,6 +362,8 @@ func (m *functionNodeModel) slotsNow(ctx context.Context, found functionStatus, 
 	slots := slices.Clone(found.Running)
 	slices.SortFunc(slots, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) }) // by number
 	switch {
+	case found.Unknown != "" && !m.Slots.IsNull():
+		return before
 	case found.Kept != nil && !found.Kept.owned():
 		return m.slotNames()
 	case found.Kept == nil && !m.Slots.IsNull():
@@ -373,7 +411,7 @@ func (r *functionNodeResource) Update(ctx context.Context, req resource.UpdateRe
 	spec.KeepSource = keep
 	changes := again || plan.replicasChange(ctx, &state)
 	resp.Diagnostics.Append(setUnfinished(ctx, resp.Private, changes)...)
-	slots, err := r.change(ctx, spec, &plan, changes, changes || !plan.TagsAll.Equal(state.TagsAll), replicas)
+	slots, err := r.change(ctx, spec, &plan, changes, changes || !plan.TagsAll.Equal(state.TagsAll) || !plan.Reserved.Equal(state.Reserved), replicas)
 	if err != nil {
 		addProblem(&resp.Diagnostics, "updating", functionKind, spec.Name, err)
 		r.salvage(ctx, spec, &state)
@@ -385,6 +423,7 @@ func (r *functionNodeResource) Update(ctx context.Context, req resource.UpdateRe
 	if plan.RunningCount.IsUnknown() {
 		plan.RunningCount = types.Int64Value(int64(len(slots)))
 	}
+	r.located(ctx, &plan)
 	if plan.NodeIDs.IsUnknown() || !plan.owned() {
 		r.complete(ctx, spec.Network, slots, replicas)
 		plan.place(ctx, slots, replicas.members(slots), &resp.Diagnostics)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/listvalidator"
@@ -124,7 +125,8 @@ func nodeAttributes(own ...map[string]schema.Attribute) map[string]schema.Attrib
 		"package": schema.StringAttribute{
 			Optional: true,
 			MarkdownDescription: "Zip file whose contents the guest finds, read-only, in `/var/task`, instead of `source_dir`. " +
-				"What counts as a change is what is in it, not when or how it was packed.",
+				"What counts as a change is what is in it, not when or how it was packed. For functions on AWS also `s3://bucket/key`, for packages of more " +
+				"than 50 MB, with `?version=ID` if the bucket keeps versions, and `sha256=HASH` (base64) to have it checked; what counts then is the address.",
 		},
 		"files": schema.MapAttribute{
 			ElementType: types.StringType, Optional: true,
@@ -268,7 +270,10 @@ func (m *nodeModel) spec(ctx context.Context, kind string, diags *diag.Diagnosti
 		from      types.String
 		to        *string
 	}{{"source_dir", m.SourceDir, &spec.SourceDir}, {"package", m.Package, &spec.Package}} {
-		if name := source.from.ValueString(); name != "" {
+		name := source.from.ValueString()
+		if strings.HasPrefix(name, s3Scheme) {
+			*source.to = name
+		} else if name != "" {
 			absolute, err := filepath.Abs(name)
 			if err != nil {
 				diags.AddAttributeError(path.Root(source.attribute), "Invalid path", sentence(err.Error()))
@@ -310,6 +315,9 @@ func (m *nodeModel) checkSource(diags *diag.Diagnostics) {
 	if name.IsNull() {
 		m.CodeSHA256 = types.StringNull()
 		return
+	}
+	if strings.HasPrefix(name.ValueString(), s3Scheme) {
+		return // the platform tells what is in it
 	}
 	found, err := contentHash(at, name.ValueString())
 	switch {

@@ -64,6 +64,13 @@ func (sourceContents) PlanModifyString(ctx context.Context, req planmodifier.Str
 		resp.PlanValue = types.StringNull()
 		return
 	}
+	if strings.HasPrefix(name.ValueString(), s3Scheme) {
+		resp.PlanValue = types.StringUnknown()
+		if exists && name.Equal(old) {
+			resp.PlanValue = req.StateValue
+		}
+		return
+	}
 	found, err := contentHash(at, name.ValueString())
 	switch {
 	case err == nil:

@@ -116,14 +116,14 @@ type nodeSpec struct {
 	TimeoutS                     int  // functions only
 	JoinOnly                     bool // do not wait for the guest
 	Policy                       policy
-	AWS                          awsNode
+	AWS                          awsNode // what only AWS understands
 }
 
 // sameGuest: a guest of one is as good as one of the other.
 func (s nodeSpec) sameGuest(other nodeSpec) bool {
 	for _, spec := range []*nodeSpec{&s, &other} {
 		spec.SourceDir, spec.Package, spec.KeepSource, spec.JoinOnly, spec.Tags = "", "", false, false, nil
-		spec.Policy = policy{}
+		spec.Policy, spec.AWS = policy{}, awsNode{}
 	}
 	return reflect.DeepEqual(s, other)
 }
@@ -132,6 +132,8 @@ func (s nodeSpec) sameGuest(other nodeSpec) bool {
 type vmStatus struct {
 	LaunchID string
 	Spec     nodeSpec
+	AWS      *awsVM // nil on other platforms
+	Notice   string // what is not as it should be, and no change
 }
 
 // functionStatus is what a platform knows of a function node.
@@ -140,6 +142,8 @@ type functionStatus struct {
 	Stale   []string // those of them that run an earlier configuration
 	Kept    *policy  // what the controller was told; nil: it keeps none
 	Spec    nodeSpec
+	AWS     *awsFunction // nil on other platforms
+	Unknown string       // why Running and Stale are not known now; "": they are
 }
 
 // explained is an error with what to do about it.

@@ -8,9 +8,6 @@ import (
 	"github.com/boxer-overlay/boxer/runtime/launch"
 )
 
-// awsNode is what a node declares that only aws has.
-type awsNode struct{}
-
 func (p *awsPlatform) StartVM(ctx context.Context, spec nodeSpec) (launch.Want, error) {
 	return launch.Want{}, errNotOnAWS
 }

@@ -5,8 +5,10 @@ package provider
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
+	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-log/tflog"
@@ -44,7 +46,16 @@ func (r *vmNodeResource) Configure(_ context.Context, req resource.ConfigureRequ
 	r.platform = platformOf(req.ProviderData, &resp.Diagnostics)
 }
 
-type vmNodeModel struct{ nodeModel }
+type vmNodeModel struct {
+	nodeModel
+	vmAWSModel
+}
+
+func (m *vmNodeModel) spec(ctx context.Context, diags *diag.Diagnostics) nodeSpec {
+	spec := m.nodeModel.spec(ctx, config.KindVM, diags)
+	spec.AWS = m.vmAWSModel.spec(ctx, diags)
+	return spec
+}
 
 func (r *vmNodeResource) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
 	resp.Schema = schema.Schema{
@@ -53,7 +64,7 @@ func (r *vmNodeResource) Schema(_ context.Context, _ resource.SchemaRequest, res
 			"On the local platform the machine is a set of Linux namespaces with its own network. " +
 			"A change is made in place: the guest is started again where it was, its id, its overlay address and what it has written stay. " +
 			"Only another `name` or `network_id` replaces the node; a successor takes over the name and the overlay address.",
-		Attributes: nodeAttributes(nil),
+		Attributes: nodeAttributes(vmAWSAttributes()),
 	}
 }
 
@@ -72,8 +83,20 @@ func (r *vmNodeResource) ModifyPlan(ctx context.Context, req resource.ModifyPlan
 		return
 	}
 	plan.planTags(ctx, r.platform, &resp.Diagnostics)
-	if !req.State.Raw.IsNull() && isUnfinished(ctx, req.Private, &resp.Diagnostics) {
-		plan.NodeIDs = unknownIDs
+	var state *vmNodeModel
+	if !req.State.Raw.IsNull() {
+		state = &vmNodeModel{}
+		resp.Diagnostics.Append(req.State.Get(ctx, state)...)
+		if isUnfinished(ctx, req.Private, &resp.Diagnostics) {
+			plan.NodeIDs = unknownIDs
+		}
+	}
+	if onAWS(r.platform) {
+		plan.planInstance(ctx, state, resp)
+	} else if r.platform != nil {
+		plan.onlyAWS(&resp.Diagnostics)
+		plan.onlyLocalPackage(&resp.Diagnostics)
+		plan.exports(false, nil)
 	}
 	resp.Diagnostics.Append(resp.Plan.Set(ctx, &plan)...)
 }
@@ -87,7 +110,7 @@ func (r *vmNodeResource) Create(ctx context.Context, req resource.CreateRequest,
 	ctx, cancel := within(ctx, model.Timeouts, opCreate)
 	defer cancel()
 	model.checkSource(&resp.Diagnostics)
-	spec := model.spec(ctx, config.KindVM, &resp.Diagnostics)
+	spec := model.spec(ctx, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
 	}
@@ -100,6 +123,7 @@ func (r *vmNodeResource) Create(ctx context.Context, req resource.CreateRequest,
 	// The host exists from here on: state says so before the wait begins.
 	slots := []string{spec.Name}
 	model.place(ctx, slots, nil, &resp.Diagnostics)
+	r.located(ctx, &model, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
 	resp.Diagnostics.Append(remember(ctx, r.platform, resp.Private, launchID(want))...)
 
@@ -160,9 +184,31 @@ func (r *vmNodeResource) Read(ctx context.Context, req resource.ReadRequest, res
 	case err != nil:
 		addLookProblem(&resp.Diagnostics, vmKind, name, err)
 	default:
-		model.read(ctx, found.Spec, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
+		if found.Notice != "" {
+			resp.Diagnostics.AddWarning(fmt.Sprintf("reading %s (%s)", vmKind, name), sentence(found.Notice))
+		}
+		model.nodeModel.read(ctx, found.Spec, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
+		model.vmAWSModel.read(ctx, found.Spec.AWS, found.AWS, &resp.Diagnostics)
 		model.settle(ctx, r.platform, []string{name}, &resp.Diagnostics)
 		resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
+	}
+}
+
+// located notes where a new node is, as far as its platform tells.
+func (r *vmNodeResource) located(ctx context.Context, model *vmNodeModel, diags *diag.Diagnostics) {
+	if !onAWS(r.platform) {
+		model.exports(false, nil)
+		return
+	}
+	found, err := r.platform.VM(ctx, model.NetworkID.ValueString(), model.Name.ValueString())
+	if err != nil || found.AWS == nil { // the next refresh tells
+		found.AWS = &awsVM{ImageID: model.ImageID.ValueString()}
+		tflog.Warn(ctx, "the new instance cannot be described", map[string]any{"name": model.Name.ValueString(), "error": fmt.Sprint(err)})
+	}
+	model.InstanceID, model.PrivateIP, model.PublicIP = orNull(found.AWS.InstanceID), orNull(found.AWS.PrivateIP), orNull(found.AWS.PublicIP)
+	model.ImageID = orNull(found.AWS.ImageID)
+	if model.UserDataSize.IsUnknown() {
+		model.planUserData(ctx, diags)
 	}
 }
 
@@ -184,7 +230,7 @@ func (r *vmNodeResource) Update(ctx context.Context, req resource.UpdateRequest,
 	if !keep {
 		plan.checkSource(&resp.Diagnostics)
 	}
-	spec := plan.spec(ctx, config.KindVM, &resp.Diagnostics)
+	spec := plan.spec(ctx, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
 	}
