@@ -236,7 +236,7 @@ func (p *boxerProvider) Resources(context.Context) []func() resource.Resource {
 }
 
 func (p *boxerProvider) DataSources(context.Context) []func() datasource.DataSource {
-	return []func() datasource.DataSource{newNetworkDataSource, newNodesDataSource, newCapacityDataSource}
+	return []func() datasource.DataSource{newNetworkDataSource, newNodesDataSource, newCapacityDataSource, newBootstrapDataSource}
 }
 
 // platformOf unpacks what Configure handed to a resource; nil while Terraform
