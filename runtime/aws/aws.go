@@ -124,14 +124,11 @@ func passes(err error, hasty bool) bool {
 	if errors.As(err, &refused) {
 		return refused.Status >= 500 || refused.skewed || refused.throttled() && !hasty
 	}
-	return errors.Is(err, errSilent)
+	return errors.Is(err, ErrUnreachable)
 }
 
-// Nobody has answered, and may soon; or somebody who is not AWS.
-var (
-	errSilent   = errors.New("no answer")
-	errStranger = errors.New("not trusted")
-)
+// errStranger: somebody has answered who is not AWS.
+var errStranger = errors.New("not trusted")
 
 func (c *Client) try(ctx context.Context, r request) ([]byte, error) {
 	credentials, err := c.credentials(ctx)
@@ -164,7 +161,7 @@ func (c *Client) try(ctx context.Context, r request) ([]byte, error) {
 	defer answer.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("%s of %s at %s: %w: %w", r.action, r.resource, u.Host, errSilent, plainly(err))
+		return nil, fmt.Errorf("%s of %s at %s: %w: %w", r.action, r.resource, u.Host, ErrUnreachable, plainly(err))
 	}
 	if answer.StatusCode/100 == 2 {
 		return data, nil

@@ -18,6 +18,8 @@ var (
 	ErrDenied    = errors.New("denied")    // by IAM, which also takes a while to know what is new
 	ErrThrottled = errors.New("throttled") // asked too often
 	ErrNotFound  = errors.New("not found")
+	// ErrUnreachable: nobody answers, which may pass: a network or a name server comes up.
+	ErrUnreachable = errors.New("no answer")
 	// ErrNoCredentials: nobody has given this machine or function a role (yet).
 	ErrNoCredentials = errors.New("no credentials")
 )
@@ -163,11 +165,11 @@ func unreached(err error) (kind error, remedy string) {
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return errSilent, "set this machine's clock"
+		return ErrUnreachable, "set this machine's clock"
 	case errors.As(err, &authority), errors.As(err, &roots):
 		return errStranger, "install ca-certificates in the image"
 	case errors.As(err, &name):
-		return errSilent, "check the region's name, and that this node can ask a name server"
+		return ErrUnreachable, "check the region's name, and that this node can ask a name server"
 	}
-	return errSilent, "check that this node has a way out: a public address, a NAT gateway, or an endpoint of the service in its VPC"
+	return ErrUnreachable, "check that this node has a way out: a public address, a NAT gateway, or an endpoint of the service in its VPC"
 }

@@ -195,12 +195,12 @@ func (c *Client) ask(ctx context.Context, method, path string, header map[string
 	}
 	answer, err := c.local.Do(r)
 	if err != nil {
-		return "", 0, fmt.Errorf("instance metadata at %s: %w: %w", c.metaURL, errSilent, plainly(err))
+		return "", 0, fmt.Errorf("instance metadata at %s: %w: %w", c.metaURL, ErrUnreachable, plainly(err))
 	}
 	defer answer.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(answer.Body, maxMetadata))
 	if err != nil {
-		return "", 0, fmt.Errorf("instance metadata at %s: %w: %w", c.metaURL, errSilent, plainly(err))
+		return "", 0, fmt.Errorf("instance metadata at %s: %w: %w", c.metaURL, ErrUnreachable, plainly(err))
 	}
 	return string(data), answer.StatusCode, nil
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -211,4 +212,41 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q gives %+v", event, cfg)
 		}
 	})
+}
+
+// Later events of an environment do not ask for the secret again, unless the node of
+// the one before failed: it may have been changed.
+func TestSecretIsKeptBetweenEvents(t *testing.T) {
+	asked := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		_, _ = fmt.Fprintf(w, `{"Parameter":{"Value":"a secret of some thirty letters, %d"}}`, asked)
+	}))
+	defer s.Close()
+	t.Setenv("AWS_ENDPOINT_URL_SSM", s.URL)
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "key")
+	h := &handler{o: Options{Stdout: os.Stdout, Logger: zerolog.Nop()}}
+	read := func(ref, want string) {
+		t.Helper()
+		got, err := h.readSecret(t.Context(), config.Node{Kind: config.KindFunction, SecretRef: ref}, zerolog.Nop())
+		if err != nil || !strings.HasSuffix(string(got), want) {
+			t.Errorf("%q, %v, want %s", got, err, want)
+		}
+	}
+	read("ssm:eu-west-1/boxer/shop/secret", ", 1")
+	read("ssm:eu-west-1/boxer/shop/secret", ", 1")
+	read("ssm:eu-west-1/boxer/bank/secret", ", 2")
+	// A node that fails at once: it has no place for its files.
+	event, err := json.Marshal(config.Node{
+		Version: config.Version, Kind: config.KindFunction, Network: "bank", Slot: "a", Argv: []string{"true"}, UnderlayAddress: "127.90.0.9", Port: seedPort,
+		SecretRef: "ssm:eu-west-1/boxer/bank/secret", SeedEndpoints: []string{"127.90.0.9:1"}, StateDir: "/proc/none",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Invoke(t.Context(), event); err == nil {
+		t.Error("a node without a place lives")
+	}
+	read("ssm:eu-west-1/boxer/bank/secret", ", 3")
 }

@@ -36,12 +36,13 @@ const (
 
 // nodeTask is what a supervisor process is told.
 type nodeTask struct {
-	Config     config.Node
-	Library    string
-	Foreground bool
-	Life       time.Duration // until the platform's deadline; 0: none
-	Trace      string        // file for the time the supervisor began
-	OnAWS      bool          // its document names a secret there
+	Environment []string // of the supervisor
+	Config      config.Node
+	Library     string
+	Foreground  bool
+	Life        time.Duration // until the platform's deadline; 0: none
+	Trace       string        // file for the time the supervisor began
+	OnAWS       bool          // its document names a secret there
 }
 
 func TestMain(m *testing.M) {
@@ -203,6 +204,7 @@ func (s *supervisor) launch() {
 	s.out, s.errors = open(s.outFile), open(base+".node.log")
 	s.cmd = exec.Command(os.Args[0])
 	s.cmd.Env = append(os.Environ(), nodeVariable+"="+base+".json", "TMPDIR="+s.w.dir, "GORACE=atexit_sleep_ms=0")
+	s.cmd.Env = append(s.cmd.Env, s.task.Environment...)
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.errors
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.began = time.Now()

@@ -15,13 +15,15 @@ import (
 	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
-// How long a node waits for what AWS does not know yet. A role, and what it may do,
-// takes up to two minutes to be known everywhere; a function that takes longer than
+// How long a node waits for what AWS does not know yet, or what its machine does not
+// have yet (a route, a name server, metadata). A role, and what it may do, takes
+// up to two minutes to be known everywhere; a function that takes longer than
 // its controller is patient (20 s) has another one launched.
 const (
 	secretPatience   = 2 * time.Minute
 	functionPatience = 15 * time.Second
 	absentPatience   = 10 * time.Second // for a parameter that was written just now
+	tryTime          = 10 * time.Second // and then says why it waits
 	secretPause      = 500 * time.Millisecond
 	longSecretPause  = 5 * time.Second
 )
@@ -53,7 +55,9 @@ func readPatiently(ctx context.Context, patience time.Duration, log zerolog.Logg
 	defer cancel()
 	began := time.Now()
 	for pause := secretPause; ; pause = min(2*pause, longSecretPause) {
-		text, err := read(ctx)
+		trying, cancel := context.WithTimeout(ctx, tryTime)
+		text, err := read(trying)
+		cancel()
 		if err == nil || !mayPass(err, time.Since(began)) {
 			return text, err
 		}
@@ -71,5 +75,10 @@ func readPatiently(ctx context.Context, patience time.Duration, log zerolog.Logg
 }
 
 func mayPass(err error, after time.Duration) bool {
-	return errors.Is(err, aws.ErrDenied) || errors.Is(err, aws.ErrNoCredentials) || errors.Is(err, aws.ErrNotFound) && after < absentPatience
+	for _, kind := range []error{aws.ErrDenied, aws.ErrNoCredentials, aws.ErrThrottled, aws.ErrUnreachable} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return errors.Is(err, aws.ErrNotFound) && after < absentPatience
 }

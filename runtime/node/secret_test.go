@@ -16,6 +16,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
@@ -66,6 +67,7 @@ func TestSecretThatIsNeverGiven(t *testing.T) {
 	cfg := config.Node{Kind: config.KindFunction, SecretRef: "ssm:eu-west-1/boxer/shop/secret"}
 	for _, tt := range []struct{ refusal, want string }{
 		{denial, "allow ssm:GetParameter on parameter /boxer/shop/secret in eu-west-1 in this node's role"},
+		{`{"__type":"ThrottlingException"}`, "parameter /boxer/shop/secret in eu-west-1: ThrottlingException"},
 		{notFound, "parameter /boxer/shop/secret in eu-west-1: ParameterNotFound"},
 	} {
 		asked := systemsManager(t, 1000, tt.refusal, "")
@@ -75,6 +77,29 @@ func TestSecretThatIsNeverGiven(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "network secret: ssm:GetParameter of ") ||
 			!strings.Contains(err.Error(), tt.want) || asked.Load() < 2 {
 			t.Errorf("%v after %d questions", err, asked.Load())
+		}
+	}
+}
+
+// A guest has the credentials that any program of a function has, and nothing of what
+// only the supervisor is for.
+func TestWhatAGuestInherits(t *testing.T) {
+	w := newWorld(t)
+	s := w.start(config.Node{Kind: config.KindVM, Slot: "a", Argv: []string{"env"}}, func(task *nodeTask) {
+		task.Environment = []string{
+			"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=key", "AWS_SESSION_TOKEN=t", "AWS_REGION=eu-west-1",
+			"AWS_LAMBDA_RUNTIME_API=127.0.0.1:9001", "NOTIFY_SOCKET=/run/x", "BOXER_LOG=info",
+		}
+	})
+	w.member("a", in(cluster.StateExited))
+	for _, want := range []string{"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SESSION_TOKEN=t", "AWS_REGION=eu-west-1"} {
+		if !strings.Contains(s.output(), want+"\n") {
+			t.Errorf("the guest has not %s", want)
+		}
+	}
+	for _, not := range []string{"AWS_LAMBDA_RUNTIME_API", "NOTIFY_SOCKET", "BOXER_LOG", "letters"} {
+		if strings.Contains(s.output(), not) {
+			t.Errorf("the guest has %s:\n%s", not, s.output())
 		}
 	}
 }
