@@ -21,7 +21,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo screenshot test test-c test-go bench burst burst-docs burst-start bench-docs bench-fig8 bench-fig8-docs conformance failover failover-docs mesh nat renewal fuzz fuzz-go fuzz-calls lint docs man clean
+.PHONY: help deps build demo screenshot test test-c test-go bench burst burst-docs burst-start bench-docs bench-fig8 bench-fig8-docs conformance failover failover-docs mesh nat renewal fuzz fuzz-go fuzz-calls lint docs man clean test-arm64
 .PHONY: test-opentofu scale docs-check release release-check
 
 help: ## list the targets
@@ -72,11 +72,17 @@ demo: ## run the quickstart from nothing to nothing and show what happened
 	@$(MAKE) --no-print-directory build
 	@examples/quickstart/demo.sh
 
-test: deps build docs-check test-c test-go ## every test: C, Go, end to end, provider
+test: deps build docs-check test-c test-arm64 test-go ## every test: C, Go, end to end, provider
 
 test-c:
 	$(MAKE) -C lib test
 	$(MAKE) -C lib format-check
+
+# What monitor and supervisor share, as arm64 has it, under QEMU's user emulation (docs/arm64.md).
+test-arm64:
+ifeq ($(HOSTARCH),amd64)
+	GOARCH=arm64 go test -exec qemu-aarch64-static ./runtime/table ./runtime/ipc ./runtime/config
+endif
 
 # The race detector needs cgo; only test binaries are built with it.
 test-go:

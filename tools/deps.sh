@@ -75,6 +75,9 @@ for purpose in "$@"; do
             want chromium 'command -v chromium || command -v chromium-browser || command -v google-chrome' 'to test the dashboard'
             want chromium-driver 'command -v chromedriver' 'to test the dashboard'
             want fonts-dejavu-core 'ls /usr/share/fonts/*/*/*.ttf' 'by the browser that tests the dashboard'
+            case $(uname -m) in
+            x86_64) want qemu-user-static 'command -v qemu-aarch64-static' 'to run the arm64 programs' ;;
+            esac
             want valgrind 'command -v valgrind' 'to test the monitor'
             want clang-format 'command -v clang-format' 'to check the C style'
             want binutils 'command -v readelf' 'to check the monitor'

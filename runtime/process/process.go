@@ -67,18 +67,24 @@ func Start(s Spec) (*Process, error) {
 		return nil, &StartError{126, err}
 	}
 	defer closeFiles()
-	pidfd := -1
 	who, err := credential(s.User)
 	if err != nil {
 		return nil, &StartError{126, err}
 	}
-	sys := &syscall.SysProcAttr{PidFD: &pidfd, Setsid: !s.Foreground, Credential: who}
+	sys := &syscall.SysProcAttr{Setsid: !s.Foreground, Credential: who}
 	child, err := os.StartProcess(path, s.Argv, &os.ProcAttr{Dir: s.Dir, Env: s.Env, Files: files, Sys: sys})
 	if err != nil {
 		return nil, startError(s.Argv[0], path, err)
 	}
+	// The child is not reaped yet, so the number is its own. (Having clone make the
+	// descriptor saves a call, and does not work under emulators.)
+	pidfd, err := unix.PidfdOpen(child.Pid, 0)
+	if err != nil {
+		_ = child.Kill()
+		_, _ = child.Wait()
+		return nil, &StartError{126, fmt.Errorf("hold the guest: %w", os.NewSyscallError("pidfd_open", err))}
+	}
 	p := &Process{pid: child.Pid, group: !s.Foreground, pidfd: pidfd, done: make(chan struct{})}
-	// The child is not reaped yet, so its entry is there.
 	p.started, _ = startTime(p.pid)
 	go p.reap(child)
 	return p, nil
