@@ -52,7 +52,7 @@ type Client struct {
 // New makes a client. It asks for nothing yet.
 func New() *Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = 8
+	transport.MaxIdleConnsPerHost = 64 // as many as a controller launches at once
 	direct := transport.Clone()
 	direct.Proxy = nil
 	return &Client{

@@ -54,3 +54,51 @@ func TestPublicAddressIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// A member that is given a public address while it runs stays who it is.
+func TestMove(t *testing.T) {
+	seed := startSeed(t, testOptions(t), "127.0.0.1:0")
+	watcher := join(t, seed.options("watcher"))
+	o := seed.options("vm")
+	o.Hello.UnderlayAddress, o.Hello.PublicAddress = netip.MustParseAddr("10.0.0.7"), netip.IPv4Unspecified()
+	s := join(t, o)
+	before := s.Self()
+	if before.NAT != NATBehind || !before.PublicAddress.IsUnspecified() {
+		t.Errorf("without one: %+v", before)
+	}
+	s.Move(netip.MustParseAddr("127.0.0.1")) // where the seed sees it
+	eventually(t, "others know its new address", func() bool {
+		m, _ := watcher.Member(before.ID)
+		return m.NAT == NATNone && m.PublicAddress.String() == "127.0.0.1" && m.OverlayAddress == before.OverlayAddress
+	})
+}
+
+// A seed may come back on another machine that has its public address.
+func TestSeedMoves(t *testing.T) {
+	o := testOptions(t)
+	o.StatePath = t.TempDir() + "/seed.json"
+	first := startSeed(t, o, "127.0.0.1:0")
+	own := first.options("seed-0")
+	own.Hello.Kind, own.Hello.LaunchToken = kindSeed, "first boot"
+	own.Hello.UnderlayAddress, own.Hello.PublicAddress = netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("203.0.113.1")
+	self := join(t, own)
+	vm := join(t, first.options("vm"))
+	id := vm.Self().ID
+	self.Close()
+	first.stop()
+
+	second := startSeed(t, o, first.address)
+	own.Hello.LaunchToken, own.Hello.UnderlayAddress = "second boot", netip.MustParseAddr("10.0.0.9")
+	join(t, own)
+	eventually(t, "members find it, where it is now", func() bool {
+		for _, m := range vm.Members() {
+			if m.Slot == "seed-0" {
+				return vm.Connected() && m.UnderlayAddress.Addr().String() == "10.0.0.9" && m.PublicAddress.String() == "203.0.113.1"
+			}
+		}
+		return false
+	})
+	if vm.Self().ID != id || second.address != first.address {
+		t.Errorf("the member is %d now, not %d", vm.Self().ID, id)
+	}
+}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
-	"github.com/boxer-overlay/boxer/runtime/aws"
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
 	"github.com/boxer-overlay/boxer/runtime/controller"
@@ -28,10 +27,10 @@ func (n *node) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	public, err := n.publicAddress(ctx)
-	if err != nil {
+	if n.public, err = n.publicAddress(ctx); err != nil {
 		return err
 	}
+	public := n.public
 	seeds, err := n.seedsToJoin(own, public)
 	if err != nil {
 		return err
@@ -111,29 +110,6 @@ func (n *node) seedsToJoin(own, public netip.Addr) ([]string, error) {
 	seeds := slices.Clone(n.cfg.SeedEndpoints)
 	seeds[number] = itself
 	return seeds, nil
-}
-
-// metadataPatience: an instance's metadata may come up after its network.
-const metadataPatience = 30 * time.Second
-
-// publicAddress is where others than its site dial this node: 0.0.0.0: nowhere; the
-// zero one: where its site does.
-func (n *node) publicAddress(ctx context.Context) (netip.Addr, error) {
-	switch n.cfg.PublicAddress {
-	case "":
-		return netip.Addr{}, nil
-	case config.PublicNone:
-		return netip.IPv4Unspecified(), nil
-	case config.PublicEC2:
-		ctx, cancel := context.WithTimeout(ctx, metadataPatience)
-		defer cancel()
-		a, ok, err := aws.New().PublicAddress(ctx)
-		if err == nil && !ok {
-			a = netip.IPv4Unspecified()
-		}
-		return a, err
-	}
-	return netip.ParseAddr(n.cfg.PublicAddress)
 }
 
 // ownUnderlay is the address to declare: the configured one, or the source the

@@ -94,6 +94,8 @@ type node struct {
 	dir  string
 	view view
 
+	public netip.Addr // declared with the join
+
 	session   *cluster.Session
 	seed      *cluster.Seed
 	table     *table.Writer
@@ -411,6 +413,7 @@ func (n *node) serve(background context.Context) error {
 	n.task(func() error { return n.streamMembers(background) })
 	n.task(func() error { return n.announce(background) })
 	n.task(func() error { return n.keepMapped(background) })
+	n.task(func() error { return n.watchAddress(background) })
 	n.task(func() error { return n.announceLoad(background) })
 	n.task(func() error { return n.reportLoad(background) })
 	n.task(func() error { return n.serveMetrics(background) })
