@@ -196,3 +196,13 @@ func expand(dir string, f *File) string {
 	}
 	return dir
 }
+
+// OfGlibc says whether a library is a part of glibc.
+func OfGlibc(name string) bool {
+	for _, part := range []string{"c", "m", "dl", "pthread", "rt", "util", "resolv"} {
+		if strings.HasPrefix(name, "lib"+part+".so.") {
+			return true
+		}
+	}
+	return strings.HasPrefix(name, "ld-linux")
+}

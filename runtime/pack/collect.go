@@ -198,7 +198,7 @@ func (p *Package) libraries() error {
 			return true
 		}
 		for _, l := range p.memory.Libraries {
-			if l.File != nil && !ofGlibc(l.Name) && len(l.Uses(symbols...)) > 0 {
+			if l.File != nil && !loader.OfGlibc(l.Name) && len(l.Uses(symbols...)) > 0 {
 				return true
 			}
 		}
@@ -247,15 +247,6 @@ func (p *Package) libraries() error {
 	return nil
 }
 
-func ofGlibc(name string) bool {
-	for _, part := range []string{"c", "m", "dl", "pthread", "rt", "util", "resolv"} {
-		if strings.HasPrefix(name, "lib"+part+".so.") {
-			return true
-		}
-	}
-	return strings.HasPrefix(name, "ld-linux")
-}
-
 // script makes a script run by the package's own interpreter, if it has it.
 func (p *Package) script(i int) {
 	file := &p.Files[i]
@@ -264,7 +255,7 @@ func (p *Package) script(i int) {
 		return
 	}
 	file.change = func(data []byte) ([]byte, error) {
-		run, args := interpreter(data)
+		run, args := loader.Interpreter(data)
 		if run == "" {
 			return data, nil
 		}

@@ -133,14 +133,14 @@ func Find(name, searched string) (string, error) {
 // program packs the program itself, or a script with its interpreter, and returns the
 // first word of the command.
 func (p *Package) program(found string, o Options) ([]string, error) {
-	var head [maxFirstLine]byte
+	var head [loader.MaxFirstLine]byte
 	f, err := os.Open(found)
 	if err != nil {
 		return nil, err
 	}
 	n, _ := f.Read(head[:])
 	f.Close()
-	if run, _ := interpreter(head[:n]); run != "" {
+	if run, _ := loader.Interpreter(head[:n]); run != "" {
 		other, err := Find(run, o.Path)
 		if err != nil {
 			return nil, fmt.Errorf("its first line: %w", err)
@@ -161,7 +161,7 @@ func (p *Package) program(found string, o Options) ([]string, error) {
 
 func isScript(name string) bool {
 	data, err := os.ReadFile(name)
-	run, _ := interpreter(data)
+	run, _ := loader.Interpreter(data)
 	return err == nil && run != ""
 }
 

@@ -5,6 +5,7 @@ package pack
 import (
 	"archive/zip"
 	"bytes"
+	"compress/flate"
 	"encoding/json"
 	"errors"
 	"io"
@@ -17,7 +18,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/boxer-overlay/boxer/runtime/loader"
 )
+
+func init() { level = flate.NoCompression }
 
 // collected packs argv as from dir.
 func collected(t *testing.T, o Options) *Package {
@@ -260,7 +265,7 @@ func TestInterpreterLine(t *testing.T) {
 		"text":                               {""},
 		"":                                   {""},
 	} {
-		program, args := interpreter([]byte(line))
+		program, args := loader.Interpreter([]byte(line))
 		if got := append([]string{program}, args...); !slices.Equal(got, want) {
 			t.Errorf("%q: %q, want %q", line, got, want)
 		}
@@ -322,11 +327,11 @@ func FuzzInterpreter(f *testing.F) {
 	f.Add([]byte("#!/usr/bin/env -S python3 -x\nbody"))
 	f.Add([]byte("#!/bin/sh"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		program, args := interpreter(data)
+		program, args := loader.Interpreter(data)
 		if program == "" || len(args) > 3 || len(data) > 100 {
 			return
 		}
-		again, args2 := interpreter(withInterpreter(data, "/var/task/x", args))
+		again, args2 := loader.Interpreter(withInterpreter(data, "/var/task/x", args))
 		if again != "/var/task/x" || !slices.Equal(args, args2) {
 			t.Errorf("%q: %q %q, then %q %q", data, program, args, again, args2)
 		}

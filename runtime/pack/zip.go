@@ -14,6 +14,9 @@ import (
 	"time"
 )
 
+// level of compression; tests, which are slow at it, lower it.
+var level = flate.DefaultCompression
+
 // epoch of all files: the first time that a zip can hold.
 var epoch = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -78,7 +81,7 @@ func (p *Package) CheckSize() error {
 func (p *Package) Write(out io.Writer) error {
 	w := zip.NewWriter(out)
 	w.RegisterCompressor(zip.Deflate, func(out io.Writer) (io.WriteCloser, error) {
-		return flate.NewWriter(out, flate.DefaultCompression)
+		return flate.NewWriter(out, level)
 	})
 	m := manifest{Version: 1, Command: p.Command, Environment: p.Environment, Architecture: p.Architecture, Libraries: p.Libraries, Package: p.Data}
 	if p.memory != nil {
