@@ -48,9 +48,7 @@ func TestArm64(t *testing.T) {
 	w := newWorld(t)
 	w.prefix = prefix
 	layer := filepath.Join(filepath.Dir(w.state), "layer")
-	if out, err := exec.Command("unzip", "-q", filepath.Join(w.bin, "boxer-layer-arm64.zip"), "-d", layer).CombinedOutput(); err != nil {
-		t.Fatalf("unzip: %v: %s", err, out)
-	}
+	unzip(t, filepath.Join(w.bin, "boxer-layer-arm64.zip"), layer)
 	w.network(t, "arm")
 	w.vm(t, "vm", "--", "python3", "-c", `import socket
 s = socket.create_server(('', 9000))
@@ -117,7 +115,7 @@ func (s *site) start(slot, arch string, boxer []string, number int, argv ...stri
 		SeedEndpoints: []string{"127.91.0.1:7717"}, UnderlayAddress: fmt.Sprintf("127.91.0.%d", number), Port: 7717, Site: "here",
 		StateDir: filepath.Join(s.dir, slot), Argv: argv, LaunchToken: "of " + slot,
 		Restart: config.RestartOnFailure, // the peer may not listen yet
-		Env: map[string]string{"QEMU_LD_PREFIX": "/usr/aarch64-linux-gnu"},
+		Env:     map[string]string{"QEMU_LD_PREFIX": "/usr/aarch64-linux-gnu"},
 	})
 	if err != nil {
 		s.t.Fatal(err)

@@ -139,6 +139,9 @@ func (spec *FunctionSpec) complete() error {
 	if info, err := os.Stat(filepath.Join(spec.Root, "bin")); spec.Root != "" && (err != nil || !info.IsDir() || !filepath.IsAbs(spec.Root)) {
 		return fmt.Errorf("function %q: root %q: want the absolute path of a directory with a system's /bin, /lib ... in it", spec.Name, spec.Root)
 	}
+	if spec.Entrypoint != "" && (spec.Root == "" || spec.SourceDir != "") {
+		return fmt.Errorf("function %q: entrypoint %q: that is for an image, which has a root and no source directory", spec.Name, spec.Entrypoint)
+	}
 	if err := CheckNAT(spec.NAT); err != nil {
 		return fmt.Errorf("function %q: %w", spec.Name, err)
 	}
@@ -198,7 +201,7 @@ func (d *daemon) createFunction(spec FunctionSpec, incoming, hash string) (Funct
 func (spec *FunctionSpec) record(r Function, hash string) Function {
 	r.MemoryMB, r.EphemeralMB, r.TimeoutS = spec.MemoryMB, spec.EphemeralMB, spec.TimeoutS
 	r.Environment, r.Relaxed, r.Tags = spec.Environment, spec.Relaxed, spec.Tags
-	r.Root, r.NAT, r.Reuse = spec.Root, spec.NAT, spec.Reuse
+	r.Root, r.Entrypoint, r.NAT, r.Reuse = spec.Root, spec.Entrypoint, spec.NAT, spec.Reuse
 	if spec.Config != nil {
 		n := shown(*spec.Config)
 		r.Config = &n
@@ -455,6 +458,9 @@ func (d *daemon) startInvocation(f Function, i *invocation, payload []byte, file
 		User: functionUser, Group: functionUser, UID: functionUID, GID: functionGID, MapUID: uid, MapGID: gid,
 		TmpMB: max(f.EphemeralMB, defaultEphemeralMB), Relaxed: f.Relaxed, Root: f.Root,
 		Reuse: f.Reuse, Event: newEvent(f, i, payload),
+	}
+	if f.Entrypoint != "" {
+		spec.Entrypoint, spec.LayerDir, spec.Source = f.Entrypoint, filepath.Join(f.Root, "opt"), filepath.Join(f.Root, "var/task")
 	}
 	if d.plain() {
 		spec.Plain, spec.Network, spec.Address = true, string(d.dir), at.address.String()

@@ -64,13 +64,14 @@ type initSpec struct {
 	Network string `json:"network,omitempty"` // then: the network's directory
 
 	// Functions only.
-	Event     *event `json:"event,omitempty"` // what to run
-	TmpMB     int    `json:"tmp_mb,omitempty"`
-	Root      string `json:"root,omitempty"`      // another system's; empty: this machine's
-	Relaxed   bool   `json:"relaxed,omitempty"`   // not held to Lambda's rules
-	Reuse     bool   `json:"reuse,omitempty"`     // for other events after this one
-	Groups    int    `json:"groups,omitempty"`    // control groups to enter
-	Unlimited string `json:"unlimited,omitempty"` // why memory or CPU are not limited
+	Event      *event `json:"event,omitempty"` // what to run
+	TmpMB      int    `json:"tmp_mb,omitempty"`
+	Root       string `json:"root,omitempty"`       // another system's; empty: this machine's
+	Relaxed    bool   `json:"relaxed,omitempty"`    // not held to Lambda's rules
+	Entrypoint string `json:"entrypoint,omitempty"` // of an image
+	Reuse      bool   `json:"reuse,omitempty"`      // for other events after this one
+	Groups     int    `json:"groups,omitempty"`     // control groups to enter
+	Unlimited  string `json:"unlimited,omitempty"`  // why memory or CPU are not limited
 }
 
 func (s *initSpec) isVM() bool { return s.Kind != config.KindFunction }
@@ -384,6 +385,9 @@ func (h *hostInit) startConfined(bootstrap string) error {
 
 // findBootstrap looks where Lambda looks.
 func (h *hostInit) findBootstrap() (string, error) {
+	if h.spec.Entrypoint != "" {
+		return h.spec.Entrypoint, nil
+	}
 	for _, dir := range []string{"/var/runtime", "/var/task", "/opt"} {
 		path := filepath.Join(dir, "bootstrap")
 		if h.spec.Plain {

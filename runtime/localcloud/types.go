@@ -133,6 +133,10 @@ type FunctionSpec struct {
 	// instead of this machine's; empty: this machine's.
 	Root string `json:"root,omitempty"`
 
+	// Entrypoint makes Root an image: it has its own layer and /var/task, and this is
+	// the program that Lambda starts; empty: the bootstrap of the network's layer.
+	Entrypoint string `json:"entrypoint,omitempty"`
+
 	// NAT is the kind that its sandboxes are behind, for tests; empty: NATMasquerade.
 	NAT string `json:"nat,omitempty"`
 
@@ -159,6 +163,7 @@ type Function struct {
 	Environment map[string]string `json:"environment,omitempty"`
 	Relaxed     bool              `json:"relaxed,omitempty"`
 	Root        string            `json:"root,omitempty"`
+	Entrypoint  string            `json:"entrypoint,omitempty"`
 	NAT         string            `json:"nat,omitempty"`
 	Reuse       bool              `json:"reuse,omitempty"`
 	CodeSHA256  string            `json:"code_sha256"`
