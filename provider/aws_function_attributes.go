@@ -122,11 +122,11 @@ func (m *functionAWSModel) read(ctx context.Context, found awsNode, at *awsFunct
 
 // check refuses what no function can be.
 func (m *functionAWSModel) check(node *nodeModel, diags *diag.Diagnostics) {
-	if !m.ImageURI.IsNull() && (!node.SourceDir.IsNull() || !node.Package.IsNull()) {
+	if stated(m.ImageURI) && (stated(node.SourceDir) || stated(node.Package)) {
 		diags.AddAttributeError(path.Root("image_uri"), "Two sources",
 			"An image brings all its files, and a function takes no package besides it: leave out source_dir and package, or image_uri.")
 	}
-	if !m.SecurityGroupIDs.IsNull() && m.SubnetIDs.IsNull() {
+	if stated(m.SecurityGroupIDs) && m.SubnetIDs.IsNull() {
 		diags.AddAttributeError(path.Root("security_group_ids"), "Security groups without subnets",
 			"A function has security groups only in a VPC: add subnet_ids, or leave security_group_ids out.")
 	}

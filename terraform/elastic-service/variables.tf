@@ -27,7 +27,7 @@ variable "vms" {
 }
 
 variable "functions" {
-  description = "Function nodes: count keeps as many; without it the controller has min to max of them, as scale, boxer scale or the HTTP hook say. null: no function nodes."
+  description = "Function nodes: count keeps as many; without it the controller has min to max of them, as scale, boxer scale or the HTTP hook say. command and package: where they differ from the VMs' (boxer pack). null: no function nodes."
   type = object({
     count       = optional(number)
     min         = optional(number)
@@ -36,6 +36,8 @@ variable "functions" {
     budget      = optional(object({ gb_seconds_per_day = number }))
     memory_size = optional(number)
     timeout     = optional(number)
+    command     = optional(list(string))
+    package     = optional(string)
   })
   default = { min = 0 }
 }
@@ -92,4 +94,30 @@ variable "tags" {
   description = "Tags of every node."
   type        = map(string)
   default     = null
+}
+
+variable "aws" {
+  description = "What only AWS has, for each kind of node: as of boxer_vm_node and boxer_function_node."
+  type = object({
+    vm = optional(object({
+      image_id           = optional(string)
+      instance_type      = optional(string)
+      architecture       = optional(string)
+      subnet_id          = optional(string)
+      spot               = optional(bool)
+      root_volume        = optional(object({ size = optional(number), type = optional(string), iops = optional(number), encrypted = optional(bool) }))
+      key_name           = optional(string)
+      security_group_ids = optional(list(string))
+      user_data          = optional(string)
+    }), {})
+    function = optional(object({
+      architecture         = optional(string)
+      image_uri            = optional(string)
+      subnet_ids           = optional(list(string))
+      security_group_ids   = optional(list(string))
+      role_arn             = optional(string)
+      reserved_concurrency = optional(number)
+    }), {})
+  })
+  default = {}
 }
