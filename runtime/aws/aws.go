@@ -155,7 +155,7 @@ func (c *Client) try(ctx context.Context, r request) ([]byte, error) {
 	}
 	answer, err := c.http.Do(out)
 	if err != nil {
-		kind, remedy := unreached(err)
+		remedy, kind := unreached(err)
 		return nil, fmt.Errorf("%s of %s at %s: %w: %w: %s", r.action, r.resource, u.Host, kind, plainly(err), remedy)
 	}
 	defer answer.Body.Close()

@@ -158,18 +158,18 @@ func plainly(err error) error {
 }
 
 // unreached tells what happened when nobody has answered, and what to do.
-func unreached(err error) (kind error, remedy string) {
+func unreached(err error) (remedy string, kind error) {
 	var name *net.DNSError
 	var authority x509.UnknownAuthorityError
 	var roots x509.SystemRootsError
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return ErrUnreachable, "set this machine's clock"
+		return "set this machine's clock", ErrUnreachable
 	case errors.As(err, &authority), errors.As(err, &roots):
-		return errStranger, "install ca-certificates in the image"
+		return "install ca-certificates in the image", errStranger
 	case errors.As(err, &name):
-		return ErrUnreachable, "check the region's name, and that this node can ask a name server"
+		return "check the region's name, and that this node can ask a name server", ErrUnreachable
 	}
-	return ErrUnreachable, "check that this node has a way out: a public address, a NAT gateway, or an endpoint of the service in its VPC"
+	return "check that this node has a way out: a public address, a NAT gateway, or an endpoint of the service in its VPC", ErrUnreachable
 }

@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -92,28 +93,32 @@ func TestElasticAddresses(t *testing.T) {
 // checkAddresses: everybody is known by the address inside and the one outside.
 func (w *world) checkAddresses(t *testing.T) {
 	t.Helper()
-	var list []cluster.Member
-	if err := json.Unmarshal([]byte(w.must(t, "nodes", "--json")), &list); err != nil {
-		t.Fatal(err)
-	}
-	seen := map[string]string{}
-	for _, m := range list {
-		inside := m.UnderlayAddress.Addr()
-		public := "none"
-		if b := inside.As4(); m.PublicAddress == netip.AddrFrom4([4]byte{198, 19, b[2], b[3]}) {
-			public = "its own"
-		} else if !m.PublicAddress.IsUnspecified() {
-			public = m.PublicAddress.String()
-		}
-		seen[m.Slot] = fmt.Sprintf("%s, %s, %s", m.NAT, public, m.Site)
-	}
-	for slot, want := range map[string]string{
+	want := map[string]string{
 		"seed-0": "none, its own, local", "seed-1": "none, its own, local", "seed-2": "none, its own, local",
 		"to-vpc": "none, its own, local", "to-private": "behind, none, local", "to-vpc2": "none, its own, vpc2",
 		"to-lambda-0": "behind, invalid IP, ",
-	} {
-		if seen[slot] != want {
-			t.Errorf("%s: %s, want %s", slot, seen[slot], want)
-		}
 	}
+	eventually(t, 10*time.Second, "all are there", func() (bool, string) { // a seed may come late
+		var list []cluster.Member
+		if err := json.Unmarshal([]byte(w.must(t, "nodes", "--json")), &list); err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]string{}
+		for _, m := range list {
+			seen[m.Slot] = fmt.Sprintf("%s, %s, %s", m.NAT, outsideOf(m), m.Site)
+		}
+		return maps.Equal(seen, want), fmt.Sprint(seen)
+	})
+}
+
+// outsideOf a machine is the address with the same lower half.
+func outsideOf(m cluster.Member) string {
+	b := m.UnderlayAddress.Addr().As4()
+	switch {
+	case m.PublicAddress == netip.AddrFrom4([4]byte{198, 19, b[2], b[3]}):
+		return "its own"
+	case m.PublicAddress.IsUnspecified():
+		return "none"
+	}
+	return m.PublicAddress.String()
 }
