@@ -17,9 +17,11 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 }
 
 # Debian's own archive, as this machine is told to reach it.
-mirror=$(apt-get indextargets --format '$(SITE) $(CODENAME) $(COMPONENT) $(SIGNED_BY)' 'Created-By: Packages' 'Origin: Debian' |
-    awk '$2 !~ /-/ && $3 == "main" {print $1; exit}')
-[ -n "$mirror" ] || { say "apt knows no archive of Debian's: run 'apt-get update' as root, and again"; exit 1; }
+find_mirror() {
+    apt-get indextargets --format '$(SITE) $(CODENAME) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' |
+        awk '$2 !~ /-/ && $3 == "main" {print $1; exit}'
+}
+mirror=''
 
 apt() { # apt DIR ARCH COMMAND...: apt-get with a state of its own
     dir=$1 arch=$2
@@ -38,6 +40,13 @@ for name in "$@"; do
     *) say "no root is called $name"; exit 1 ;;
     esac
     [ ! -e "$roots/$name/.of" ] || [ "$(cat "$roots/$name/.of")" != "$suite $packages" ] || continue
+    [ -n "$mirror" ] || mirror=$(find_mirror)
+    if [ -z "$mirror" ]; then
+        sudo=''
+        [ "$(id -u)" = 0 ] || sudo='sudo -n'
+        $sudo apt-get -qq update && mirror=$(find_mirror)
+    fi
+    [ -n "$mirror" ] || { say "apt knows no archive of Debian's: run 'apt-get update' as root, and again"; exit 1; }
     say "unpacking $name ($packages of $suite)"
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
