@@ -42,9 +42,12 @@ type Client struct {
 	local *http.Client // for the metadata, which no proxy has
 	sign  *v4.Signer
 
+	renewing sync.Mutex // one asks for the role's credentials, for all
+
 	mu      sync.Mutex
 	token   token
 	role    aws.Credentials
+	renewAt time.Time     // not before it
 	skew    time.Duration // of AWS' clock, if this one is wrong
 	metaURL string
 }
@@ -100,11 +103,16 @@ func (c *Client) call(ctx context.Context, r request) ([]byte, error) {
 		ctx, cancel = context.WithTimeout(ctx, callTime)
 		defer cancel()
 	}
+	var before error
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
 		data, err := c.try(ctx, r)
 		if err == nil || !passes(err, r.hasty) {
 			return data, err
 		}
+		if before != nil && ctx.Err() != nil { // cut short: what was said before says more
+			return nil, before
+		}
+		before = err
 		// Full jitter: those that were throttled together come back apart.
 		wait := time.Duration(rand.Int64N(int64(pause))) + pause/4
 		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait {

@@ -225,6 +225,29 @@ func TestWhoIsThrottledGivesUpInTime(t *testing.T) {
 	}
 }
 
+// When time runs out while nobody answers, what was said before is what helps.
+func TestTheLastWordsAreTheTellingOnes(t *testing.T) {
+	newService(t, answer{status: 200})
+	asked := 0
+	silent := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked++; asked > 1 {
+			<-silent
+			return
+		}
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"__type":"ThrottlingException"}`)
+	}))
+	defer s.Close()
+	defer close(silent)
+	t.Setenv("AWS_ENDPOINT_URL", s.URL)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := New().Parameter(ctx, "eu-west-1", "/s"); !errors.Is(err, ErrThrottled) {
+		t.Error(err)
+	}
+}
+
 // A machine may boot with a clock that is an hour late.
 func TestAWrongClockIsSetByTheAnswer(t *testing.T) {
 	s := newService(t, answer{status: 200, body: parameterIs(secret)})

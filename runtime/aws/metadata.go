@@ -24,7 +24,8 @@ const (
 	metadataTime    = 2 * time.Second // for one answer
 	metadataPause   = 250 * time.Millisecond
 	tokenLife       = 6 * time.Hour
-	refreshBefore   = 5 * time.Minute // that credentials end: the next are there by then
+	refreshBefore   = 5 * time.Minute  // that credentials end: the next are there by then
+	renewPause      = 10 * time.Second // after an attempt that failed
 	maxMetadata     = 16 << 10
 )
 
@@ -51,23 +52,39 @@ func (c *Client) credentials(ctx context.Context) (aws.Credentials, error) {
 	if os.Getenv("AWS_LAMBDA_FUNCTION_NAME") != "" {
 		return aws.Credentials{}, fmt.Errorf("%w: a function's are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and it has none: do not clear its environment", ErrNoCredentials)
 	}
-	c.mu.Lock()
-	known := c.role
-	c.mu.Unlock()
-	if known.HasKeys() && time.Now().Before(known.Expires.Add(-refreshBefore)) {
+	if known, ok := c.known(); ok {
+		return known, nil
+	}
+	c.renewing.Lock()
+	defer c.renewing.Unlock()
+	known, ok := c.known()
+	if ok { // who was first has them
 		return known, nil
 	}
 	fresh, err := c.roleCredentials(ctx)
-	if err != nil {
-		if known.HasKeys() && time.Now().Before(known.Expires) {
-			return known, nil
-		}
-		return aws.Credentials{}, err
+	switch {
+	case err == nil:
+		c.keep(fresh, fresh.Expires.Add(-refreshBefore))
+		return fresh, nil
+	case known.HasKeys() && time.Now().Before(known.Expires):
+		c.keep(known, time.Now().Add(renewPause))
+		return known, nil
 	}
+	return aws.Credentials{}, err
+}
+
+// known are the role's credentials as they were given last, and whether they need
+// not be renewed.
+func (c *Client) known() (aws.Credentials, bool) {
 	c.mu.Lock()
-	c.role = fresh
-	c.mu.Unlock()
-	return fresh, nil
+	defer c.mu.Unlock()
+	return c.role, c.role.HasKeys() && time.Now().Before(c.renewAt)
+}
+
+func (c *Client) keep(role aws.Credentials, until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.role, c.renewAt = role, until
 }
 
 const rolePath = "/latest/meta-data/iam/security-credentials/"

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -76,18 +77,37 @@ func TestRoleOfAnInstance(t *testing.T) {
 		}
 	}
 	// Those that are about to end are renewed; while that fails they still serve.
-	c.role.Expires = time.Now().Add(time.Minute)
+	due := func(left time.Duration) { c.role.Expires, c.renewAt = time.Now().Add(left), time.Now() }
+	due(time.Minute)
 	if got, err := c.credentials(t.Context()); err != nil || got.AccessKeyID != "ASIA2" {
 		t.Errorf("renewed: %+v, %v", got, err)
 	}
-	c.role.Expires = time.Now().Add(time.Minute)
+	due(time.Minute)
 	i.role = ""
 	if got, err := c.credentials(t.Context()); err != nil || got.AccessKeyID != "ASIA2" {
 		t.Errorf("while there are no others: %+v, %v", got, err)
 	}
-	c.role.Expires = time.Now().Add(-time.Minute)
+	due(-time.Minute)
 	if got, err := c.credentials(t.Context()); !errors.Is(err, ErrNoCredentials) || !strings.Contains(err.Error(), "no role (yet): give it an instance profile") {
 		t.Errorf("expired: %+v, %v", got, err)
+	}
+}
+
+// Many launches at once need one answer.
+func TestCredentialsAreRenewedOnce(t *testing.T) {
+	i := newInstance(t)
+	c := New()
+	var all sync.WaitGroup
+	for range 32 {
+		all.Go(func() {
+			if got, err := c.credentials(t.Context()); err != nil || got.AccessKeyID != "ASIA1" {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
+	}
+	all.Wait()
+	if n := i.roles.Load(); n != 1 {
+		t.Errorf("asked for %d times", n)
 	}
 }
 

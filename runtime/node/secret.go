@@ -54,6 +54,7 @@ func readPatiently(ctx context.Context, patience time.Duration, log zerolog.Logg
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	began := time.Now()
+	var before error
 	for pause := secretPause; ; pause = min(2*pause, longSecretPause) {
 		trying, cancel := context.WithTimeout(ctx, tryTime)
 		text, err := read(trying)
@@ -61,6 +62,10 @@ func readPatiently(ctx context.Context, patience time.Duration, log zerolog.Logg
 		if err == nil || !mayPass(err, time.Since(began)) {
 			return text, err
 		}
+		if before != nil && ctx.Err() != nil { // cut short: what was said before says more
+			return "", fmt.Errorf("%w (tried for %s)", before, time.Since(began).Round(time.Second))
+		}
+		before = err
 		log.Warn().Err(err).Msg("the network's secret cannot be read yet; trying again")
 		wait := pause/2 + time.Duration(rand.Int64N(int64(pause)))
 		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait {
