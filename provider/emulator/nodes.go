@@ -72,6 +72,11 @@ func (a *AWS) RunNodes() *Nodes {
 	n := &Nodes{a: a, t: t, dir: dir, bin: bin, byID: map[string]*process{}, public: map[string]string{},
 		code: map[string][]byte{}, unpacked: map[string]string{}}
 	t.Cleanup(n.end)
+	if probe, err := withAccount(dir, "true"); err != nil {
+		t.Fatal(err)
+	} else if out, err := probe.CombinedOutput(); err != nil {
+		t.Skipf("no namespaces to run nodes in: %v: %s", err, out)
+	}
 	claim, block, err := claimBlock()
 	if err != nil {
 		t.Fatal(err)
@@ -205,9 +210,6 @@ func (n *Nodes) run(c Call, answer []byte) {
 }
 
 func (n *Nodes) startVM(p *process, id string, vm layer.VM, doc config.Node) error {
-	if doc.User == layer.GuestUser {
-		doc.User = ""
-	}
 	place := p.place(doc.Files)
 	doc.UnderlayAddress, doc.Shared, doc.Root, doc.Places = place.UnderlayAddress, true, p.root, place.Places
 	if doc.StateDir != "" {

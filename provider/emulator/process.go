@@ -82,10 +82,13 @@ func (p *process) start(dir string, env []string, argv ...string) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd, err := withAccount(p.root, argv...)
+	if err != nil {
+		close(p.ended)
+		return err
+	}
 	env = append(env, "TMPDIR="+p.root+"/tmp")
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gone {
@@ -103,6 +106,28 @@ func (p *process) start(dir string, env []string, argv ...string) error {
 		close(p.ended)
 	}()
 	return nil
+}
+
+// withAccount is a command that finds the account that the bootstrap script makes for
+// guests. Here it is the test's own user, in a mount namespace whose /etc/passwd has it.
+func withAccount(dir string, argv ...string) (*exec.Cmd, error) {
+	passwd, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		return nil, err
+	}
+	account := fmt.Sprintf("%s:x:0:0::%s/tmp:/bin/sh\n", layer.GuestUser, dir)
+	if err := os.WriteFile(filepath.Join(dir, "passwd"), append(passwd, account...), 0o644); err != nil {
+		return nil, err
+	}
+	const script = `mount --bind "$0" /etc/passwd && exec "$@"`
+	cmd := exec.Command("/bin/sh", append([]string{"-c", script, filepath.Join(dir, "passwd")}, argv...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Unshareflags: syscall.CLONE_NEWNS}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+	}
+	return cmd, nil
 }
 
 func (p *process) say(text string) {
