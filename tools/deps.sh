@@ -81,6 +81,8 @@ for purpose in "$@"; do
             want valgrind 'command -v valgrind' 'to test the monitor'
             want clang-format 'command -v clang-format' 'to check the C style'
             want binutils 'command -v readelf' 'to check the monitor'
+            want cloud-init 'test -x /usr/bin/cloud-init' "to boot a VM's user data in the tests"
+            want systemd 'test -x /lib/systemd/systemd' "to boot a VM's user data in the tests"
         fi
         ;;
     esac
@@ -122,6 +124,10 @@ if [ -n "$need" ]; then
         sudo='sudo -n'
     fi
     say "installing:$need"
+    # cloud-init is for the machines that tests make, and has no business with this one.
+    case "$need " in
+    *' cloud-init '*) $sudo mkdir -p /etc/cloud && $sudo touch /etc/cloud/cloud-init.disabled ;;
+    esac
     # Servers installed here must not be started as services of this machine.
     policy=/usr/sbin/policy-rc.d
     made=''

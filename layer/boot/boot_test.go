@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package boot
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/boxer-overlay/boxer/layer"
+	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/config"
+)
+
+const seedAddress = "10.77.253.1:7717"
+
+// app is the guest: it says who it is and what it finds.
+const app = `#!/usr/bin/python3
+import http.server, json, os, pwd
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({
+            "user": pwd.getpwuid(os.getuid()).pw_name, "file": open("/etc/app/app.conf").read(), "task": sorted(os.listdir("/var/task")),
+            "library": os.environ["BOXER_LIB"], "home": os.environ["HOME"],
+        }).encode())
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("", 80), Handler).serve_forever()
+`
+
+// network is a Boxer network whose seed runs in the space around the machines.
+type network struct {
+	cloud   *cloud
+	session *cluster.Session // an observer
+}
+
+func newNetwork(t *testing.T, s *space) *network {
+	t.Helper()
+	bin := os.Getenv("BOXER_BIN")
+	if bin == "" {
+		t.Skip("BOXER_BIN does not say where boxer was built")
+	}
+	n := &network{cloud: newCloud(t, s)}
+	one, other := runtimeLayers(t, bin)
+	n.publish("boxer-runtime", "1", one)
+	n.publish("boxer-runtime", "2", other)
+	n.publish("boxer-shop-web-package", "3", archive(t, "app.py", app))
+	n.startSeed(t, s, bin)
+	return n
+}
+
+// startSeed starts the seed, and an observer of it.
+func (n *network) startSeed(t *testing.T, s *space, bin string) {
+	t.Helper()
+	s.ip(t, "address add "+strings.TrimSuffix(seedAddress, ":7717")+"/32 dev lo")
+	dir := t.TempDir()
+	node, err := config.New(config.Node{Network: "shop", Kind: config.KindSeed, Slot: "seed-0", SecretRef: "file:" + dir + "/secret",
+		StateDir: dir + "/state", Site: "seeds", UnderlayAddress: strings.TrimSuffix(seedAddress, ":7717"), Metrics: config.MetricsOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := json.Marshal(node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{"secret": secret, "node.json": string(document)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log, err := os.Create(dir + "/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed := exec.Command(bin+"/boxer", "node", "--config", dir+"/node.json")
+	seed.Stdout, seed.Stderr = log, log
+	s.start(t, seed)
+	t.Cleanup(func() {
+		if data, _ := os.ReadFile(dir + "/log"); t.Failed() {
+			t.Logf("seed:\n%s", data)
+		}
+	})
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		n.session, err = cluster.Observe(t.Context(), cluster.Options{Network: "shop", Secret: []byte(secret), Seeds: []string{through(t, s, seedAddress)}, Logger: zerolog.Nop()})
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// through is an address of this test's that leads to one inside.
+func through(t *testing.T, s *space, to string) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			near, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			far, err := s.dial(context.Background(), "tcp", to)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(far, near); far.Close() }()
+			go func() { _, _ = io.Copy(near, far); near.Close() }()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+// publish makes a layer version.
+func (n *network) publish(name, version string, zip []byte) {
+	n.cloud.mu.Lock()
+	defer n.cloud.mu.Unlock()
+	n.cloud.zips[layerARN(name, version)] = zip
+}
+
+func (n *network) fetch(name, version string) layer.Fetch {
+	n.cloud.mu.Lock()
+	defer n.cloud.mu.Unlock()
+	sum := sha256.Sum256(n.cloud.zips[layerARN(name, version)])
+	return layer.Fetch{URL: layerARN(name, version), SHA256: hex.EncodeToString(sum[:])}
+}
+
+// runtimeLayers are the layer of this build, and one of another release.
+func runtimeLayers(t *testing.T, bin string) (one, other []byte) {
+	t.Helper()
+	path, dir := fmt.Sprintf("%s/boxer-layer-%s.zip", bin, runtime.GOARCH), t.TempDir()
+	one, err := os.ReadFile(path)
+	if err == nil {
+		err = layer.Unpack(path, dir, "")
+	}
+	library := filepath.Join(dir, layer.LibraryPath)
+	if err == nil {
+		var data []byte
+		data, err = os.ReadFile(library)
+		err = errors.Join(err, os.WriteFile(library, append(data, "another release"...), 0o644))
+	}
+	var out bytes.Buffer
+	if err == nil {
+		err = layer.Build(&out, layer.Files{Boxer: filepath.Join(dir, layer.BoxerPath), Library: library})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return one, out.Bytes()
+}
+
+func archive(t *testing.T, name, content string) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	z := zip.NewWriter(&out)
+	header := &zip.FileHeader{Name: name, Method: zip.Deflate}
+	header.SetMode(0o755)
+	w, err := z.CreateHeader(header)
+	if err == nil {
+		_, err = io.WriteString(w, content)
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// instance is a VM node as the provider makes one, not yet started.
+func (n *network) instance(t *testing.T, s *space, number int, trouble string, patience time.Duration, own string) *machine {
+	t.Helper()
+	slot := fmt.Sprintf("web-%d", number)
+	node, err := config.New(config.Node{Network: "shop", Kind: config.KindVM, Slot: slot, SecretRef: "ssm:" + region + "/boxer/shop/secret",
+		LaunchToken: "launch-" + slot, SeedEndpoints: []string{seedAddress}, Argv: []string{"/var/task/app.py"}, User: layer.GuestUser,
+		Files: map[string]string{"/etc/app/app.conf": "configured"}, Publish: []config.Publish{{Port: 80, HostPort: 8080}},
+		Site: "vpc-1/sg-1", StateDir: "/var/lib/boxer"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := json.Marshal(node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := layer.UserData(layer.VM{
+		Layer: n.fetch("boxer-runtime", "1"), Task: n.fetch("boxer-shop-web-package", "3"), Region: region, Node: string(document), Patience: patience,
+		Variables: map[string]string{"AWS_ENDPOINT_URL_LAMBDA": "http://" + serviceAddress, "AWS_ENDPOINT_URL_SSM": "http://" + serviceAddress},
+	}, []byte(own))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMachine(t, s, number)
+	n.cloud.set(m.address, func(i *instance) {
+		i.id, i.userData, i.trouble = fmt.Sprintf("i-%017d", number), data, trouble
+	})
+	return m
+}
+
+// running waits until the node runs, as a member that after does not know yet.
+func (n *network) running(m *machine, within time.Duration, after time.Time) (found cluster.Member) {
+	m.t.Helper()
+	slot := fmt.Sprintf("web-%d", m.number)
+	m.until(within, slot+" that runs", func() bool {
+		for _, member := range n.session.Members() {
+			if member.Slot == slot && member.State == cluster.StateRunning && member.Since.After(after) {
+				found = member
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// answer is what the guest says through a port of its machine.
+func answer(m *machine, port string) string {
+	m.t.Helper()
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return m.s.dial(ctx, network, address)
+		}}}
+	response, err := client.Get("http://" + m.address + ":" + port)
+	if err != nil {
+		m.t.Fatalf("port %s: %v", port, err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestBoot: an instance whose metadata are late joins and runs its guest, follows an
+// upgrade as the same node, and after a reboot is the same again.
+func TestBoot(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	n := newNetwork(t, s)
+	began := time.Now()
+	m := n.instance(t, s, 1, silent, time.Minute, "#!/bin/sh\necho the script of the user: $(ls /opt/boxer 2>&1)\n")
+	m.boot()
+	m.until(20*time.Second, "question to the metadata", func() bool { return n.cloud.heard(m.address, "PUT /latest/api/token") > 0 })
+	n.cloud.set(m.address, func(i *instance) { i.trouble = fine })
+
+	first := n.running(m, 30*time.Second, time.Time{})
+	t.Logf("runs after %s", time.Since(began).Round(100*time.Millisecond))
+	want := `{"user": "boxer", "file": "configured", "task": ["app.py"], "library": "/opt/boxer/lib/libboxer.so", "home": "/tmp"}`
+	for _, port := range []string{"80", "8080"} {
+		if got := answer(m, port); got != want {
+			t.Errorf("port %s: %s, want %s", port, got, want)
+		}
+	}
+	m.says(10*time.Second, "boxer bootstrap: installed; the supervisor runs")
+	log := m.run("cat", "/var/log/cloud-init-output.log")
+	if !strings.Contains(log, "the script of the user: ls: cannot access '/opt/boxer'") || !strings.Contains(log, "boxer bootstrap: installed") {
+		t.Errorf("cloud-init's log: %s", log)
+	}
+
+	later := n.fetch("boxer-runtime", "2")
+	n.cloud.set(m.address, func(i *instance) { i.tags[layer.UpgradeTag] = later.Tag() })
+	before := time.Now()
+	if out := m.run("systemctl", "start", "boxer-upgrade.service"); out != "" { // or by its timer
+		t.Errorf("upgrade: %s", out)
+	}
+	upgraded := n.running(m, 20*time.Second, before)
+	m.says(time.Second, "boxer bootstrap: upgrading to the layer "+later.URL)
+	if got := strings.TrimSpace(m.run("cat", "/opt/boxer/layer.sha256")); got != later.SHA256 {
+		t.Errorf("the layer is %s, want %s", got, later.SHA256)
+	}
+	if next := m.run("systemctl", "list-timers", "--no-pager"); !strings.Contains(next, "boxer-upgrade.timer") {
+		t.Errorf("nothing looks for upgrades: %s", next)
+	}
+
+	downloads := n.cloud.heard(m.address, "download")
+	before = time.Now()
+	m.shutDown()
+	m.boot()
+	rebooted := n.running(m, 30*time.Second, before)
+	for what, member := range map[string]cluster.Member{"upgrade": upgraded, "reboot": rebooted} {
+		if member.ID != first.ID || member.OverlayAddress != first.OverlayAddress || member.LaunchID != first.LaunchID {
+			t.Errorf("after the %s: %+v, was %+v", what, member, first)
+		}
+	}
+	if got := answer(m, "8080"); got != want {
+		t.Errorf("after the reboot: %s, want %s", got, want)
+	}
+	if more := n.cloud.heard(m.address, "download") - downloads; more != 0 {
+		t.Errorf("%d downloads for a reboot", more)
+	}
+	n.checkQuiet(m)
+	t.Logf("all after %s", time.Since(began).Round(100*time.Millisecond))
+}
+
+// checkQuiet looks for what nobody may see.
+func (n *network) checkQuiet(m *machine) {
+	m.t.Helper()
+	for _, what := range []string{"without a token", "credentials sent"} {
+		if n.cloud.heard(m.address, what) > 0 {
+			m.t.Errorf("%s: %v", what, n.cloud.vms[m.address].asked)
+		}
+	}
+	texts := map[string]string{
+		"console": m.console.String(), "logs": m.run("sh", "-c", "cat /var/log/cloud-init* /etc/boxer/* /opt/boxer/bootstrap /etc/systemd/system/boxer*"),
+		"journal": m.run("journalctl", "--no-pager"), "arguments": m.run("sh", "-c", "cat /proc/[0-9]*/cmdline"), "environment": m.run("sh", "-c", "cat /proc/[0-9]*/environ"),
+		"disk": m.run("grep", "-rlE", "K7MDENG|"+secret, "/etc", "/opt", "/run", "/tmp", "/var/lib/boxer", "/var/lib/cloud", "/var/log"),
+	}
+	for where, text := range texts {
+		for _, hidden := range []string{role.SecretAccessKey, role.SessionToken, secret} {
+			if strings.Contains(text, hidden) {
+				m.t.Errorf("%s: shows %s", where, hidden)
+			}
+		}
+	}
+	if strings.Contains(texts["disk"], "/") {
+		m.t.Errorf("credentials are in %s", texts["disk"])
+	}
+}
+
+// TestBootInTrouble: whatever is wrong is said on the console, and once it is not the node
+// joins by itself.
+func TestBootInTrouble(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	n := newNetwork(t, s)
+	const patience = 8 * time.Second
+	m := n.instance(t, s, 2, roleless, patience, "")
+	m.boot()
+	arn := layerARN("boxer-runtime", "1")
+	for _, step := range []struct{ trouble, says string }{
+		{roleless, "boxer bootstrap: cannot fetch the layer from " + arn + ": this instance has no role (HTTP 404): give it an instance profile that allows lambda:GetLayerVersion on " + arn},
+		{slow, "(tried for 8 s); going on in the background"},
+		{refused, "Lambda answers HTTP 403: User: arn:aws:sts::" + account + ":assumed-role/" + roleName + "/i-0 is not authorized to perform: lambda:GetLayerVersion on resource: " + arn +
+			": the role of this instance must allow lambda:GetLayerVersion on " + arn},
+		{truncated, "the download was truncated after "},
+		{wrong, "boxer bootstrap: layer checksum mismatch: " + arn + ": expected SHA-256 "},
+	} {
+		n.cloud.set(m.address, func(i *instance) { i.trouble = step.trouble })
+		if step.trouble == slow {
+			m.until(30*time.Second, "slow download", func() bool { return n.cloud.heard(m.address, "download") > 0 })
+			n.checkQuiet(m)
+			m.says(20*time.Second, "the download is too slow: ")
+		}
+		m.says(30*time.Second, step.says)
+	}
+	n.cloud.set(m.address, func(i *instance) { i.trouble = fine })
+	n.running(m, 40*time.Second, time.Time{})
+	if n.cloud.heard(m.address, "download bytes=") == 0 {
+		t.Error("no download was resumed")
+	}
+}
