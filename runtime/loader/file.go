@@ -79,12 +79,14 @@ func read(in readerAt) (f *File, err error) {
 		switch s.Name {
 		case ".note.go.buildid", ".gopclntab", ".go.buildinfo":
 			f.Go = true
-		case ".dynamic":
-			f.Dynamic = true
 		}
 	}
+	f.Dynamic = slices.ContainsFunc(e.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_DYNAMIC })
 	if !f.Dynamic {
 		return f, nil
+	}
+	if e.SectionByType(elf.SHT_DYNAMIC) == nil {
+		return nil, errors.New("it has no section headers, which say what it needs: use a build that has them")
 	}
 	one := func(tag elf.DynTag) []string {
 		list, stringErr := e.DynString(tag)

@@ -4,11 +4,14 @@ package loader
 
 import (
 	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -151,17 +154,51 @@ func FuzzCache(f *testing.F) {
 	})
 }
 
-// FuzzELF: whatever the file, an answer or an error.
-func FuzzELF(f *testing.F) {
-	if out, err := exec.Command("gcc", "-v").CombinedOutput(); err == nil && len(out) > 0 {
-		dir := f.TempDir()
-		cmd := exec.Command("gcc", "-s", "-x", "c", "-", "-o", dir+"/p", "-Wl,-rpath,/x", "-Wl,-z,norelro")
-		cmd.Stdin = strings.NewReader("int main(void){return 0;}")
-		if cmd.Run() == nil {
-			data, _ := os.ReadFile(dir + "/p")
-			f.Add(data)
+// tiny is a small ELF file with a loader, a dynamic section and its strings.
+func tiny(t testing.TB) []byte {
+	t.Helper()
+	const interp, names = "/lib64/ld-linux-x86-64.so.2\x00", "\x00libc.so.6\x00$ORIGIN/x\x00.dynamic\x00.dynstr\x00"
+	const base, ehsize, phsize, shsize = 0x400000, 64, 56, 64
+	var out bytes.Buffer
+	at := func(n uint64) uint64 { return ehsize + 3*phsize + n }
+	text := uint64(len(interp) + len(names))
+	dynamic := []elf.Dyn64{{Tag: int64(elf.DT_NEEDED), Val: 1}, {Tag: int64(elf.DT_RUNPATH), Val: 11}, {Tag: int64(elf.DT_STRTAB), Val: base + at(uint64(len(interp)))}, {}, {}}
+	size := uint64(16 * len(dynamic))
+	var ident [elf.EI_NIDENT]byte
+	copy(ident[:], elf.ELFMAG+"\x02\x01\x01")
+	for _, part := range []any{
+		elf.Header64{Ident: ident, Type: uint16(elf.ET_DYN), Machine: uint16(elf.EM_X86_64), Version: 1, Phoff: ehsize, Shoff: at(text + size), Ehsize: ehsize, Phentsize: phsize, Phnum: 3, Shentsize: shsize, Shnum: 3, Shstrndx: 2},
+		elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: 5, Vaddr: base, Filesz: at(text + size), Memsz: at(text + size)},
+		elf.Prog64{Type: uint32(elf.PT_INTERP), Off: at(0), Vaddr: base + at(0), Filesz: uint64(len(interp))},
+		elf.Prog64{Type: uint32(elf.PT_DYNAMIC), Off: at(text), Vaddr: base + at(text), Filesz: size},
+		[]byte(interp + names), dynamic,
+		elf.Section64{},
+		elf.Section64{Name: 21, Type: uint32(elf.SHT_DYNAMIC), Off: at(text), Size: size, Link: 2, Entsize: 16},
+		elf.Section64{Name: 30, Type: uint32(elf.SHT_STRTAB), Off: at(uint64(len(interp))), Size: uint64(len(names))},
+	} {
+		if err := binary.Write(&out, binary.LittleEndian, part); err != nil {
+			t.Fatal(err)
 		}
 	}
+	return out.Bytes()
+}
+
+func TestTiny(t *testing.T) {
+	f, err := read(bytes.NewReader(tiny(t)))
+	if err != nil || f.Interp != "/lib64/ld-linux-x86-64.so.2" || !slices.Equal(f.Needed, []string{"libc.so.6"}) || !slices.Equal(f.RunPath, []string{"$ORIGIN/x"}) {
+		t.Errorf("%+v, %v", f, err)
+	}
+	cut := tiny(t)
+	clear(cut[40:48]) // no section headers
+	clear(cut[58:64])
+	if _, err := read(bytes.NewReader(cut)); err == nil || !strings.Contains(err.Error(), "no section headers") {
+		t.Errorf("without section headers: %v", err)
+	}
+}
+
+// FuzzELF: whatever the file, an answer or an error.
+func FuzzELF(f *testing.F) {
+	f.Add(tiny(f))
 	f.Add([]byte("\x7fELF\x02\x01\x01"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if file, err := read(bytes.NewReader(data)); err == nil && file == nil {

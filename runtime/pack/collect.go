@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/boxer-overlay/boxer/runtime/loader"
@@ -229,7 +230,9 @@ func (p *Package) libraries() error {
 			if l.By == p.main.Path {
 				return fmt.Errorf("its library %s is not on this machine: install it, or set LD_LIBRARY_PATH as for the program", l.Name)
 			}
-			p.note("%s needs %s, which is not on this machine", l.By, l.Name)
+			if !p.has(l.Name) { // else it is loaded by its path, before
+				p.note("%s needs %s, which is not on this machine", l.By, l.Name)
+			}
 			continue
 		}
 		real, err := filepath.EvalSymlinks(l.Path)
@@ -245,6 +248,11 @@ func (p *Package) libraries() error {
 		}
 	}
 	return nil
+}
+
+// has says whether a library of that name is somewhere in the package.
+func (p *Package) has(name string) bool {
+	return slices.ContainsFunc(p.Files, func(f File) bool { return path.Base(f.Name) == name })
 }
 
 // script makes a script run by the package's own interpreter, if it has it.

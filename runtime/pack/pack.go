@@ -192,6 +192,9 @@ func (p *Package) binary(found string, noData bool) (string, error) {
 		p.note("%s is static: it needs no libraries, and the process monitor cannot be loaded into it, so it is no guest (boxer check %s)", found, found)
 		return place, nil
 	}
+	if _, err := os.Stat(f.Interp); err != nil {
+		return "", fmt.Errorf("its loader %s is not on this machine: pack it on one that it runs on", f.Interp)
+	}
 	if err := p.put(File{Name: loaderName, From: f.Interp, Program: true, change: unchanged}); err != nil {
 		return "", err
 	}
@@ -206,8 +209,12 @@ func (p *Package) binary(found string, noData bool) (string, error) {
 	}
 	name, files := dpkgOf.data(real)
 	p.Data = name
-	for _, file := range files {
-		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
+	itself, err := os.Stat(real)
+	if err != nil {
+		return "", err
+	}
+	for _, file := range files { // but for its other names
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && !os.SameFile(info, itself) {
 			if err := p.add(placeOf(file), file); err != nil && !errors.Is(err, fs.ErrPermission) {
 				return "", err
 			}

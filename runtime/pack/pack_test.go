@@ -6,6 +6,8 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/flate"
+	"debug/elf"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -221,10 +223,12 @@ func TestRefused(t *testing.T) {
 	}
 	lib := compile(t, "gcc", "libgone.so", "int gone(void){return 1;}", "-shared", "-fPIC", "-Wl,-soname,libgone.so")
 	compile(t, "gcc", "lost", "int gone(void); int main(void){return gone();}", lib)
+	foreign := compile(t, "gcc", "foreign", speaks, "-Wl,--dynamic-linker,/nowhere/ld.so")
 	for name, c := range map[string]struct {
 		o    Options
 		want string
 	}{
+		"no loader":   {Options{Argv: []string{"./" + foreign}}, "its loader /nowhere/ld.so is not on this machine"},
 		"none":        {Options{}, "name the program"},
 		"unknown":     {Options{Argv: []string{"no-such-program"}}, "no-such-program: not found: install it"},
 		"not there":   {Options{Argv: []string{"./nothing"}}, "./nothing: not found"},
@@ -301,17 +305,38 @@ func TestDpkg(t *testing.T) {
 	}
 }
 
-// FuzzImage: whatever the file, it is changed in its own bytes or refused.
-func FuzzImage(f *testing.F) {
-	dir := f.TempDir()
-	for i, flags := range [][]string{{"-s"}, {"-s", "-no-pie", "-Wl,-rpath,/x"}, {"-s", "-shared", "-Wl,-rpath,$ORIGIN/x"}} {
-		path := filepath.Join(dir, string(rune('a'+i)))
-		if os.WriteFile(path+".c", []byte("int main(void){return 0;}"), 0o600) == nil &&
-			exec.Command("gcc", append(flags, "-o", path, path+".c")...).Run() == nil {
-			data, _ := os.ReadFile(path)
-			f.Add(data)
+// tiny is a small ELF file with a loader, a dynamic section and its strings.
+func tiny(t testing.TB) []byte {
+	t.Helper()
+	const interp, names = "/lib64/ld-linux-x86-64.so.2\x00", "\x00libc.so.6\x00$ORIGIN/x\x00.dynamic\x00.dynstr\x00"
+	const base, ehsize, phsize, shsize = 0x400000, 64, 56, 64
+	var out bytes.Buffer
+	at := func(n uint64) uint64 { return ehsize + 3*phsize + n }
+	text := uint64(len(interp) + len(names))
+	dynamic := []elf.Dyn64{{Tag: int64(elf.DT_NEEDED), Val: 1}, {Tag: int64(elf.DT_RUNPATH), Val: 11}, {Tag: int64(elf.DT_STRTAB), Val: base + at(uint64(len(interp)))}, {}, {}}
+	size := uint64(16 * len(dynamic))
+	var ident [elf.EI_NIDENT]byte
+	copy(ident[:], elf.ELFMAG+"\x02\x01\x01")
+	for _, part := range []any{
+		elf.Header64{Ident: ident, Type: uint16(elf.ET_DYN), Machine: uint16(elf.EM_X86_64), Version: 1, Phoff: ehsize, Shoff: at(text + size), Ehsize: ehsize, Phentsize: phsize, Phnum: 3, Shentsize: shsize, Shnum: 3, Shstrndx: 2},
+		elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: 5, Vaddr: base, Filesz: at(text + size), Memsz: at(text + size)},
+		elf.Prog64{Type: uint32(elf.PT_INTERP), Off: at(0), Vaddr: base + at(0), Filesz: uint64(len(interp))},
+		elf.Prog64{Type: uint32(elf.PT_DYNAMIC), Off: at(text), Vaddr: base + at(text), Filesz: size},
+		[]byte(interp + names), dynamic,
+		elf.Section64{},
+		elf.Section64{Name: 21, Type: uint32(elf.SHT_DYNAMIC), Off: at(text), Size: size, Link: 2, Entsize: 16},
+		elf.Section64{Name: 30, Type: uint32(elf.SHT_STRTAB), Off: at(uint64(len(interp))), Size: uint64(len(names))},
+	} {
+		if err := binary.Write(&out, binary.LittleEndian, part); err != nil {
+			t.Fatal(err)
 		}
 	}
+	return out.Bytes()
+}
+
+// FuzzImage: whatever the file, it is changed in its own bytes or refused.
+func FuzzImage(f *testing.F) {
+	f.Add(tiny(f))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, move := range []func([]byte) error{moveProgram, func(d []byte) error { return moveLibrary(d, nil) }} {
 			copied := slices.Clone(data)
