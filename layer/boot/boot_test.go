@@ -31,6 +31,14 @@ import (
 
 const seedAddress = "10.77.253.1:7717"
 
+// What the account has for machines to bring in.
+var (
+	runtimeARN = layerARN("boxer-runtime", "1")
+	laterARN   = layerARN("boxer-runtime", "2")
+	packageARN = layerARN("boxer-shop-web-package", "3")
+	packageS3  = "s3://packages/shop/web.zip"
+)
+
 // app is the guest: it says who it is and what it finds.
 const app = `#!/usr/bin/python3
 import http.server, json, os, pwd
@@ -60,9 +68,10 @@ func newNetwork(t *testing.T, s *space) *network {
 	}
 	n := &network{cloud: newCloud(t, s)}
 	one, other := runtimeLayers(t, bin)
-	n.publish("boxer-runtime", "1", one)
-	n.publish("boxer-runtime", "2", other)
-	n.publish("boxer-shop-web-package", "3", archive(t, "app.py", app))
+	n.cloud.zips[runtimeARN], n.cloud.zips[laterARN] = one, other
+	for _, url := range []string{packageARN, packageS3} {
+		n.cloud.zips[url] = archive(t, "app.py", app)
+	}
 	n.startSeed(t, s, bin)
 	return n
 }
@@ -134,18 +143,12 @@ func through(t *testing.T, s *space, to string) string {
 	return ln.Addr().String()
 }
 
-// publish makes a layer version.
-func (n *network) publish(name, version string, zip []byte) {
+// fetch is what makes a machine bring in what is at url.
+func (n *network) fetch(url string) layer.Fetch {
 	n.cloud.mu.Lock()
 	defer n.cloud.mu.Unlock()
-	n.cloud.zips[layerARN(name, version)] = zip
-}
-
-func (n *network) fetch(name, version string) layer.Fetch {
-	n.cloud.mu.Lock()
-	defer n.cloud.mu.Unlock()
-	sum := sha256.Sum256(n.cloud.zips[layerARN(name, version)])
-	return layer.Fetch{URL: layerARN(name, version), SHA256: hex.EncodeToString(sum[:])}
+	sum := sha256.Sum256(n.cloud.zips[url])
+	return layer.Fetch{URL: url, SHA256: hex.EncodeToString(sum[:])}
 }
 
 // runtimeLayers are the layer of this build, and one of another release.
@@ -192,7 +195,7 @@ func archive(t *testing.T, name, content string) []byte {
 }
 
 // instance is a VM node as the provider makes one, not yet started.
-func (n *network) instance(t *testing.T, s *space, number int, trouble string, patience time.Duration, own string) *machine {
+func (n *network) instance(t *testing.T, s *space, number int, trouble, contents string, patience time.Duration, own string) *machine {
 	t.Helper()
 	slot := fmt.Sprintf("web-%d", number)
 	node, err := config.New(config.Node{Network: "shop", Kind: config.KindVM, Slot: slot, SecretRef: "ssm:" + region + "/boxer/shop/secret",
@@ -207,11 +210,14 @@ func (n *network) instance(t *testing.T, s *space, number int, trouble string, p
 		t.Fatal(err)
 	}
 	data, err := layer.UserData(layer.VM{
-		Layer: n.fetch("boxer-runtime", "1"), Task: n.fetch("boxer-shop-web-package", "3"), Region: region, Node: string(document), Patience: patience,
-		Variables: map[string]string{"AWS_ENDPOINT_URL_LAMBDA": "http://" + serviceAddress, "AWS_ENDPOINT_URL_SSM": "http://" + serviceAddress},
+		Layer: n.fetch(runtimeARN), Task: n.fetch(contents), Region: region, Node: string(document), Patience: patience,
+		Variables: map[string]string{"AWS_ENDPOINT_URL": "http://" + serviceAddress},
 	}, []byte(own))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if decoded, _, err := layer.DecodeUserData(data); err != nil || strings.Contains(fmt.Sprint(decoded), secret) {
+		t.Errorf("the user data shows the secret: %+v, %v", decoded, err)
 	}
 	m := newMachine(t, s, number)
 	n.cloud.set(m.address, func(i *instance) {
@@ -262,7 +268,7 @@ func TestBoot(t *testing.T) {
 	s := newSpace(t)
 	n := newNetwork(t, s)
 	began := time.Now()
-	m := n.instance(t, s, 1, silent, time.Minute, "#!/bin/sh\necho the script of the user: $(ls /opt/boxer 2>&1)\n")
+	m := n.instance(t, s, 1, silent, packageARN, time.Minute, "#!/bin/sh\necho the script of the user: $(ls /opt/boxer 2>&1)\n")
 	m.boot()
 	m.until(20*time.Second, "question to the metadata", func() bool { return n.cloud.heard(m.address, "PUT /latest/api/token") > 0 })
 	n.cloud.set(m.address, func(i *instance) { i.trouble = fine })
@@ -281,7 +287,7 @@ func TestBoot(t *testing.T) {
 		t.Errorf("cloud-init's log: %s", log)
 	}
 
-	later := n.fetch("boxer-runtime", "2")
+	later := n.fetch(laterARN)
 	n.cloud.set(m.address, func(i *instance) { i.tags[layer.UpgradeTag] = later.Tag() })
 	before := time.Now()
 	if out := m.run("systemctl", "start", "boxer-upgrade.service"); out != "" { // or by its timer
@@ -348,9 +354,11 @@ func TestBootInTrouble(t *testing.T) {
 	s := newSpace(t)
 	n := newNetwork(t, s)
 	const patience = 8 * time.Second
-	m := n.instance(t, s, 2, roleless, patience, "")
+	m := n.instance(t, s, 2, roleless, packageS3, patience, "")
+	// A curl that cannot sign: python3 does.
+	m.own("/usr/local/bin/curl", "#!/bin/sh\n[ \"$1\" != --version ] || exec echo curl 7.81.0\nexec /usr/bin/curl \"$@\"\n")
 	m.boot()
-	arn := layerARN("boxer-runtime", "1")
+	arn := runtimeARN
 	for _, step := range []struct{ trouble, says string }{
 		{roleless, "boxer bootstrap: cannot fetch the layer from " + arn + ": this instance has no role (HTTP 404): give it an instance profile that allows lambda:GetLayerVersion on " + arn},
 		{slow, "(tried for 8 s); going on in the background"},
@@ -358,6 +366,9 @@ func TestBootInTrouble(t *testing.T) {
 			": the role of this instance must allow lambda:GetLayerVersion on " + arn},
 		{truncated, "the download was truncated after "},
 		{wrong, "boxer bootstrap: layer checksum mismatch: " + arn + ": expected SHA-256 "},
+		{forbidden, "boxer bootstrap: cannot fetch the package from " + packageS3 + ": the download was refused: curl: (22) The requested URL returned error: 403" +
+			": the role of this instance must allow s3:GetObject on " + packageS3},
+		{hidden, "ssm:GetParameter"},
 	} {
 		n.cloud.set(m.address, func(i *instance) { i.trouble = step.trouble })
 		if step.trouble == slow {

@@ -3,6 +3,7 @@
 package boot
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -38,6 +39,8 @@ const (
 	truncated = "truncated" // downloads end in their middle
 	wrong     = "wrong"     // downloads are of something else
 	slow      = "slow"      // downloads hardly move
+	forbidden = "forbidden" // the package is not this role's to read
+	hidden    = "hidden"    // nor is the secret
 )
 
 // account of AWS, as far as an instance sees it.
@@ -168,16 +171,35 @@ func (c *cloud) services(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	service := "lambda"
-	if r.Header.Get("X-Amz-Target") == "AmazonSSM.GetParameter" {
+	switch {
+	case r.Header.Get("X-Amz-Target") == "AmazonSSM.GetParameter":
 		service = "ssm"
+	case strings.HasPrefix(r.URL.Path, "/packages/"):
+		service = "s3"
 	}
 	vm := c.caller(r, service+" "+r.URL.Path)
 	if service == "ssm" {
+		if vm.trouble == hidden {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"__type":"AccessDeniedException","Message":"is not authorized to perform: ssm:GetParameter"}`)
+			return
+		}
 		fmt.Fprintf(w, `{"Parameter":{"Name":"/boxer/shop/secret","Type":"SecureString","Value":%q,"Version":1}}`, secret)
 		return
 	}
 	if why := checkSigned(r, service); why != "" {
 		refuse(w, http.StatusForbidden, "InvalidSignatureException", why)
+		return
+	}
+	if service == "s3" {
+		if vm.trouble == forbidden {
+			refuse(w, http.StatusForbidden, "AccessDenied", "Access Denied")
+			return
+		}
+		c.mu.Lock()
+		data := c.zips["s3:/"+r.URL.Path]
+		c.mu.Unlock()
+		http.ServeContent(w, r, "package.zip", time.Time{}, bytes.NewReader(data))
 		return
 	}
 	var name, version string
@@ -221,6 +243,9 @@ func checkSigned(r *http.Request, service string) string {
 	again, err := http.NewRequestWithContext(context.Background(), r.Method, "http://"+r.Host+r.URL.RequestURI(), nil)
 	if err != nil {
 		return err.Error()
+	}
+	if sum := r.Header.Get("X-Amz-Content-Sha256"); sum != "" {
+		again.Header.Set("X-Amz-Content-Sha256", sum)
 	}
 	const nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	if err := v4.NewSigner().SignHTTP(context.Background(), role, again, nothing, service, region, when); err != nil {
@@ -266,6 +291,6 @@ func (c *cloud) download(w http.ResponseWriter, r *http.Request, arn string) {
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	default:
-		http.ServeContent(w, r, "layer.zip", time.Time{}, strings.NewReader(string(data)))
+		http.ServeContent(w, r, "layer.zip", time.Time{}, bytes.NewReader(data))
 	}
 }

@@ -74,6 +74,21 @@ func newMachine(t *testing.T, s *space, number int) *machine {
 	return m
 }
 
+// own puts a program of its own on its disk, before the first boot.
+func (m *machine) own(path, content string) {
+	m.t.Helper()
+	var err error
+	m.s.do(func() {
+		path = m.dir + "/upper" + path
+		if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+			err = os.WriteFile(path, []byte(content), 0o755)
+		}
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 // boot starts it. It ends by itself or with the test.
 func (m *machine) boot() {
 	m.t.Helper()

@@ -56,7 +56,7 @@ mount --bind "$console" dev/console
 if ! [ -e "$dir/made" ]; then # the first boot
     rm -rf etc/cloud/cloud-init.disabled var/lib/cloud opt/boxer etc/boxer var/lib/boxer var/task var/log/journal
     rm -rf etc/systemd/system etc/systemd/system-generators etc/fstab
-    rm -f usr/sbin/dhclient etc/resolv.conf
+    rm -f usr/sbin/dhclient etc/resolv.conf usr/bin/unzip usr/bin/bsdtar # as Debian's images are
     echo 'nameserver 127.0.0.1' >etc/resolv.conf # refuses at once
     mkdir -p etc/systemd/system/cloud-init.target.wants etc/systemd/system-generators etc/systemd/system.conf.d
     : >etc/fstab
