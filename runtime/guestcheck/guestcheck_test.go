@@ -204,7 +204,12 @@ for path in ("/usr/x", "/var/tmp/x", "/dev/shm/x"):
     raise SystemExit(path)
 open("/tmp/check-run-%d" % os.getpid(), "w").close(); os.unlink("/tmp/check-run-%d" % os.getpid())
 time.sleep(77.125)`
-	m := run(t, time.Second, "/usr/bin/python3", "-c", code)
+	var m *Measured
+	for limit := time.Second; limit < 20*time.Second; limit *= 4 { // longer on a machine that is busy
+		if m = run(t, limit, "/usr/bin/python3", "-c", code); m.Tasks == 4 {
+			break
+		}
+	}
 	if m.Exit != nil || m.Background || !slices.Equal(m.Ports, []int{9001}) || m.Tasks != 4 || m.MemoryMB < 40 || m.MemoryMB > 80 {
 		t.Errorf("%+v: want it to stay, with a port, 4 tasks and some 50 MB", *m)
 	}
