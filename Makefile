@@ -21,7 +21,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/tools/bin:/usr/local/go/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo screenshot test test-c test-go bench burst burst-docs burst-start bench-docs bench-fig8 bench-fig8-docs conformance failover failover-docs mesh nat renewal fuzz fuzz-go fuzz-calls lint docs man clean test-arm64
+.PHONY: help deps build demo screenshot test test-c test-go bench burst burst-docs burst-start bench-docs bench-fig8 bench-fig8-docs conformance failover failover-docs mesh nat renewal fuzz fuzz-go fuzz-calls lint docs man clean test-arm64 arm64
 .PHONY: test-opentofu scale docs-check release release-check
 
 help: ## list the targets
@@ -151,6 +151,10 @@ mesh: build ## 64 functions behind NATs, all pairs at once, ten times
 nat: build ## links cut for 30 s, NATs that forget, 10,000 strangers of each sort: what make test does in small
 	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_NAT=full go test -count=1 -exec $(CURDIR)/tools/alone.sh -timeout 10m -run '^(TestLinkCut|TestNATForgets)$$' -v ./runtime/e2e
 	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_FLOOD=10000 go test -count=1 -exec $(CURDIR)/tools/alone.sh -timeout 10m -run '^TestFlood$$' -v ./runtime/node
+
+arm64: build ## boot an arm64 machine under QEMU, with a kernel of Lambda's series, and run the layer there
+	@tools/deps.sh test arm64
+	CGO_ENABLED=1 BOXER_BIN=$(CURDIR)/bin BOXER_ARM64=1 go test -count=1 -timeout 5m -run '^TestArm64' -v ./runtime/e2e
 
 FUZZTIME ?= 60
 SEQUENCES := 100000

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs what the named purposes need (build, test, bench, conformance, demo, failover, fuzz, lint,
+# Installs what the named purposes need (build, test, arm64, bench, conformance, demo, failover, fuzz, lint,
 # docs, opentofu), and says what and why. Does nothing when everything is there.
 # With --check first it installs nothing, and fails when something is missing.
 set -eu
@@ -99,6 +99,7 @@ for purpose in "$@"; do
     failover | test)
         want libzookeeper-java 'test -e /usr/share/java/zookeeper.jar' 'for the ensemble of examples/failover'
         want default-jre-headless 'command -v java' 'for the ensemble of examples/failover' ;;
+    arm64) want qemu-system-arm 'command -v qemu-system-aarch64' 'to run an arm64 machine' ;;
     bench) want haproxy 'command -v haproxy' 'to compare a relay with, in the benchmark' ;;
     fuzz)
         want clang 'command -v clang' 'to fuzz the monitor'
@@ -207,6 +208,7 @@ for purpose in "$@"; do
     if [ "$purpose" = test ] && [ "$(cat tools/bin/moto/version 2>/dev/null)" != $moto ]; then
         install_moto
     fi
+    [ "$purpose" != arm64 ] || tools/roots.sh glibc-arm64 kernel-arm64 || fail "the arm64 machine's system could not be made, above it says why"
     case $purpose in
     demo | test | failover)
         if ! command -v terraform >/dev/null && ! command -v tofu >/dev/null && ! [ -x tools/bin/tofu ]; then

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # roots.sh [NAME...]: unpacks small systems below tools/bin/roots, which tests show to a
 # function's sandbox instead of this machine's: one with an older glibc than Lambda's
-# (2.34), for both architectures, and one with musl. Packages come from where this
+# (2.34), for both architectures, and one with musl; kernel-arm64, if asked for, is a
+# kernel of Lambda's series (5.10) with its modules. Packages come from where this
 # machine's apt has its own, are verified like those, and nothing of them is installed.
 set -eu
 cd "$(dirname "$0")"
@@ -37,6 +38,7 @@ for name in "$@"; do
     case $name in
     glibc-*) packages='libc6 dash coreutils busybox python3.9-minimal libpython3.9-stdlib' ;;
     musl-*) packages='musl busybox-static' ;;
+    kernel-*) packages="linux-image-cloud-$arch" ;;
     *) say "no root is called $name"; exit 1 ;;
     esac
     [ ! -e "$roots/$name/.of" ] || [ "$(cat "$roots/$name/.of")" != "$suite $packages" ] || continue
@@ -58,6 +60,7 @@ for name in "$@"; do
     for package in "$work"/archives/*.deb; do
         dpkg-deb --extract "$package" "$work/root"
     done
+    mkdir -p "$work/root/bin"
     rm -rf "$work/root/usr/share/doc" "$work/root/usr/share/man" "$work/root/usr/share/locale" "$work/root/var" "$work/root/dev"
     case $name in
     glibc-*) ln -sf python3.9 "$work/root/usr/bin/python3" ;;
