@@ -61,7 +61,7 @@ func (e *Error) remedy() string {
 	case e.throttled():
 		return "it is asked for too often; try again later, or raise the account's quota"
 	case e.notFound():
-		return "it was deleted, or is another's region or account: apply the network again"
+		return "it was deleted, or is in another region or account: apply the configuration again"
 	}
 	return ""
 }
