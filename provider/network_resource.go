@@ -62,6 +62,8 @@ type networkModel struct {
 	Tags            types.Map    `tfsdk:"tags"`
 	TagsAll         types.Map    `tfsdk:"tags_all"`
 	Timeouts        types.Object `tfsdk:"timeouts"`
+
+	networkAWSModel
 }
 
 func (r *networkResource) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
@@ -134,6 +136,7 @@ func (r *networkResource) Schema(_ context.Context, _ resource.SchemaRequest, re
 			},
 		}),
 	}
+	maps.Copy(resp.Schema.Attributes, networkAWSAttributes())
 }
 
 func withTags(attributes map[string]schema.Attribute) map[string]schema.Attribute {
@@ -167,8 +170,9 @@ func (r *networkResource) ModifyPlan(ctx context.Context, req resource.ModifyPla
 	if req.Plan.Raw.IsNull() {
 		return // destroyed
 	}
-	var plan, state networkModel
+	var plan, state, configured networkModel
 	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
+	resp.Diagnostics.Append(req.Config.Get(ctx, &configured)...)
 	if !req.State.Raw.IsNull() {
 		resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
 	}
@@ -180,7 +184,14 @@ func (r *networkResource) ModifyPlan(ctx context.Context, req resource.ModifyPla
 	if plan.RuntimeVersion.IsUnknown() && req.State.Raw.IsNull() && own.version != "" {
 		plan.RuntimeVersion = types.StringValue(own.version)
 	}
+	plan.planAWS(ctx, &configured, r.platform, &resp.Diagnostics)
 	r.checkRuntime(plan.RuntimeVersion, state.RuntimeVersion, own.version, &resp.Diagnostics)
+	if !req.State.Raw.IsNull() {
+		if !plan.RuntimeVersion.Equal(state.RuntimeVersion) {
+			plan.LayerARNs = types.ListUnknown(types.StringType)
+		}
+		plan.planDrift(notedDrift(ctx, req.Private), &resp.Diagnostics)
+	}
 	resp.Diagnostics.Append(resp.Plan.Set(ctx, &plan)...)
 }
 
@@ -195,7 +206,7 @@ func (r *networkResource) checkRuntime(planned, has types.String, own string, di
 		diags.AddAttributeError(at, "Runtime version not available",
 			fmt.Sprintf("runtime_version is %q, but this provider carries %q and no other: write that one, use the provider of version %s, or leave it out.",
 				planned.ValueString(), own, planned.ValueString()))
-	case !has.IsNull():
+	case !has.IsNull() && !onAWS(r.platform):
 		diags.AddAttributeError(at, "Runtime version cannot be changed in place",
 			fmt.Sprintf("The network runs %q, and this version cannot give nodes that run another one. To stay with %q, write that or leave runtime_version "+
 				"out. To get %q, leave runtime_version out and run \"terraform apply -replace=ADDRESS\" (ADDRESS is this resource's): it makes the network "+
@@ -210,34 +221,36 @@ func (r *networkResource) Create(ctx context.Context, req resource.CreateRequest
 		return
 	}
 	resp.Diagnostics.Append(req.Config.GetAttribute(ctx, path.Root("secret_wo"), &model.SecretWO)...)
-	spec := model.spec()
+	spec := model.spec(ctx, &resp.Diagnostics)
 	model.SecretWO = types.StringNull()
 	ctx, cancel := within(ctx, model.Timeouts, opCreate)
 	defer cancel()
 	status, err := r.platform.CreateNetwork(ctx, spec)
 	if err != nil {
 		addProblem(&resp.Diagnostics, "creating", networkKind, spec.Name, err)
+	}
+	if err != nil && !status.Made {
 		return
 	}
 	if status.Notice != "" {
 		resp.Diagnostics.AddWarning("Nodes are plain processes", sentence(status.Notice))
 	}
 	model.ID = model.Name
-	model.fill(ctx, status, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
+	model.fill(ctx, status, r.platform, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
 	resp.Diagnostics.Append(remember(ctx, r.platform, resp.Private, "")...)
 }
 
-func (m *networkModel) spec() networkSpec {
+func (m *networkModel) spec(ctx context.Context, diags *diag.Diagnostics) networkSpec {
 	return networkSpec{
 		Name: m.Name.ValueString(), CIDR: m.CIDR.ValueString(), Port: int(m.Port.ValueInt64()), Seeds: seedCount(m.Seed),
 		Secret: m.SecretWO.ValueString(), SecretVersion: m.SecretWOVersion.ValueInt64(),
-		RuntimeVersion: m.RuntimeVersion.ValueString(), Tags: given(m.TagsAll),
+		RuntimeVersion: m.RuntimeVersion.ValueString(), Tags: given(m.TagsAll), AWS: m.awsSpec(ctx, diags),
 	}
 }
 
 // fill takes over what the platform knows better than the configuration.
-func (m *networkModel) fill(ctx context.Context, status networkStatus, defaults map[string]string, diags *diag.Diagnostics) {
+func (m *networkModel) fill(ctx context.Context, status networkStatus, p platform, diags *diag.Diagnostics) {
 	m.CIDR = types.StringValue(status.CIDR)
 	m.Port = types.Int64Value(int64(status.Port))
 	m.SecretRef = types.StringValue(status.SecretRef)
@@ -246,13 +259,15 @@ func (m *networkModel) fill(ctx context.Context, status networkStatus, defaults 
 	if status.SecretVersion != 0 {
 		m.SecretWOVersion = types.Int64Value(status.SecretVersion)
 	}
-	m.Seed = seedsOf(max(1, len(status.SeedEndpoints)))
+	aws := onAWS(p)
+	m.Seed = readSeed(ctx, m.Seed, aws, max(1, status.Seeds, len(status.SeedEndpoints)), status.AWS, diags)
+	m.readAWS(ctx, aws, status.AWS, diags)
 	var d diag.Diagnostics
 	m.SeedEndpoints, d = types.ListValueFrom(ctx, types.StringType, status.SeedEndpoints)
 	diags.Append(d...)
-	m.LayerARNs, d = types.ListValueFrom(ctx, types.StringType, []string{})
+	m.LayerARNs, d = types.ListValueFrom(ctx, types.StringType, append([]string{}, status.LayerARNs...))
 	diags.Append(d...)
-	readTags(ctx, &m.Tags, &m.TagsAll, status.Tags, defaults, diags)
+	readTags(ctx, &m.Tags, &m.TagsAll, status.Tags, settingsOf(p).defaultTags, diags)
 }
 
 func (r *networkResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
@@ -296,8 +311,9 @@ func (r *networkResource) Read(ctx context.Context, req resource.ReadRequest, re
 		addLookProblem(&resp.Diagnostics, networkKind, name, err)
 		return
 	}
-	model.fill(ctx, status, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
+	model.fill(ctx, status, r.platform, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
+	resp.Diagnostics.Append(noteDrift(ctx, resp.Private, status.Drift)...)
 }
 
 // Update changes what needs no other network.
@@ -315,13 +331,14 @@ func (r *networkResource) Update(ctx context.Context, req resource.UpdateRequest
 	}
 	ctx, cancel := within(ctx, model.Timeouts, opUpdate)
 	defer cancel()
-	status, err := r.platform.UpdateNetwork(ctx, model.spec())
+	status, err := r.platform.UpdateNetwork(ctx, model.spec(ctx, &resp.Diagnostics))
 	if err != nil {
 		addProblem(&resp.Diagnostics, "updating", networkKind, name, err)
 		return
 	}
-	model.fill(ctx, status, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
+	model.fill(ctx, status, r.platform, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
+	resp.Diagnostics.Append(noteDrift(ctx, resp.Private, nil)...)
 }
 
 func (r *networkResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {

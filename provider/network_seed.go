@@ -5,22 +5,53 @@ package provider
 import (
 	"context"
 
+	"github.com/hashicorp/terraform-plugin-framework-validators/listvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/attr"
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64default"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/objectdefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
+	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
 
+	"github.com/boxer-overlay/boxer/provider/cloud"
 	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
-var seedTypes = map[string]attr.Type{"count": types.Int64Type}
+var seedTypes = map[string]attr.Type{
+	"count": types.Int64Type, "instance_type": types.StringType, "subnet_id": types.StringType,
+	"ingress_cidrs": types.ListType{ElemType: types.StringType},
+}
+
+// seedModel is the value of `seed`.
+type seedModel struct {
+	Count        types.Int64  `tfsdk:"count"`
+	InstanceType types.String `tfsdk:"instance_type"`
+	SubnetID     types.String `tfsdk:"subnet_id"`
+	IngressCIDRs types.List   `tfsdk:"ingress_cidrs"`
+}
+
+func (s seedModel) object() types.Object {
+	return types.ObjectValueMust(seedTypes, map[string]attr.Value{
+		"count": s.Count, "instance_type": s.InstanceType, "subnet_id": s.SubnetID, "ingress_cidrs": s.IngressCIDRs,
+	})
+}
 
 // seedsOf is the value of `seed` for so many seeds.
 func seedsOf(count int) types.Object {
-	return types.ObjectValueMust(seedTypes, map[string]attr.Value{"count": types.Int64Value(int64(count))})
+	return seedModel{Count: types.Int64Value(int64(count)), IngressCIDRs: types.ListNull(types.StringType)}.object()
+}
+
+// seedOf reads the value of `seed`; what is missing is null.
+func seedOf(ctx context.Context, seed types.Object, diags *diag.Diagnostics) seedModel {
+	model := seedModel{IngressCIDRs: types.ListNull(types.StringType)}
+	if !seed.IsNull() && !seed.IsUnknown() {
+		diags.Append(seed.As(ctx, &model, basetypes.ObjectAsOptions{})...)
+	}
+	return model
 }
 
 // seedCount is how many seeds the value of `seed` asks for.
@@ -29,6 +60,43 @@ func seedCount(seed types.Object) int {
 		return int(count.ValueInt64())
 	}
 	return 1
+}
+
+// planSeed is the configured `seed` with what the platform has by default: an
+// instance type, or none ("") and then no other setting either.
+func planSeed(configured types.Object, instanceType string, diags *diag.Diagnostics) types.Object {
+	if configured.IsUnknown() {
+		return configured
+	}
+	seed := seedOf(context.Background(), configured, diags)
+	if seed.Count.IsNull() {
+		seed.Count = types.Int64Value(1)
+	}
+	if instanceType == "" {
+		for name, set := range map[string]bool{
+			"instance_type": !seed.InstanceType.IsNull(), "subnet_id": !seed.SubnetID.IsNull(), "ingress_cidrs": !seed.IngressCIDRs.IsNull(),
+		} {
+			if set {
+				diags.AddAttributeError(path.Root("seed").AtName(name), "Only on AWS",
+					"The local platform has no "+name+": leave it out here, or set platform = \"aws\" in the provider block.")
+			}
+		}
+	} else if seed.InstanceType.IsNull() {
+		seed.InstanceType = types.StringValue(instanceType)
+	}
+	return seed.object()
+}
+
+// readSeed is `seed` as the platform has it.
+func readSeed(ctx context.Context, known types.Object, aws bool, count int, found awsNetwork, diags *diag.Diagnostics) types.Object {
+	if !aws {
+		return seedsOf(count)
+	}
+	had := seedOf(ctx, known, diags)
+	return seedModel{
+		Count: types.Int64Value(int64(count)), InstanceType: types.StringValue(found.SeedInstanceType),
+		SubnetID: optionalString(found.SeedSubnet), IngressCIDRs: keepList(ctx, had.IngressCIDRs, found.SeedIngress, diags),
+	}.object()
 }
 
 func seedAttribute() schema.SingleNestedAttribute {
@@ -44,6 +112,25 @@ func seedAttribute() schema.SingleNestedAttribute {
 				MarkdownDescription: "How many: 1 (the default) or 3.",
 				Validators:          []validator.Int64{validSeedCount{}},
 			},
+			"instance_type": schema.StringAttribute{
+				Optional: true, Computed: true,
+				MarkdownDescription: "On `aws`: type of the seeds' instances. Default `" + cloud.DefaultSeedType + "`. A change stops one after " +
+					"the other for a minute; they keep their addresses and what they know.",
+				Validators: []validator.String{stringCheck{"Invalid instance type", "a type of instance", checkInstanceType}},
+			},
+			"subnet_id": schema.StringAttribute{
+				Optional: true,
+				MarkdownDescription: "On `aws`: subnet of all seeds, with a route to an internet gateway. Default: `subnet_ids`. Another one replaces " +
+					"the network.",
+				Validators: []validator.String{awsID("subnet-", "a subnet")},
+			},
+			"ingress_cidrs": schema.ListAttribute{
+				ElementType: types.StringType, Optional: true,
+				MarkdownDescription: "On `aws`: IPv4 ranges that may reach the overlay port of seeds and VM nodes, and the port after it. Default: everywhere, as " +
+					"functions outside a VPC have no address of their own; whoever comes has to know the network's secret.",
+				Validators: []validator.List{listvalidator.SizeBetween(1, 50), listvalidator.UniqueValues(), listvalidator.ValueStringsAre(
+					stringCheck{"Invalid source", "an IPv4 range", config.CheckSource})},
+			},
 		},
 		PlanModifiers: []planmodifier.Object{seedsReplace{replaceBecause{"one seed keeps its state in another way than three, which must agree"}}},
 	}
@@ -53,9 +140,14 @@ func seedAttribute() schema.SingleNestedAttribute {
 // seeds, and means one.
 type seedsReplace struct{ replaceBecause }
 
-func (r seedsReplace) PlanModifyObject(_ context.Context, req planmodifier.ObjectRequest, resp *planmodifier.ObjectResponse) {
+func (r seedsReplace) PlanModifyObject(ctx context.Context, req planmodifier.ObjectRequest, resp *planmodifier.ObjectResponse) {
 	before, after := seedsOf(seedCount(req.StateValue)), seedsOf(seedCount(req.PlanValue))
 	resp.RequiresReplace = r.needed(req.State, req.Plan, req.Path, before, after, &resp.Diagnostics)
+	was, is := seedOf(ctx, req.StateValue, &resp.Diagnostics), seedOf(ctx, req.PlanValue, &resp.Diagnostics)
+	moved := replaceBecause{"a seed cannot move to another subnet with what it knows"}
+	if moved.needed(req.State, req.Plan, req.Path.AtName("subnet_id"), was.SubnetID, is.SubnetID, &resp.Diagnostics) {
+		resp.RequiresReplace = true
+	}
 }
 
 // validSeedCount wants a number of seeds that can lose one, or is one.

@@ -91,6 +91,8 @@ type networkStatus struct {
 	RuntimeVersion string
 	Tags           map[string]string
 
+	Made          bool // of a failed create: something is there
+	Seeds         int  // 0: as many as have endpoints
 	SeedEndpoints []string
 	SecretRef     string
 	LayerARNs     []string

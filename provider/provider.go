@@ -54,6 +54,7 @@ type boxerProvider struct {
 	fixed   platform // tests only: used whatever is configured
 
 	patience time.Duration // tests only: see localPlatform
+	pause    time.Duration // tests only: see cloud.Client
 }
 
 // New returns the constructor that a plugin server asks for.

@@ -3,6 +3,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -87,6 +88,7 @@ func (p *boxerProvider) openAWS(ctx context.Context, block types.Object, diags *
 		diags.AddError("Configuring the platform aws", detail(err))
 		return nil
 	}
+	client.Pause = cmp.Or(p.pause, client.Pause)
 	return newAWSPlatform(client, p.layers)
 }
 

@@ -135,3 +135,11 @@ func remedy(err error) string {
 	}
 	return ""
 }
+
+// Passing says whether err says nothing about what there is: AWS is busy, or does
+// not answer.
+func Passing(err error) bool {
+	var wire *net.OpError
+	return is(err, throttled...) || is(err, "InternalError", "InternalFailure", "InternalServerError", "ServiceUnavailable", "ServiceUnavailableException",
+		"Unavailable", "RequestTimeout") || errors.As(err, &wire)
+}

@@ -27,6 +27,7 @@ type Network struct {
 
 	Seeds      int    `json:"seeds"`
 	SeedType   string `json:"seed_type,omitempty"`
+	SeedArch   string `json:"seed_arch,omitempty"` // amd64 or arm64, by the type
 	SeedSubnet string `json:"seed_subnet,omitempty"`
 
 	Group     string           `json:"group,omitempty"`     // id of the security group

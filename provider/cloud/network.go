@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cloud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+)
+
+// Design is what a network should be: its record, and what only who makes or
+// changes it knows.
+type Design struct {
+	*Network
+
+	Secret string // given by the user; "": generated
+
+	// Zip is the layer of an architecture, as this program carries it.
+	Zip func(arch string) ([]byte, error)
+	// Upgrade publishes Zip although the record names another layer.
+	Upgrade bool
+	// UserData is that of a seed.
+	UserData func(n *Network, number int) ([]byte, error)
+
+	fresh bool // it is just being made: what is there already is not its own
+}
+
+// step is one thing that is not as it should be, and what puts it right.
+type step struct {
+	what string
+	do   func(context.Context) error
+}
+
+// checks compare what there is with the design, in the order in which things
+// have to be made. Reading a network runs them for what they say; making and
+// changing it for what they do.
+func (c *Client) checks() []func(context.Context, *Design) ([]step, error) {
+	return []func(context.Context, *Design) ([]step, error){
+		c.checkRecord, c.checkSecret, c.checkLayers, c.checkRoles, c.checkGroup, c.checkAddresses, c.checkSeeds,
+	}
+}
+
+// Create makes a network. As soon as made is true, something of it is there, for
+// Delete to remove.
+func (c *Client) Create(ctx context.Context, d *Design) (made bool, err error) {
+	if err := c.place(ctx, d.Network); err != nil {
+		return false, err
+	}
+	if err := c.record(ctx, d.Network, true); err != nil {
+		return false, err
+	}
+	d.fresh = true
+	return true, c.Converge(ctx, d)
+}
+
+// Converge makes a network what it should be, and its record to say so.
+func (c *Client) Converge(ctx context.Context, d *Design) error {
+	before := *d.Network
+	for _, check := range c.checks() {
+		steps, err := check(ctx, d)
+		if err != nil {
+			return err
+		}
+		for _, s := range steps {
+			if err := s.do(ctx); err != nil {
+				return err
+			}
+		}
+		// What was made is noted at once: nodes and deletions go by the record.
+		if !reflect.DeepEqual(before, *d.Network) {
+			if err := c.record(ctx, d.Network, false); err != nil {
+				return err
+			}
+			before = *d.Network
+		}
+	}
+	return nil
+}
+
+// Change writes a new record, then makes the network so.
+func (c *Client) Change(ctx context.Context, d *Design) error {
+	if err := c.record(ctx, d.Network, false); err != nil {
+		return err
+	}
+	return c.Converge(ctx, d)
+}
+
+// Drift says what is not as the network's record has it.
+func (c *Client) Drift(ctx context.Context, n *Network) ([]string, error) {
+	var found []string
+	d := &Design{Network: n}
+	for _, check := range c.checks() {
+		steps, err := check(ctx, d)
+		if err != nil && !errors.Is(err, ErrForeign) {
+			return nil, err
+		}
+		if err != nil {
+			found = append(found, err.Error())
+		}
+		for _, s := range steps {
+			found = append(found, s.what)
+		}
+	}
+	return found, nil
+}
+
+// Delete removes a network, in an order that works, whatever of it is there. The
+// record goes last: as long as something is left, it can be deleted again.
+func (c *Client) Delete(ctx context.Context, name string) error {
+	n, err := c.Network(ctx, name)
+	if errors.Is(err, ErrNotFound) {
+		n, err = &Network{Name: name, Prefix: DefaultPrefix}, nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.noNodes(ctx, n); err != nil {
+		return err
+	}
+	for _, remove := range []func(context.Context, *Network) error{
+		c.deleteSeeds, c.deleteAddresses, c.deleteGroup, c.deleteRoles,
+		func(ctx context.Context, n *Network) error { return c.deleteParameter(ctx, SecretName(n.Name)) },
+		func(ctx context.Context, n *Network) error { return c.deleteParameter(ctx, RecordName(n.Name)) },
+	} {
+		if err := remove(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noNodes refuses to take the network from under its VM nodes.
+func (c *Client) noNodes(ctx context.Context, n *Network) error {
+	nodes, err := c.instances(ctx, n.Name, PartVM, "", existing)
+	if err != nil || len(nodes) == 0 {
+		return err
+	}
+	var names []string
+	for _, i := range nodes {
+		names = append(names, fmt.Sprintf("%s (%s)", i.Tags[TagNode], i.ID))
+	}
+	return &Error{Doing: "deleting network", On: n.Name, Err: fmt.Errorf("it still has VM nodes: %v", names),
+		Remedy: "Destroy them first; those that no configuration has can be imported (NETWORK,NAME) or terminated with \"aws ec2 terminate-instances\"."}
+}
+
+// place finds the VPC and the subnets of a network whose configuration names none.
+func (c *Client) place(ctx context.Context, n *Network) error {
+	if n.VPC == "" && len(n.Subnets) > 0 {
+		out, err := c.EC2.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{SubnetIds: n.Subnets[:1]})
+		if err != nil {
+			return failed("looking for subnet", n.Subnets[0], err)
+		}
+		n.VPC = aws.ToString(out.Subnets[0].VpcId)
+	}
+	in := &ec2.DescribeVpcsInput{VpcIds: []string{n.VPC}}
+	if n.VPC == "" {
+		in = &ec2.DescribeVpcsInput{Filters: filter("is-default", "true")}
+	}
+	out, err := c.EC2.DescribeVpcs(ctx, in)
+	if err != nil {
+		return failed("looking for VPC", n.VPC, err)
+	}
+	if len(out.Vpcs) == 0 {
+		return &Error{Doing: "looking for the default VPC of", On: c.Region, Err: errors.New("the account has none in this region"),
+			Remedy: "Set vpc_id and subnet_ids, or make one with \"aws ec2 create-default-vpc\"."}
+	}
+	n.VPC = aws.ToString(out.Vpcs[0].VpcId)
+	subnets, err := c.subnets(ctx, n)
+	if err == nil && len(subnets) == 0 {
+		err = &Error{Doing: "looking for subnets of", On: n.VPC, Err: errors.New("none gives its instances public addresses"),
+			Remedy: "Set subnet_ids to subnets with a route to an internet gateway: seeds need one."}
+	}
+	return err
+}
