@@ -166,7 +166,8 @@ func functionCases() map[string]attributeCase {
 }
 
 func networkCases() map[string]attributeCase {
-	return map[string]attributeCase{
+	cases := onAWSCases("vpc_id subnet_ids role_path permissions_boundary name_prefix log_retention_days seed.instance_type seed.subnet_id seed.ingress_cidrs")
+	maps.Copy(cases, map[string]attributeCase{
 		"id":             {action: computed},
 		"seed_endpoints": {action: computed},
 		"secret_ref":     {action: computed},
@@ -194,7 +195,8 @@ func networkCases() map[string]attributeCase {
 		"timeouts.create": {before: `timeouts = { create = "1m" }`, after: `timeouts = { create = "2m" }`, action: inPlace, invalid: "timeouts", imports: inPlace},
 		"timeouts.update": {before: `timeouts = { update = "1m" }`, after: `timeouts = { update = "2m" }`, action: inPlace, invalid: "timeouts all", imports: inPlace},
 		"timeouts.delete": {before: `timeouts = { delete = "1m" }`, after: `timeouts = { delete = "2m" }`, action: inPlace, invalid: "timeouts all", imports: inPlace},
-	}
+	})
+	return cases
 }
 
 // subject is a kind of resource, of which there is one for each attribute.

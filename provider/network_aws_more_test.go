@@ -88,3 +88,30 @@ func TestAccTwoNetworksOnAWS(t *testing.T) {
 	w.destroy()
 	nothingButLayers(t, a)
 }
+
+// What AWS would refuse, or the local platform has no meaning for, is refused before
+// anything is made.
+func TestNetworkOnAWSRefused(t *testing.T) {
+	network := func(name, more string) string {
+		return "resource \"boxer_network\" \"shop\" {\n  name = \"" + name + "\"\n  " + more + "\n}\n"
+	}
+	newWorkspace(t, withPlatform(newFakePlatform())).refuses("aws/network local", map[string]string{
+		"vpc":  network("shop", `vpc_id = "vpc-0123456789abcdef0"`),
+		"seed": network("shop", `seed = { instance_type = "t4g.nano" }`),
+	})
+	f := newFakePlatform()
+	f.aws = true
+	w := newWorkspace(t, withPlatform(f))
+	w.refuses("aws/network", map[string]string{
+		"vpc id":    network("shop", `vpc_id = "default"`),
+		"subnets":   network("shop", `subnet_ids = []`),
+		"role path": network("shop", `role_path = "apps"`),
+		"boundary":  network("shop", `permissions_boundary = "none"`),
+		"prefix":    network("shop", `name_prefix = "sg-"`),
+		"retention": network("shop", `log_retention_days = 2`),
+		"ingress":   network("shop", `seed = { ingress_cidrs = ["everywhere"] }`),
+		"long name": network("a-network-with-a-name-of-forty-characters-and-some-more-yet", ""),
+		"tag":       network("shop", `tags = { "a/b" = "c" }`),
+		"own tag":   network("shop", `tags = { "boxer:network" = "c" }`),
+	})
+}

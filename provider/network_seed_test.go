@@ -19,7 +19,7 @@ func TestNetworkSeeds(t *testing.T) {
 		w.configure(one)
 		w.apply()
 		w.emptyPlan()
-		if got := w.values("boxer_network.shop")["seed"]; fmt.Sprint(got) != "map[count:1]" {
+		if got := w.values("boxer_network.shop")["seed"]; fmt.Sprint(got) != "map[count:1 ingress_cidrs:<nil> instance_type:<nil> subnet_id:<nil>]" {
 			t.Errorf("%s: seed = %v", one, got)
 		}
 	}
