@@ -155,9 +155,12 @@ func (p *Package) resolve() error {
 	for _, i := range scripts {
 		p.script(i)
 	}
-	for place := range p.byName {
-		if strings.HasSuffix(place, "/gconv/gconv-modules") {
+	for place := range p.byName { // what is looked for at a fixed path, unless told
+		switch {
+		case strings.HasSuffix(place, "/gconv/gconv-modules"):
 			p.Environment["GCONV_PATH"] = taskRoot + path.Dir(place)
+		case strings.HasSuffix(place, "/perl-base/strict.pm"):
+			p.Environment["PERL5LIB"] = taskRoot + path.Dir(place)
 		}
 	}
 	if p.Musl { // where an RPATH comes after it, and Lambda sets it

@@ -189,6 +189,30 @@ func TestRunsAloneOnARM64(t *testing.T) {
 	}
 }
 
+// TestEnvironment: what is looked for at a fixed path is found by a variable.
+func TestEnvironment(t *testing.T) {
+	p := collected(t, Options{Argv: []string{"perl", "-e", `use strict; use POSIX; print POSIX::floor(42.5)`}})
+	root := unpacked(t, zipped(t, p))
+	if err := os.MkdirAll(filepath.Join(root, "dev"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "dev/null"), nil, 0o600); err != nil { // Perl opens it
+		t.Fatal(err)
+	}
+	if got := run(t, root, p.Command, "PERL5LIB="+p.Environment["PERL5LIB"]); got != "42" {
+		t.Errorf("it says %q, with %v", got, p.Environment)
+	}
+	if _, err := os.Stat("/usr/lib/" + multiarch + "/gconv/gconv-modules"); err != nil {
+		return // not every system has it there
+	}
+	if p := collected(t, Options{Argv: []string{"cat"}, Include: []string{"/usr/lib/" + multiarch + "/gconv"}}); p.Environment["GCONV_PATH"] != "/var/task/usr/lib/"+multiarch+"/gconv" {
+		t.Errorf("with gconv: %v", p.Environment)
+	}
+}
+
+// multiarch is this machine's name in Debian's paths.
+var multiarch = map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[runtime.GOARCH]
+
 // TestInterpreted: scripts run with the packed interpreter, children of the package too.
 func TestInterpreted(t *testing.T) {
 	t.Chdir(t.TempDir())
