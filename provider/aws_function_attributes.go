@@ -4,6 +4,7 @@ package provider
 
 import (
 	"context"
+	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/listvalidator"
@@ -142,4 +143,15 @@ func (m *functionNodeModel) planFunction(ctx context.Context, old *functionNodeM
 		return
 	}
 	m.functionAWSModel.exports(true, &old.functionAWSModel)
+}
+
+// interfacesTimeout is enough for AWS to remove the network interfaces of a function.
+const interfacesTimeout = time.Hour
+
+// deletion gives the removal of a function its time: more in a VPC, unless it says itself.
+func (m *functionNodeModel) deletion(ctx context.Context) (context.Context, context.CancelFunc) {
+	if own, ok := m.Timeouts.Attributes()[opDelete].(types.String); m.SubnetIDs.IsNull() || ok && !own.IsNull() {
+		return within(ctx, m.Timeouts, opDelete)
+	}
+	return context.WithTimeout(context.WithValue(ctx, limitKey{}, interfacesTimeout), interfacesTimeout)
 }

@@ -33,7 +33,6 @@ func noise(size int) string {
 // refusedOnAWS are configurations that AWS would refuse, or let fail, much later.
 func refusedOnAWS() map[string]string {
 	return map[string]string{
-		"user data too large":    vmOnAWS(`  user_data = "#!/bin/sh\n# ` + noise(16<<10) + `"`),
 		"user data unknown":      vmOnAWS(`  user_data = "install what I need"`),
 		"user data empty":        vmOnAWS(`  user_data = " "`),
 		"image id":               vmOnAWS(`  image_id = "al2023"`),
@@ -94,6 +93,19 @@ func TestLaunchEventTooLarge(t *testing.T) {
 	spec.Environment["B"] = strings.Repeat("b", 1000)
 	if err := checkEvent(spec); err == nil || !strings.Contains(err.Error(), "and Lambda takes 1048576: put large values into files") {
 		t.Error(err)
+	}
+}
+
+// The sizes in the message are those of the bootstrap script of the day.
+func TestUserDataTooLarge(t *testing.T) {
+	f := newFakePlatform()
+	f.aws = true
+	w := newWorkspace(t, withPlatform(f))
+	w.configure(vmOnAWS(`  user_data = "#!/bin/sh\n# ` + noise(16<<10) + `"`))
+	found := w.errors("plan", "-input=false")
+	if len(found) != 1 || found[0].Summary != "Invalid user data" || !strings.Contains(found[0].Detail, "bytes are more than the 16384 a VM takes") ||
+		!strings.Contains(found[0].Detail, "shorten user_data") {
+		t.Errorf("%v", found)
 	}
 }
 

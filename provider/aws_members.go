@@ -5,22 +5,225 @@ package provider
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
+	"github.com/hashicorp/terraform-plugin-log/tflog"
+
+	"github.com/boxer-overlay/boxer/provider/cloud"
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/launch"
 )
 
 func (p *awsPlatform) Members(ctx context.Context, network string) ([]cluster.Member, error) {
-	return nil, errNotOnAWS
+	n, err := p.record(ctx, network)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	session, err := p.watch(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	defer session.Close()
+	return session.Members(), nil
 }
 
+// JoinToken needs the network's secret, but not that the network runs.
 func (p *awsPlatform) JoinToken(ctx context.Context, network, slot, service string, expires time.Time) (cluster.Token, error) {
-	return cluster.Token{}, errNotOnAWS
+	n, err := p.record(ctx, network)
+	if err != nil {
+		return cluster.Token{}, err
+	}
+	secret, err := p.cloud.Secret(ctx, n.Name)
+	if err != nil {
+		return cluster.Token{}, err
+	}
+	return cluster.NewToken(secret, cluster.Token{
+		Network: network, Seeds: n.Endpoints, Port: uint16(n.Port), Slot: slot, Service: service, Expires: expires,
+	})
 }
 
 func (p *awsPlatform) Await(ctx context.Context, network string, launches []launch.Want) ([]cluster.Member, error) {
-	return nil, errNotOnAWS
+	n, err := p.networkFor(ctx, network)
+	if err != nil {
+		return nil, err
+	}
+	session, err := p.watch(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	defer session.Close()
+	w := &awsWait{p: p, n: n, wants: launches, seen: map[string]cluster.Member{}, holders: map[string]*launch.Holder{}, began: time.Now()}
+	members, err := w.wait(ctx, session)
+	var failure *launch.Failure
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, fmt.Errorf("interrupted before the guest ran: %w", ctx.Err())
+	case errors.As(err, &failure) && ctx.Err() != nil:
+		failure.Remedy = fmt.Sprintf("A node has %s to run: check its command and what it waits for, or give it more with timeouts, then apply again", limitOf(ctx))
+	}
+	return members, err
 }
 
-var errNotOnAWS = errors.New("not available on aws yet")
+// awsWait is one wait for launches under way.
+type awsWait struct {
+	p       *awsPlatform
+	n       *cloud.Network
+	wants   []launch.Want
+	seen    map[string]cluster.Member // by launch, as they were last, those that left included
+	holders map[string]*launch.Holder // by slot: other launches
+	began   time.Time
+}
+
+// platformTick is how often AWS is asked whether what does not join still is there.
+const platformTick = 3 * time.Second
+
+func (w *awsWait) wait(ctx context.Context, session *cluster.Session) ([]cluster.Member, error) {
+	events, stop := session.Subscribe()
+	defer stop()
+	tick := time.NewTicker(platformTick)
+	defer tick.Stop()
+	for {
+		found, missing, err := w.check(ctx)
+		if err != nil || len(missing) == 0 {
+			return found, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, w.late(missing)
+		case ev, open := <-events:
+			if !open {
+				return nil, seedsOnAWS(w.n, fmt.Errorf("the connection is lost: %w", session.Err()))
+			}
+			w.note(ev)
+		case <-tick.C:
+			tflog.Info(ctx, "waiting for guests to run", map[string]any{"waited": time.Since(w.began).Round(time.Second).String(), "missing": strings.Join(missing, ", ")})
+			if err := w.checkPlatform(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+func launchOf(w launch.Want) string {
+	if w.ID != "" {
+		return w.ID
+	}
+	return launchID(w)
+}
+
+func (w *awsWait) note(ev cluster.Event) {
+	for _, want := range w.wants {
+		switch {
+		case ev.Member.Slot != want.Slot:
+		case ev.Member.LaunchID == launchOf(want):
+			w.seen[ev.Member.LaunchID] = ev.Member
+		default:
+			if w.holders[want.Slot] == nil {
+				w.holders[want.Slot] = &launch.Holder{}
+			}
+			w.holders[want.Slot].Note(ev)
+		}
+	}
+}
+
+// check sorts the wants into running members and missing slots.
+func (w *awsWait) check(ctx context.Context) (found []cluster.Member, missing []string, err error) {
+	for _, want := range w.wants {
+		m, ok := w.seen[launchOf(want)]
+		switch {
+		case !ok:
+			missing = append(missing, want.Slot)
+		case m.State == cluster.StateRunning, want.JoinOnly && m.State != cluster.StateLost && m.State != cluster.StateLeft:
+			found = append(found, m)
+		case m.Guest.State == cluster.GuestFailed || m.Guest.State == cluster.GuestExited:
+			return nil, nil, w.failed(ctx, want, m)
+		default:
+			missing = append(missing, want.Slot+" ("+launch.Waits(m)+")")
+		}
+	}
+	if len(missing) > 0 {
+		found = nil
+	}
+	return found, missing, nil
+}
+
+// failed says why a guest does not run, with what it said last if that is known yet.
+func (w *awsWait) failed(ctx context.Context, want launch.Want, m cluster.Member) error {
+	f := &launch.Failure{Slot: want.Slot, Cause: m.Guest.Error, Output: w.output(ctx, want)}
+	if f.Cause == "" {
+		f.Cause = "the guest ended"
+		if m.Guest.ExitCode != nil {
+			f.Cause = fmt.Sprintf("the guest ended with exit status %d", *m.Guest.ExitCode)
+		}
+		f.Remedy = "A node runs a program that keeps running: check the command and its arguments."
+	}
+	return f
+}
+
+// outputLines of a log are quoted in an error.
+const outputLines = 12
+
+// output is what a node said last, as far as AWS shows it already.
+func (w *awsWait) output(ctx context.Context, want launch.Want) []string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if want.Function != "" {
+		return w.p.cloud.LogTail(ctx, w.n.LogGroup(want.Function), outputLines)
+	}
+	found, err := w.p.cloud.FindInstance(ctx, w.n.Name, cloud.PartVM, want.Slot)
+	if err != nil {
+		return nil
+	}
+	return w.p.cloud.Console(ctx, found.ID)
+}
+
+// checkPlatform notices instances that ended before they ever joined, and slots that
+// others hold.
+func (w *awsWait) checkPlatform(ctx context.Context) error {
+	for _, want := range w.wants {
+		if m, joined := w.seen[launchOf(want)]; joined && m.State != cluster.StateLeft {
+			continue
+		}
+		if h := w.holders[want.Slot]; h != nil {
+			if err := h.Taken(want.Slot); err != nil {
+				return err
+			}
+		}
+		if want.Function != "" {
+			continue // of one invocation Lambda tells nothing
+		}
+		found, err := w.p.cloud.FindInstance(ctx, w.n.Name, cloud.PartVM, want.Slot)
+		switch {
+		case errors.Is(err, cloud.ErrNotFound):
+			return &launch.Failure{Slot: want.Slot, Cause: "its instance ended while it started", Output: w.output(ctx, want),
+				Remedy: "\"aws ec2 describe-instances\" shows the reason (StateReason): a spot instance may be taken back at any time, and a volume's key may not be allowed."}
+		case err == nil && found.Stopped():
+			return &launch.Failure{Slot: want.Slot, Cause: fmt.Sprintf("its instance %s was stopped while it started (%s)", found.ID, found.Reason),
+				Remedy: "Start it, or apply again."}
+		}
+	}
+	return nil
+}
+
+// late says what was waited for in vain.
+func (w *awsWait) late(missing []string) error {
+	want := w.wants[0]
+	for _, other := range w.wants {
+		if m, ok := w.seen[launchOf(other)]; !ok || m.State != cluster.StateRunning {
+			want = other
+			break
+		}
+	}
+	f := &launch.Failure{
+		Slot: want.Slot, Cause: fmt.Sprintf("not running after %s: %s", time.Since(w.began).Round(time.Second), strings.Join(missing, ", ")),
+		Output: w.output(context.Background(), want),
+	}
+	if want.Function == "" {
+		f.Remedy = "The instance's console says how far it came: \"aws ec2 get-console-output\"."
+	}
+	return f
+}

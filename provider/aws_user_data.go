@@ -22,7 +22,7 @@ func (m *vmNodeModel) planUserData(ctx context.Context, diags *diag.Diagnostics)
 	m.UserDataSize = types.Int64Unknown()
 	var ignored diag.Diagnostics // an element that is not known yet
 	spec := m.spec(ctx, &ignored)
-	if ignored.HasError() || len(spec.Command) == 0 || !known(m.NetworkID, m.Name, m.Service, m.Environment, m.WorkingDir, m.User, m.Files, m.Remap,
+	if ignored.HasError() || len(spec.Command) == 0 || !known(m.Name, m.Service, m.Environment, m.WorkingDir, m.User, m.Files, m.Remap,
 		m.WaitFor, m.Restart, m.Publish, m.Transports, m.UserData, m.SourceDir, m.Package, m.InstanceType, m.Architecture) {
 		return
 	}
@@ -82,6 +82,7 @@ const (
 // plannedUserData is the size of the user-data as far as the plan can know it.
 func plannedUserData(spec nodeSpec) (int, error) {
 	const region = "ap-southeast-1"
+	spec.Network = "some-network-of-mine" // the name may come with the apply
 	arn := func(name string) string {
 		return "arn:aws:lambda:" + region + ":" + anyAccount + ":layer:" + name + ":17"
 	}

@@ -107,6 +107,11 @@ func (f *fakePlatform) CreateNetwork(_ context.Context, spec networkSpec) (netwo
 		CIDR: spec.CIDR, Port: spec.Port, SeedEndpoints: endpoints[:spec.Seeds], SecretRef: "file:/secret",
 		SecretVersion: spec.SecretVersion, RuntimeVersion: spec.RuntimeVersion, Tags: spec.Tags, Notice: f.notice,
 	}
+	if f.aws {
+		status := f.networks[spec.Name]
+		status.AWS = spec.AWS
+		f.networks[spec.Name] = status
+	}
 	return f.networks[spec.Name], nil
 }
 

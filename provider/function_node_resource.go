@@ -299,7 +299,7 @@ func (r *functionNodeResource) located(ctx context.Context, model *functionNodeM
 // undo removes a function whose guests do not run. If that fails too, the state
 // keeps the node, so that destroy can try again.
 func (r *functionNodeResource) undo(ctx context.Context, spec nodeSpec, diags *diag.Diagnostics) bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime(r.platform))
 	defer cancel()
 	if err := r.platform.DeleteFunction(ctx, spec.Network, spec.Name); err != nil {
 		addProblem(diags, "cleaning up", functionKind, spec.Name, leftBehind(err))
@@ -620,7 +620,7 @@ func (r *functionNodeResource) Delete(ctx context.Context, req resource.DeleteRe
 	if diags.HasError() {
 		return
 	}
-	ctx, cancel := within(ctx, model.Timeouts, opDelete)
+	ctx, cancel := model.deletion(ctx)
 	defer cancel()
 	if err := r.platform.DeleteFunction(ctx, model.NetworkID.ValueString(), name); err != nil {
 		addProblem(&resp.Diagnostics, "destroying", functionKind, name, err)

@@ -27,6 +27,14 @@ const (
 	undoTimeout = 30 * time.Second
 )
 
+// undoTime is more on AWS: an instance takes a minute to end.
+func undoTime(p platform) time.Duration {
+	if onAWS(p) {
+		return awsUndo
+	}
+	return undoTimeout
+}
+
 type vmNodeResource struct{ platform platform }
 
 var (
@@ -142,7 +150,7 @@ func (r *vmNodeResource) Create(ctx context.Context, req resource.CreateRequest,
 // undo removes a host whose guest does not run. If that fails too, the state
 // keeps the node, so that destroy can try again.
 func (r *vmNodeResource) undo(ctx context.Context, spec nodeSpec, resp *resource.CreateResponse) bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime(r.platform))
 	defer cancel()
 	if err := r.platform.DeleteVM(ctx, spec.Network, spec.Name); err != nil {
 		addProblem(&resp.Diagnostics, "cleaning up", vmKind, spec.Name, leftBehind(err))
@@ -189,6 +197,9 @@ func (r *vmNodeResource) Read(ctx context.Context, req resource.ReadRequest, res
 		}
 		model.nodeModel.read(ctx, found.Spec, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
 		model.vmAWSModel.read(ctx, found.Spec.AWS, found.AWS, &resp.Diagnostics)
+		if found.AWS != nil && model.UserDataSize.IsNull() { // imported
+			model.planUserData(ctx, &resp.Diagnostics)
+		}
 		model.settle(ctx, r.platform, []string{name}, &resp.Diagnostics)
 		resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
 	}

@@ -3,10 +3,12 @@
 package cloud
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -116,10 +118,11 @@ func instanceOf(i types.Instance) Instance {
 // RunInstance starts an instance. IMDSv2 is required, also from containers on it, and
 // its tags can be read there. A profile that IAM has not spread yet is waited for.
 func (c *Client) RunInstance(ctx context.Context, s InstanceSpec) (Instance, error) {
-	device, err := c.rootDevice(ctx, s.Image)
+	device, size, err := c.rootDevice(ctx, s.Image)
 	if err != nil {
 		return Instance{}, err
 	}
+	s.Volume.SizeGB = cmp.Or(s.Volume.SizeGB, size)
 	tags := Tags(s.Network, s.Slot, s.Part, s.Tags)
 	tags[tagName] = s.Name
 	in := &ec2.RunInstancesInput{
@@ -184,8 +187,8 @@ func runProblem(s InstanceSpec, err error) error {
 	return e
 }
 
-// rootDevice is what an image calls the volume it boots from.
-func (c *Client) rootDevice(ctx context.Context, image string) (string, error) {
+// rootDevice is what an image calls the volume it boots from, and its size; 0: EC2 knows.
+func (c *Client) rootDevice(ctx context.Context, image string) (name string, sizeGB int32, err error) {
 	out, err := c.EC2.DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{image}})
 	if err == nil && len(out.Images) == 0 {
 		err = ErrNotFound
@@ -195,12 +198,15 @@ func (c *Client) rootDevice(ctx context.Context, image string) (string, error) {
 		if missing(err) {
 			known.Remedy = "An AMI belongs to one region: name one of " + c.Region + ", or leave image_id out for the newest Amazon Linux 2023."
 		}
-		return "", known
+		return "", 0, known
 	}
-	if name := aws.ToString(out.Images[0].RootDeviceName); name != "" {
-		return name, nil
+	name = cmp.Or(aws.ToString(out.Images[0].RootDeviceName), "/dev/xvda")
+	for _, m := range out.Images[0].BlockDeviceMappings {
+		if aws.ToString(m.DeviceName) == name && m.Ebs != nil {
+			sizeGB = aws.ToInt32(m.Ebs.VolumeSize)
+		}
 	}
-	return "/dev/xvda", nil
+	return name, sizeGB, nil
 }
 
 // AwaitInstance waits until an instance runs.
@@ -318,4 +324,28 @@ func optional(s string) *string {
 		return nil
 	}
 	return aws.String(s)
+}
+
+// SubnetFor is the subnet of a node that names none. Nodes are spread over the zones by
+// their names, so that a successor is where its predecessor was.
+func (c *Client) SubnetFor(ctx context.Context, n *Network, node string) (string, error) {
+	subnets, err := c.subnets(ctx, n)
+	if err != nil {
+		return "", err
+	}
+	if len(subnets) == 0 {
+		return "", &Error{Doing: "looking for a subnet in", On: n.VPC, Err: ErrNotFound, Remedy: "Set subnet_id."}
+	}
+	sum := fnv.New32a()
+	_, _ = sum.Write([]byte(node))
+	return subnets[int(sum.Sum32()%uint32(len(subnets)))], nil
+}
+
+// RoleARN is the role of a part of the network.
+func (c *Client) RoleARN(ctx context.Context, n *Network, part string) (string, error) {
+	account, err := c.Account(ctx)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("arn:%s:iam::%s:role%s%s", partition(c.Region), account, n.path(), n.RoleName(part)), nil
 }

@@ -122,7 +122,7 @@ func (c *Client) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	for _, remove := range []func(context.Context, *Network) error{
-		c.deleteSeeds, c.deleteAddresses, c.deleteGroup, c.deleteRoles,
+		c.deleteNodes, c.deleteSeeds, c.deleteAddresses, c.deleteGroup, c.deleteRoles,
 		func(ctx context.Context, n *Network) error { return c.deleteParameter(ctx, SecretName(n.Name)) },
 		func(ctx context.Context, n *Network) error { return c.deleteParameter(ctx, RecordName(n.Name)) },
 	} {

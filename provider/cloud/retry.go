@@ -17,11 +17,16 @@ const propagation = 2 * time.Minute
 func (c *Client) retry(ctx context.Context, limit time.Duration, again func(error) bool, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	var last error
 	for pause := c.Pause; ; pause = min(2*pause, 10*c.Pause) {
 		err := do(ctx)
+		if err != nil && last != nil && ctx.Err() != nil && code(err) == "" {
+			return last // cut short: what AWS said before says more
+		}
 		if err == nil || !again(err) {
 			return err
 		}
+		last = err
 		if rest(ctx, pause) != nil {
 			return err // what AWS said, rather than that time is over
 		}

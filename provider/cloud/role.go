@@ -68,7 +68,8 @@ func (n *Network) rolePolicy(part, region, account string) Document {
 		return policy(secret, layers,
 			allow("LaunchFunctions", []string{"lambda:InvokeFunction"}, arn("lambda", region, account, "function:"+n.FunctionPrefix()+"*")))
 	case PartVM:
-		return policy(secret, layers)
+		return policy(secret, layers, // what a node has in /var/task is a layer of its own
+			allow("FetchTheContents", []string{"lambda:GetLayerVersion"}, arn("lambda", region, account, "layer:"+n.FunctionPrefix()+"*")))
 	default:
 		return policy(secret,
 			allow("WriteLogs", []string{"logs:CreateLogStream", "logs:PutLogEvents"}, arn("logs", region, account, "log-group:"+n.LogGroup("*")+":*")))
