@@ -50,7 +50,7 @@ func networkAWSAttributes() map[string]schema.Attribute {
 			ElementType: types.StringType, Optional: true,
 			MarkdownDescription: "On `aws`: subnets for seeds and VM nodes, with a route to an internet gateway; seeds are spread over them. Default: the " +
 				"VPC's subnets that give public addresses. A change holds for what is made from then on.",
-			Validators: []validator.List{listvalidator.SizeBetween(1, 16), listvalidator.UniqueValues(),
+			Validators: []validator.List{someSubnets{}, listvalidator.UniqueValues(),
 				listvalidator.ValueStringsAre(awsID("subnet-", "a subnet"))},
 		},
 		"role_path": schema.StringAttribute{
@@ -87,6 +87,25 @@ func networkAWSAttributes() map[string]schema.Attribute {
 	}
 }
 
+// maxSubnets is more than a region has zones.
+const maxSubnets = 16
+
+// someSubnets bounds how many there are.
+type someSubnets struct{}
+
+func (someSubnets) Description(context.Context) string {
+	return fmt.Sprintf("1 to %d subnets", maxSubnets)
+}
+
+func (v someSubnets) MarkdownDescription(ctx context.Context) string { return v.Description(ctx) }
+
+func (someSubnets) ValidateList(_ context.Context, req validator.ListRequest, resp *validator.ListResponse) {
+	if n := len(req.ConfigValue.Elements()); !req.ConfigValue.IsNull() && !req.ConfigValue.IsUnknown() && (n < 1 || n > maxSubnets) {
+		resp.Diagnostics.AddAttributeError(req.Path, "Wrong number of subnets",
+			fmt.Sprintf("%d subnets: name 1 to %d of them, or leave the attribute out.", n, maxSubnets))
+	}
+}
+
 var (
 	policyARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/.+$`)
 	rolePath  = regexp.MustCompile(`^/([!-~]+/)*$`)
@@ -95,7 +114,7 @@ var (
 
 func checkRolePath(text string) error {
 	if !rolePath.MatchString(text) || len(text) > 512 {
-		return fmt.Errorf("%q is no IAM path: let it begin and end with a slash, as in /apps/boxer/", text)
+		return fmt.Errorf("%q is no IAM path: use one that begins and ends with a slash, as in /apps/boxer/", text)
 	}
 	return nil
 }
