@@ -72,13 +72,13 @@ func newNetwork(t *testing.T, s *space) *network {
 	for _, url := range []string{packageARN, packageS3} {
 		n.cloud.zips[url] = archive(t, "app.py", app)
 	}
-	n.startSeed(t, s, bin)
 	return n
 }
 
-// startSeed starts the seed, and an observer of it.
-func (n *network) startSeed(t *testing.T, s *space, bin string) {
+// startSeed starts a seed beside the machines.
+func (n *network) startSeed(t *testing.T, s *space) {
 	t.Helper()
+	bin := os.Getenv("BOXER_BIN")
 	s.ip(t, "address add "+strings.TrimSuffix(seedAddress, ":7717")+"/32 dev lo")
 	dir := t.TempDir()
 	node, err := config.New(config.Node{Network: "shop", Kind: config.KindSeed, Slot: "seed-0", SecretRef: "file:" + dir + "/secret",
@@ -107,10 +107,18 @@ func (n *network) startSeed(t *testing.T, s *space, bin string) {
 			t.Logf("seed:\n%s", data)
 		}
 	})
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		n.session, err = cluster.Observe(t.Context(), cluster.Options{Network: "shop", Secret: []byte(secret), Seeds: []string{through(t, s, seedAddress)}, Logger: zerolog.Nop()})
+	n.observe(t, s, seedAddress, 10*time.Second)
+}
+
+// observe asks the seed there who is in the network, from now on.
+func (n *network) observe(t *testing.T, s *space, seed string, within time.Duration) {
+	t.Helper()
+	at := through(t, s, seed)
+	for deadline := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
+		var err error
+		n.session, err = cluster.Observe(t.Context(), cluster.Options{Network: "shop", Secret: []byte(secret), Seeds: []string{at}, Logger: zerolog.Nop()})
 		if err == nil {
-			break
+			return
 		}
 		if time.Now().After(deadline) {
 			t.Fatal(err)
@@ -198,10 +206,18 @@ func archive(t *testing.T, name, content string) []byte {
 func (n *network) instance(t *testing.T, s *space, number int, trouble, contents string, patience time.Duration, own string) *machine {
 	t.Helper()
 	slot := fmt.Sprintf("web-%d", number)
-	node, err := config.New(config.Node{Network: "shop", Kind: config.KindVM, Slot: slot, SecretRef: "ssm:" + region + "/boxer/shop/secret",
-		LaunchToken: "launch-" + slot, SeedEndpoints: []string{seedAddress}, Argv: []string{"/var/task/app.py"}, User: layer.GuestUser,
-		Files: map[string]string{"/etc/app/app.conf": "configured"}, Publish: []config.Publish{{Port: 80, HostPort: 8080}},
-		Site: "vpc-1/sg-1", StateDir: "/var/lib/boxer"})
+	return n.machine(t, s, number, trouble, layer.VM{Task: n.fetch(contents), Patience: patience}, own, config.Node{
+		Kind: config.KindVM, Slot: slot, LaunchToken: "launch-" + slot, SeedEndpoints: []string{seedAddress},
+		Argv: []string{"/var/task/app.py"}, User: layer.GuestUser, Files: map[string]string{"/etc/app/app.conf": "configured"},
+		Publish: []config.Publish{{Port: 80, HostPort: 8080}},
+	})
+}
+
+// machine is one with user data, for a node of the network.
+func (n *network) machine(t *testing.T, s *space, number int, trouble string, vm layer.VM, own string, node config.Node) *machine {
+	t.Helper()
+	node.Network, node.SecretRef, node.Site, node.StateDir = "shop", "ssm:"+region+"/boxer/shop/secret", "vpc-1/sg-1", "/var/lib/boxer"
+	node, err := config.New(node)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,10 +225,9 @@ func (n *network) instance(t *testing.T, s *space, number int, trouble, contents
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := layer.UserData(layer.VM{
-		Layer: n.fetch(runtimeARN), Task: n.fetch(contents), Region: region, Node: string(document), Patience: patience,
-		Variables: map[string]string{"AWS_ENDPOINT_URL": "http://" + serviceAddress},
-	}, []byte(own))
+	vm.Layer, vm.Region, vm.Node = n.fetch(runtimeARN), region, string(document)
+	vm.Variables = map[string]string{"AWS_ENDPOINT_URL": "http://" + serviceAddress}
+	data, err := layer.UserData(vm, []byte(own))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,10 +241,9 @@ func (n *network) instance(t *testing.T, s *space, number int, trouble, contents
 	return m
 }
 
-// running waits until the node runs, as a member that after does not know yet.
-func (n *network) running(m *machine, within time.Duration, after time.Time) (found cluster.Member) {
+// running waits until the node runs that has joined after that time.
+func (n *network) running(m *machine, slot string, within time.Duration, after time.Time) (found cluster.Member) {
 	m.t.Helper()
-	slot := fmt.Sprintf("web-%d", m.number)
 	m.until(within, slot+" that runs", func() bool {
 		for _, member := range n.session.Members() {
 			if member.Slot == slot && member.State == cluster.StateRunning && member.Since.After(after) {
@@ -261,19 +275,59 @@ func answer(m *machine, port string) string {
 	return string(text)
 }
 
+// TestBootInTrouble: whatever is wrong is said on the console, and once it is not the node
+// joins by itself.
+func TestBootInTrouble(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	n := newNetwork(t, s)
+	n.startSeed(t, s)
+	const patience = 8 * time.Second
+	m := n.instance(t, s, 2, roleless, packageS3, patience, "")
+	// A curl that cannot sign: python3 does.
+	m.own("/usr/local/bin/curl", "#!/bin/sh\n[ \"$1\" != --version ] || exec echo curl 7.81.0\nexec /usr/bin/curl \"$@\"\n")
+	m.boot()
+	arn := runtimeARN
+	for _, step := range []struct{ trouble, says string }{
+		{roleless, "boxer bootstrap: cannot fetch the layer from " + arn + ": this instance has no role (HTTP 404): give it an instance profile that allows lambda:GetLayerVersion on " + arn},
+		{slow, "(tried for 8 s); going on in the background"},
+		{refused, "Lambda answers HTTP 403: User: arn:aws:sts::" + account + ":assumed-role/" + roleName + "/i-0 is not authorized to perform: lambda:GetLayerVersion on resource: " + arn +
+			": the role of this instance must allow lambda:GetLayerVersion on " + arn},
+		{truncated, "the download was truncated after "},
+		{wrong, "boxer bootstrap: layer checksum mismatch: " + arn + ": expected SHA-256 "},
+		{forbidden, "boxer bootstrap: cannot fetch the package from " + packageS3 + ": the download was refused: curl: (22) The requested URL returned error: 403" +
+			": the role of this instance must allow s3:GetObject on " + packageS3},
+		{hidden, "ssm:GetParameter"},
+	} {
+		n.cloud.set(m.address, func(i *instance) { i.trouble = step.trouble })
+		if step.trouble == slow {
+			m.until(30*time.Second, "slow download", func() bool { return n.cloud.heard(m.address, "download") > 0 })
+			n.checkQuiet(m)
+			m.says(20*time.Second, "the download is too slow: ")
+		}
+		m.says(30*time.Second, step.says)
+	}
+	n.cloud.set(m.address, func(i *instance) { i.trouble = fine })
+	n.running(m, "web-2", 40*time.Second, time.Time{})
+	if n.cloud.heard(m.address, "download bytes=") == 0 {
+		t.Error("no download was resumed")
+	}
+}
+
 // TestBoot: an instance whose metadata are late joins and runs its guest, follows an
 // upgrade as the same node, and after a reboot is the same again.
 func TestBoot(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	n := newNetwork(t, s)
+	n.startSeed(t, s)
 	began := time.Now()
 	m := n.instance(t, s, 1, silent, packageARN, time.Minute, "#!/bin/sh\necho the script of the user: $(ls /opt/boxer 2>&1)\n")
 	m.boot()
 	m.until(20*time.Second, "question to the metadata", func() bool { return n.cloud.heard(m.address, "PUT /latest/api/token") > 0 })
 	n.cloud.set(m.address, func(i *instance) { i.trouble = fine })
 
-	first := n.running(m, 30*time.Second, time.Time{})
+	first := n.running(m, "web-1", 30*time.Second, time.Time{})
 	t.Logf("runs after %s", time.Since(began).Round(100*time.Millisecond))
 	want := `{"user": "boxer", "file": "configured", "task": ["app.py"], "library": "/opt/boxer/lib/libboxer.so", "home": "/tmp"}`
 	for _, port := range []string{"80", "8080"} {
@@ -287,13 +341,19 @@ func TestBoot(t *testing.T) {
 		t.Errorf("cloud-init's log: %s", log)
 	}
 
+	m.run("systemctl", "kill", "--kill-who=main", "--signal=KILL", "boxer.service")
+	m.says(20*time.Second, `"adopted":true`)
+	if again := n.running(m, "web-1", 10*time.Second, time.Time{}); again.ID != first.ID || again.Guest.PID != first.Guest.PID {
+		t.Errorf("after the supervisor was killed: %+v, was %+v", again, first)
+	}
+
 	later := n.fetch(laterARN)
 	n.cloud.set(m.address, func(i *instance) { i.tags[layer.UpgradeTag] = later.Tag() })
 	before := time.Now()
 	if out := m.run("systemctl", "start", "boxer-upgrade.service"); out != "" { // or by its timer
 		t.Errorf("upgrade: %s", out)
 	}
-	upgraded := n.running(m, 20*time.Second, before)
+	upgraded := n.running(m, "web-1", 20*time.Second, before)
 	m.says(time.Second, "boxer bootstrap: upgrading to the layer "+later.URL)
 	if got := strings.TrimSpace(m.run("cat", "/opt/boxer/layer.sha256")); got != later.SHA256 {
 		t.Errorf("the layer is %s, want %s", got, later.SHA256)
@@ -306,7 +366,7 @@ func TestBoot(t *testing.T) {
 	before = time.Now()
 	m.shutDown()
 	m.boot()
-	rebooted := n.running(m, 30*time.Second, before)
+	rebooted := n.running(m, "web-1", 30*time.Second, before)
 	for what, member := range map[string]cluster.Member{"upgrade": upgraded, "reboot": rebooted} {
 		if member.ID != first.ID || member.OverlayAddress != first.OverlayAddress || member.LaunchID != first.LaunchID {
 			t.Errorf("after the %s: %+v, was %+v", what, member, first)
@@ -347,40 +407,21 @@ func (n *network) checkQuiet(m *machine) {
 	}
 }
 
-// TestBootInTrouble: whatever is wrong is said on the console, and once it is not the node
-// joins by itself.
-func TestBootInTrouble(t *testing.T) {
+// TestBootSeed: a seed starts from user data as well, and remembers whom it admitted when
+// its machine has lost its power.
+func TestBootSeed(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	n := newNetwork(t, s)
-	const patience = 8 * time.Second
-	m := n.instance(t, s, 2, roleless, packageS3, patience, "")
-	// A curl that cannot sign: python3 does.
-	m.own("/usr/local/bin/curl", "#!/bin/sh\n[ \"$1\" != --version ] || exec echo curl 7.81.0\nexec /usr/bin/curl \"$@\"\n")
-	m.boot()
-	arn := runtimeARN
-	for _, step := range []struct{ trouble, says string }{
-		{roleless, "boxer bootstrap: cannot fetch the layer from " + arn + ": this instance has no role (HTTP 404): give it an instance profile that allows lambda:GetLayerVersion on " + arn},
-		{slow, "(tried for 8 s); going on in the background"},
-		{refused, "Lambda answers HTTP 403: User: arn:aws:sts::" + account + ":assumed-role/" + roleName + "/i-0 is not authorized to perform: lambda:GetLayerVersion on resource: " + arn +
-			": the role of this instance must allow lambda:GetLayerVersion on " + arn},
-		{truncated, "the download was truncated after "},
-		{wrong, "boxer bootstrap: layer checksum mismatch: " + arn + ": expected SHA-256 "},
-		{forbidden, "boxer bootstrap: cannot fetch the package from " + packageS3 + ": the download was refused: curl: (22) The requested URL returned error: 403" +
-			": the role of this instance must allow s3:GetObject on " + packageS3},
-		{hidden, "ssm:GetParameter"},
-	} {
-		n.cloud.set(m.address, func(i *instance) { i.trouble = step.trouble })
-		if step.trouble == slow {
-			m.until(30*time.Second, "slow download", func() bool { return n.cloud.heard(m.address, "download") > 0 })
-			n.checkQuiet(m)
-			m.says(20*time.Second, "the download is too slow: ")
-		}
-		m.says(30*time.Second, step.says)
+	m := n.machine(t, s, 3, fine, layer.VM{}, "", config.Node{Kind: config.KindSeed, Slot: "seed-0", LaunchToken: "launch-seed-0"})
+	var first, again cluster.Member
+	for _, found := range []*cluster.Member{&first, &again} {
+		m.boot()
+		n.observe(t, s, m.address+":7717", 30*time.Second)
+		*found = n.running(m, "seed-0", 10*time.Second, time.Time{})
+		m.kill()
 	}
-	n.cloud.set(m.address, func(i *instance) { i.trouble = fine })
-	n.running(m, 40*time.Second, time.Time{})
-	if n.cloud.heard(m.address, "download bytes=") == 0 {
-		t.Error("no download was resumed")
+	if first.ID == 0 || again.ID != first.ID || again.OverlayAddress != first.OverlayAddress {
+		t.Errorf("another seed: %+v, was %+v", again, first)
 	}
 }
