@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/boxer-overlay/boxer/provider/emulator"
 )
 
 // TestModules runs the modules' own tests on the local platform.
@@ -22,6 +24,21 @@ func TestModules(t *testing.T) {
 				t.Errorf("left: %v, %v", networks, err)
 			}
 		})
+	}
+}
+
+// TestModulesOnAWS runs those that plan for AWS.
+func TestModulesOnAWS(t *testing.T) {
+	a := emulator.Start(t)
+	for _, module := range []string{"network", "elastic-service"} {
+		t.Run(module, func(t *testing.T) {
+			w := newModule(t, module, newCloud(t).layers())
+			a.Setenv(t)
+			w.test("aws")
+		})
+	}
+	if made := a.Objects(); len(made) > 0 {
+		t.Errorf("a plan has made %v", made)
 	}
 }
 

@@ -3,7 +3,6 @@
 package emulator
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -21,15 +20,16 @@ import (
 // stopTime is for a supervisor to leave and its guest to end.
 const stopTime = 15 * time.Second
 
-// process is one supervisor, with all that it starts: known by their environment,
-// which names its directory.
+// process is one supervisor, with all that it starts: known by their mount namespace,
+// for programs that change their title overwrite their environment.
 type process struct {
 	name, root, address string
 	ended               chan struct{} // closed when the supervisor has ended, or never began
 
-	mu   sync.Mutex
-	cmd  *exec.Cmd
-	gone bool // told to end: nothing starts any more
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	mounts string // the mount namespace
+	gone   bool   // told to end: nothing starts any more
 }
 
 // place is what a node's document needs to be true of a plain process.
@@ -100,6 +100,7 @@ func (p *process) start(dir string, env []string, argv ...string) error {
 		return err
 	}
 	p.cmd = cmd
+	p.mounts, _ = os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", cmd.Process.Pid))
 	go func() {
 		err := cmd.Wait()
 		p.say(fmt.Sprintf("the supervisor has ended: %v", err))
@@ -159,7 +160,11 @@ func (p *process) stop() {
 func (p *process) kill() {
 	p.mu.Lock()
 	p.gone = true
+	mounts := p.mounts
 	p.mu.Unlock()
+	if mounts == "" {
+		return
+	}
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		found := false
 		entries, _ := os.ReadDir("/proc")
@@ -168,8 +173,7 @@ func (p *process) kill() {
 			if err != nil {
 				continue
 			}
-			env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-			if bytes.Contains(env, []byte("="+p.root+"/")) {
+			if of, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid)); of == mounts {
 				found = true
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}

@@ -39,3 +39,19 @@ variable "tags" {
   type        = map(string)
   default     = {}
 }
+
+variable "aws" {
+  description = "What only AWS has: as of boxer_network and its seed."
+  type = object({
+    vpc_id               = optional(string)
+    subnet_ids           = optional(list(string))
+    role_path            = optional(string)
+    permissions_boundary = optional(string)
+    name_prefix          = optional(string)
+    log_retention_days   = optional(number)
+    seed_instance_type   = optional(string)
+    seed_subnet_id       = optional(string)
+    ingress_cidrs        = optional(list(string))
+  })
+  default = {}
+}
