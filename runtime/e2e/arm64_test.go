@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -85,7 +86,7 @@ func TestArm64Site(t *testing.T) {
 		t.Fatal(err)
 	}
 	native := compilePeer(t, "gcc")
-	arm := append(prefix, filepath.Join(s.bin, "stage-arm64/boxer"))
+	arm := slices.Concat(prefix, []string{filepath.Join(s.bin, "stage-arm64/boxer")})
 	amd := []string{filepath.Join(s.bin, "stage-amd64/boxer")}
 	s.start("seed-0", "amd64", amd, 1)
 	s.start("arm", "arm64", arm, 2, s.guests+"/peer", "serve", "9000", "arm64")
@@ -136,7 +137,7 @@ func (s *site) start(slot, arch string, boxer []string, number int, argv ...stri
 	if err := os.WriteFile(path, doc, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	args := append(boxer[1:], "node", "--config", path, "--library", filepath.Join(s.bin, "stage-"+arch, "libboxer.so"))
+	args := slices.Concat(boxer[1:], []string{"node", "--config", path, "--library", filepath.Join(s.bin, "stage-"+arch, "libboxer.so")})
 	cmd := exec.Command(boxer[0], args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -37,7 +38,7 @@ func compilePeer(t *testing.T, cc ...string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	args := append(cc[1:], "-O1", "-Wall", "-Werror", "-o", filepath.Join(dir, "peer"), "testdata/lambda/peer.c")
+	args := slices.Concat(cc[1:], []string{"-O1", "-Wall", "-Werror", "-o", filepath.Join(dir, "peer"), "testdata/lambda/peer.c"})
 	if out, err := exec.Command(cc[0], args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v: %s", cc[0], err, out)
 	}

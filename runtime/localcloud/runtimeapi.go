@@ -213,11 +213,12 @@ func (a *runtimeAPI) answer(w http.ResponseWriter, r *http.Request, failure stri
 		writeAPIError(w, http.StatusRequestEntityTooLarge, fmt.Errorf("read the answer: %w", err))
 		return
 	}
+	over := a.note(failure) // before the runtime, told so, ends
 	writeAPI(w, http.StatusAccepted, map[string]string{"status": "OK"})
 	if f, ok := w.(http.Flusher); ok {
 		f.Flush() // before the end of the sandbox cuts it off
 	}
-	a.finish(failure)
+	over()
 }
 
 // underWay: it is the event that the runtime works on, or its last one.
@@ -243,13 +244,18 @@ func (a *runtimeAPI) answeredEvent() <-chan struct{} {
 
 // finish records the first outcome of an event, which ends the sandbox, or the
 // event where the sandbox is used again.
-func (a *runtimeAPI) finish(failure string) {
+func (a *runtimeAPI) finish(failure string) { a.note(failure)() }
+
+// note is the first half of finish: what it returns is the other.
+func (a *runtimeAPI) note(failure string) (over func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.answered {
-		a.answered, a.failure = true, failure
-		close(a.done)
+	if a.answered {
+		return func() {}
 	}
+	a.answered, a.failure = true, failure
+	done := a.done
+	return func() { close(done) }
 }
 
 func (a *runtimeAPI) outcome() (failure string, answered bool) {
