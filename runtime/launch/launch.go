@@ -112,9 +112,17 @@ func (w Want) launch() string {
 	return cluster.LaunchID(w.Token)
 }
 
+// Secret is the network's own.
+func Secret(network localcloud.NetworkInfo) ([]byte, error) {
+	if network.Elsewhere != nil {
+		return network.Elsewhere.Secret, nil
+	}
+	return (&config.Node{SecretRef: "file:" + network.SecretFile}).Secret()
+}
+
 // Observe watches the network with its own secret.
 func Observe(ctx context.Context, network localcloud.NetworkInfo) (*cluster.Session, error) {
-	secret, err := (&config.Node{SecretRef: "file:" + network.SecretFile}).Secret()
+	secret, err := Secret(network)
 	if err != nil {
 		return nil, err
 	}

@@ -71,6 +71,16 @@ type NetworkInfo struct {
 	Directory string `json:"directory"`
 	Alive     bool   `json:"alive"` // its daemon runs
 	PID       int    `json:"pid"`   // of the daemon, 0 when it does not run
+
+	// Elsewhere is set of a network that is not on this machine: then nothing of the
+	// above about this machine holds.
+	Elsewhere *Elsewhere `json:"-"`
+}
+
+// Elsewhere is how a network on another platform is joined from here.
+type Elsewhere struct {
+	SecretRef string
+	Secret    []byte
 }
 
 // States of a host.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -51,14 +52,14 @@ Boxer failed, 126 if the command cannot be run, 127 if it was not found.`,
 	root.DisableFlagsInUseLine = true
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.network, "network", os.Getenv("BOXER_CLI_NETWORK"), "network to work on (default: the only one there is)")
-	flags.StringVar(&g.platform, "platform", envOr("BOXER_PLATFORM", "local"), "where nodes run: local")
+	flags.StringVar(&g.platform, "platform", envOr("BOXER_PLATFORM", "local"), "where nodes run: local or aws")
 	flags.StringVar(&g.stateDir, "state-dir", "", "state of local networks (default: $BOXER_STATE_DIR, else ~/.local/state/boxer)")
 	flags.BoolVar(&g.json, "json", false, "print JSON")
 	completeFlags(root, map[string]completer{
 		"network": func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 			return g.networks(c), cobra.ShellCompDirectiveNoFileComp
 		},
-		"platform": words("local"),
+		"platform": words("local", platformAWS),
 		"state-dir": func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveFilterDirs
 		},
@@ -119,8 +120,12 @@ func (g *globals) store() (*localcloud.Store, error) {
 	if g.opened != nil {
 		return g.opened, nil
 	}
-	if g.platform != "local" {
-		return nil, fmt.Errorf("platform %q: this version runs on the local platform only; use --platform local", g.platform)
+	switch g.platform {
+	case "local":
+	case platformAWS:
+		return nil, errors.New("on aws this is for Terraform to do, or for AWS' own tools: the command line has nodes, paths, members, events, scale, forward and run (of this machine) there")
+	default:
+		return nil, fmt.Errorf("platform %q: want local or aws", g.platform)
 	}
 	dir := g.stateDir
 	if dir == "" {
@@ -192,6 +197,24 @@ func (g *globals) find() (*localcloud.Store, localcloud.NetworkInfo, error) {
 		return nil, info, fmt.Errorf("network %q: there is none of that name: make it with 'boxer network create %s', or see 'boxer network list'", name, name)
 	}
 	return s, info, err
+}
+
+// platformAWS is the platform whose networks other machines run.
+const platformAWS = "aws"
+
+// running is the network that is meant, which can be asked.
+func (g *globals) running(ctx context.Context) (localcloud.NetworkInfo, error) {
+	if g.platform == platformAWS {
+		if g.network == "" {
+			return localcloud.NetworkInfo{}, errors.New("which network? On aws give its name with --network")
+		}
+		return onAWS(ctx, g.network)
+	}
+	_, info, err := g.find()
+	if err == nil {
+		err = checkAlive(info)
+	}
+	return info, err
 }
 
 // checkAlive explains a network whose daemon has ended.

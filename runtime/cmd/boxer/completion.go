@@ -60,8 +60,8 @@ func (g *globals) networks(*cobra.Command) []string {
 func (g *globals) names(c *cobra.Command, of func(cluster.Member) []string) []string {
 	ctx, cancel := context.WithTimeout(c.Context(), completeTime)
 	defer cancel()
-	_, info, err := g.find()
-	if err != nil || !info.Alive {
+	info, err := g.running(ctx)
+	if err != nil {
 		return nil
 	}
 	session, err := launch.Observe(ctx, info)

@@ -38,10 +38,7 @@ print those that come as well, until interrupted. With --json, JSON lines.`,
 		Args:              exactArgs(0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, info, err := g.find()
-			if err == nil {
-				err = checkAlive(info)
-			}
+			info, err := g.running(c.Context())
 			if err != nil {
 				return err
 			}

@@ -96,10 +96,7 @@ func (g *globals) forward(ctx context.Context, out io.Writer, name, spec string)
 	if err != nil {
 		return err
 	}
-	_, info, err := g.find()
-	if err == nil {
-		err = checkAlive(info)
-	}
+	info, err := g.running(ctx)
 	if err != nil {
 		return err
 	}
@@ -133,7 +130,7 @@ func (g *globals) forward(ctx context.Context, out io.Writer, name, spec string)
 func openForwarder(ctx context.Context, info localcloud.NetworkInfo) (*node.Forwarder, error) {
 	slot := "forward-" + launch.Token()[:6]
 	n := asClient(info, config.Node{Kind: config.KindClient, Slot: slot, Name: slot, LaunchToken: launch.Token()})
-	secret, err := n.Secret()
+	secret, err := launch.Secret(info)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/boxer-overlay/boxer/runtime/config"
 	"github.com/boxer-overlay/boxer/runtime/lambda"
+	"github.com/boxer-overlay/boxer/runtime/launch"
 	"github.com/boxer-overlay/boxer/runtime/localcloud"
 	"github.com/boxer-overlay/boxer/runtime/node"
 )
@@ -142,6 +143,9 @@ func runFunction() int {
 func asClient(info localcloud.NetworkInfo, n config.Node) config.Node {
 	n.Network = info.Name
 	n.SecretRef = "file:" + info.SecretFile
+	if info.Elsewhere != nil {
+		n.SecretRef = info.Elsewhere.SecretRef
+	}
 	n.SeedEndpoints = info.SeedEndpoints
 	n.Reach = config.ReachSeeds
 	n.Port = info.Port
@@ -155,7 +159,7 @@ func runClient(ctx context.Context, info localcloud.NetworkInfo, n config.Node) 
 		return 0, err
 	}
 	n = asClient(info, n)
-	secret, err := n.Secret()
+	secret, err := launch.Secret(info)
 	if err != nil {
 		return 0, err
 	}

@@ -23,10 +23,7 @@ const askTimeout = 10 * time.Second
 
 // observe watches the network that is meant for the length of fn.
 func (g *globals) observe(ctx context.Context, fn func(context.Context, localcloud.NetworkInfo, *cluster.Session) error) error {
-	_, info, err := g.find()
-	if err == nil {
-		err = checkAlive(info)
-	}
+	info, err := g.running(ctx)
 	if err != nil {
 		return err
 	}

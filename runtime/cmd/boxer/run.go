@@ -121,6 +121,13 @@ func run(ctx context.Context, g *globals, f *runFlags, argv []string) (int, erro
 	if token != nil {
 		return f.runByToken(ctx, g.network, n, token)
 	}
+	if g.platform == platformAWS && f.kind == config.KindClient {
+		info, err := g.running(ctx)
+		if err != nil {
+			return 0, err
+		}
+		return runClient(ctx, info, n)
+	}
 	store, info, err := g.find()
 	if err != nil {
 		return 0, err

@@ -49,6 +49,9 @@ number of them stays.`,
 			if err != nil || n < 0 || n > maxReplicas {
 				return fmt.Errorf("scale %s: %q: want a number of replicas from 0 to %d", args[0], args[1], maxReplicas)
 			}
+			if g.platform == platformAWS {
+				return g.scaleOnAWS(c.Context(), c.OutOrStdout(), args[0], n)
+			}
 			store, info, err := g.find()
 			if err == nil {
 				err = checkAlive(info)

@@ -106,6 +106,9 @@ func (g *globals) ended(name string, s *cluster.Session) error {
 
 // gone says that a network was deleted, or has ended.
 func (g *globals) gone(name string) error {
+	if g.platform == platformAWS {
+		return nil // its seeds say so
+	}
 	store, err := g.store()
 	if err != nil {
 		return err
