@@ -242,7 +242,7 @@ func (r *functionNodeResource) Create(ctx context.Context, req resource.CreateRe
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := within(ctx, model.Timeouts, opCreate)
+	ctx, cancel := within(on(ctx, r.platform), model.Timeouts, opCreate)
 	defer cancel()
 	model.checkSource(&resp.Diagnostics)
 	model.decided()
@@ -481,7 +481,9 @@ func (r *functionNodeResource) change(ctx context.Context, spec nodeSpec, plan *
 			return nil, err
 		}
 	}
-	timely := func() (context.Context, context.CancelFunc) { return within(ctx, plan.Timeouts, opUpdate) }
+	timely := func() (context.Context, context.CancelFunc) {
+		return within(on(ctx, r.platform), plan.Timeouts, opUpdate)
+	}
 	wanted := spec.Policy.slotsOf(spec.Name, count)
 	switch {
 	case guest:
@@ -620,7 +622,7 @@ func (r *functionNodeResource) Delete(ctx context.Context, req resource.DeleteRe
 	if diags.HasError() {
 		return
 	}
-	ctx, cancel := model.deletion(ctx)
+	ctx, cancel := model.deletion(on(ctx, r.platform))
 	defer cancel()
 	if err := r.platform.DeleteFunction(ctx, model.NetworkID.ValueString(), name); err != nil {
 		addProblem(&resp.Diagnostics, "destroying", functionKind, name, err)

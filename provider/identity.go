@@ -60,6 +60,10 @@ func recall(ctx context.Context, p platform, private privateReader, kind, name s
 	switch {
 	case err != nil:
 		diags.AddError("Identifying this machine", detail(err))
+	case machine != known.Machine && onAWS(p):
+		diags.AddError(fmt.Sprintf("%s (%s) is in another account or region", kind, name),
+			fmt.Sprintf("It was made in %s, and the credentials and region of this configuration are for %s. Use those it was made with (aws.profile, aws.region, "+
+				"AWS_PROFILE, AWS_REGION). If it is gone for good, forget it with \"terraform state rm\".", known.Machine, machine))
 	case machine != known.Machine:
 		diags.AddError(fmt.Sprintf("%s (%s) is on another machine", kind, name),
 			"A local network lives on the machine that made it, and this is another one. Run terraform there. If that machine is "+

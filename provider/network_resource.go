@@ -114,14 +114,16 @@ func (r *networkResource) Schema(_ context.Context, _ resource.SchemaRequest, re
 			"runtime_version": schema.StringAttribute{
 				Optional: true, Computed: true,
 				MarkdownDescription: "Version of Boxer that the nodes run. Default: the provider's own when the network is made; it stays so when the " +
-					"provider is upgraded. Nodes cannot be given another one in place yet: leave it out and replace the network (`terraform apply -replace`).",
+					"provider is upgraded. On `aws` the provider's own version upgrades seeds and nodes in place; on the local platform nodes cannot be given " +
+					"another one: leave it out and replace the network (`terraform apply -replace`).",
 				PlanModifiers: []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
 			},
 			"timeouts": timeoutsAttribute(opCreate, opUpdate, opDelete),
 			"layer_arns": schema.ListAttribute{
 				ElementType: types.StringType, Computed: true,
-				MarkdownDescription: "The Lambda layers that the network's functions use; empty on the local platform, which unpacks the layer itself.",
-				PlanModifiers:       []planmodifier.List{listplanmodifier.UseStateForUnknown()},
+				MarkdownDescription: "The layer versions of the network's functions, for amd64 and for arm64. They are kept when the network is destroyed (`boxer layers` lists and deletes them). " +
+					"Empty on the local platform, which unpacks the layer itself.",
+				PlanModifiers: []planmodifier.List{listplanmodifier.UseStateForUnknown()},
 			},
 			"seed": seedAttribute(),
 			"seed_endpoints": schema.ListAttribute{
@@ -131,7 +133,7 @@ func (r *networkResource) Schema(_ context.Context, _ resource.SchemaRequest, re
 			},
 			"secret_ref": schema.StringAttribute{
 				Computed:            true,
-				MarkdownDescription: "Where the network's secret is kept: `file:` and the path of a file only its owner can read.",
+				MarkdownDescription: "Where the network's secret is kept: `file:` and the path of a file only its owner can read; on `aws` `ssm:` with the region and the name of a SecureString parameter.",
 				PlanModifiers:       []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
 			},
 		}),
@@ -223,7 +225,7 @@ func (r *networkResource) Create(ctx context.Context, req resource.CreateRequest
 	resp.Diagnostics.Append(req.Config.GetAttribute(ctx, path.Root("secret_wo"), &model.SecretWO)...)
 	spec := model.spec(ctx, &resp.Diagnostics)
 	model.SecretWO = types.StringNull()
-	ctx, cancel := within(ctx, model.Timeouts, opCreate)
+	ctx, cancel := within(on(ctx, r.platform), model.Timeouts, opCreate)
 	defer cancel()
 	status, err := r.platform.CreateNetwork(ctx, spec)
 	if err != nil {
@@ -277,8 +279,11 @@ func (r *networkResource) ImportState(ctx context.Context, req resource.ImportSt
 	}
 	if _, err := r.platform.Network(ctx, req.ID); err != nil {
 		if errors.Is(err, errGone) {
-			err = &explained{errors.New("there is no network of that name"),
-				"\"boxer network list\" shows those there are; the state directory (BOXER_STATE_DIR) may be another one. What is not there needs no import: apply makes it."}
+			err = &explained{errors.New("there is no network of that name"), "What is not there needs no import: apply makes it."}
+			if !onAWS(r.platform) {
+				err = &explained{errors.New("there is no network of that name"),
+					"\"boxer network list\" shows those there are; the state directory (BOXER_STATE_DIR) may be another one. What is not there needs no import: apply makes it."}
+			}
 		}
 		addProblem(&resp.Diagnostics, "importing", networkKind, req.ID, err)
 		return
@@ -329,7 +334,7 @@ func (r *networkResource) Update(ctx context.Context, req resource.UpdateRequest
 	if diags.HasError() {
 		return
 	}
-	ctx, cancel := within(ctx, model.Timeouts, opUpdate)
+	ctx, cancel := within(on(ctx, r.platform), model.Timeouts, opUpdate)
 	defer cancel()
 	status, err := r.platform.UpdateNetwork(ctx, model.spec(ctx, &resp.Diagnostics))
 	if err != nil {
@@ -353,7 +358,7 @@ func (r *networkResource) Delete(ctx context.Context, req resource.DeleteRequest
 	if diags.HasError() {
 		return
 	}
-	ctx, cancel := within(ctx, model.Timeouts, opDelete)
+	ctx, cancel := within(on(ctx, r.platform), model.Timeouts, opDelete)
 	defer cancel()
 	if err := r.platform.DeleteNetwork(ctx, name); err != nil {
 		addProblem(&resp.Diagnostics, "destroying", networkKind, name, err)

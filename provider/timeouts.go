@@ -27,6 +27,14 @@ var defaultTimeouts = map[string]time.Duration{
 	opDelete: 2 * time.Minute,
 }
 
+// awsTimeouts are those on aws, where machines boot, and give back what they had
+// only when they have ended.
+var awsTimeouts = map[string]time.Duration{
+	opCreate: 10 * time.Minute,
+	opUpdate: 10 * time.Minute,
+	opDelete: 20 * time.Minute,
+}
+
 var timeoutTypes = map[string]string{
 	opCreate: "to create it and, unless `wait_for_ready` is false, for its guests to run",
 	opUpdate: "to change it in place; function nodes take it for each replica",
@@ -38,8 +46,8 @@ func timeoutsAttribute(operations ...string) schema.Attribute {
 	for _, op := range operations {
 		attributes[op] = schema.StringAttribute{
 			Optional: true,
-			MarkdownDescription: fmt.Sprintf("Time %s, such as `90s` or `5m`. Default `%s`.", timeoutTypes[op],
-				strings.TrimSuffix(defaultTimeouts[op].String(), "0s")),
+			MarkdownDescription: fmt.Sprintf("Time %s, such as `90s` or `5m`. Default `%s`, on `aws` `%s`.", timeoutTypes[op],
+				strings.TrimSuffix(defaultTimeouts[op].String(), "0s"), strings.TrimSuffix(awsTimeouts[op].String(), "0s")),
 			Validators: []validator.String{validDuration()},
 		}
 	}
@@ -66,9 +74,20 @@ func validDuration() validator.String {
 // limitKey is under which a context says how long the operation may take.
 type limitKey struct{}
 
+// awsKey is under which a context says that the operation is on aws.
+type awsKey struct{}
+
+// on has within give an operation the time that it needs on p.
+func on(ctx context.Context, p platform) context.Context {
+	return context.WithValue(ctx, awsKey{}, onAWS(p))
+}
+
 // within gives an operation its time.
 func within(ctx context.Context, timeouts types.Object, op string) (context.Context, context.CancelFunc) {
 	limit := defaultTimeouts[op]
+	if aws, _ := ctx.Value(awsKey{}).(bool); aws {
+		limit = awsTimeouts[op]
+	}
 	if text, ok := timeouts.Attributes()[op].(types.String); ok {
 		if d, err := time.ParseDuration(text.ValueString()); err == nil && d > 0 {
 			limit = d

@@ -115,7 +115,7 @@ func (r *vmNodeResource) Create(ctx context.Context, req resource.CreateRequest,
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := within(ctx, model.Timeouts, opCreate)
+	ctx, cancel := within(on(ctx, r.platform), model.Timeouts, opCreate)
 	defer cancel()
 	model.checkSource(&resp.Diagnostics)
 	spec := model.spec(ctx, &resp.Diagnostics)
@@ -234,7 +234,7 @@ func (r *vmNodeResource) Update(ctx context.Context, req resource.UpdateRequest,
 	name := plan.Name.ValueString()
 	ours, diags := recall(ctx, r.platform, req.Private, vmKind, name)
 	resp.Diagnostics.Append(diags...)
-	ctx, cancel := within(ctx, plan.Timeouts, opUpdate)
+	ctx, cancel := within(on(ctx, r.platform), plan.Timeouts, opUpdate)
 	defer cancel()
 	again := isUnfinished(ctx, req.Private, &resp.Diagnostics)
 	keep := plan.CodeSHA256.Equal(state.CodeSHA256) && !again
@@ -280,7 +280,7 @@ func (r *vmNodeResource) Delete(ctx context.Context, req resource.DeleteRequest,
 	if diags.HasError() {
 		return
 	}
-	ctx, cancel := within(ctx, model.Timeouts, opDelete)
+	ctx, cancel := within(on(ctx, r.platform), model.Timeouts, opDelete)
 	defer cancel()
 	if err := r.platform.DeleteVM(ctx, model.NetworkID.ValueString(), name); err != nil {
 		addProblem(&resp.Diagnostics, "destroying", vmKind, name, err)
