@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 
+	"github.com/boxer-overlay/boxer/provider/cloud"
 	"github.com/boxer-overlay/boxer/provider/emulator"
 )
 
@@ -38,9 +39,21 @@ func awsNet(name, more string) string {
 // networkOnAWS is the address in Terraform's state.
 const networkOnAWS = "boxer_network.shop"
 
-// nothingButLayers fails the test if something else is left in the account.
+// nothingButLayers fails the test if something else is left in the account, or if
+// more was asked than boxer iam-policy allows.
 func nothingButLayers(t *testing.T, a *emulator.AWS) {
 	t.Helper()
+	allowed := map[string]bool{}
+	for _, s := range cloud.Applying(cloud.Scope{}).Statement {
+		for _, action := range s.Action {
+			allowed[action] = true
+		}
+	}
+	for _, call := range a.Calls() {
+		if !allowed[cloud.Action(call.Service, call.Action)] {
+			t.Errorf("%s was called, which boxer iam-policy does not allow", call)
+		}
+	}
 	if left := a.Leftovers(); len(left) > 0 {
 		t.Errorf("left after destroy: %s", strings.Join(left, ", "))
 	}

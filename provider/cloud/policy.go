@@ -2,9 +2,7 @@
 
 package cloud
 
-import (
-	"cmp"
-)
+import "cmp"
 
 // Scope says what an applying principal works on; what is empty is any.
 type Scope struct{ Network, Prefix, Account, Region string }
@@ -40,8 +38,9 @@ func Applying(s Scope) Document {
 		}, "*"),
 		tag("RequestTag", allow("MakeTagged", []string{"ec2:AllocateAddress", "ec2:CreateSecurityGroup", "ec2:RunInstances"},
 			ec2("elastic-ip", "instance", "security-group", "volume")...)),
-		allow("MakeWith", []string{"ec2:CreateSecurityGroup", "ec2:RunInstances"},
-			append(ec2("key-pair", "network-interface", "security-group", "subnet", "vpc"), arn("ec2", region, "*", "image/*"))...),
+		allow("MakeIn", []string{"ec2:CreateSecurityGroup"}, ec2("vpc")...),
+		allow("RunWith", []string{"ec2:RunInstances"},
+			append(ec2("key-pair", "network-interface", "security-group", "subnet"), arn("ec2", region, "*", "image/*"))...),
 		created,
 		tag("ResourceTag", allow("ChangeTagged", []string{
 			"ec2:AssociateAddress", "ec2:AuthorizeSecurityGroupEgress", "ec2:AuthorizeSecurityGroupIngress", "ec2:CreateTags", "ec2:DeleteSecurityGroup",
@@ -69,7 +68,7 @@ func Applying(s Scope) Document {
 			"logs:PutRetentionPolicy", "logs:TagResource", "logs:UntagResource",
 		}, arn("logs", region, account, "log-group:"+n.LogGroup("*")), arn("logs", region, account, "log-group:"+n.LogGroup("*")+":*")),
 		allow("Parameters", []string{
-			"ssm:AddTagsToResource", "ssm:DeleteParameter", "ssm:DeleteParameters", "ssm:GetParameter", "ssm:GetParameters", "ssm:ListTagsForResource",
+			"ssm:AddTagsToResource", "ssm:DeleteParameter", "ssm:DeleteParameters", "ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath", "ssm:ListTagsForResource",
 			"ssm:PutParameter", "ssm:RemoveTagsFromResource",
 		}, arn("ssm", region, account, "parameter/boxer/"+network+"/*")),
 		allow("Images", []string{"ssm:GetParameter"}, arn("ssm", region, "", "parameter/aws/service/ami-amazon-linux-latest/*")),

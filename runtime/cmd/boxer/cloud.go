@@ -23,12 +23,12 @@ func iamPolicyCommand(g *globals) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "iam-policy [flags]",
 		Short: "Print the policy that terraform needs to apply networks on AWS",
-		Long: `Print, as JSON, the IAM policy of the principal that applies a configuration with
-platform = "aws". It allows what the provider calls and no more, on objects of the network
-and prefix that are given: by their names, or by their tag boxer:network.
-Packages in S3 and images in ECR are yours: reading them has to be allowed apart.`,
-		Example: `  boxer iam-policy --network shop --account 123456789012 --region eu-north-1 >policy.json
-  aws iam create-policy --policy-name boxer-shop --policy-document file://policy.json`,
+		Long: `Print, as JSON, the IAM policy of the principal that applies a configuration
+with platform = "aws". It allows what the provider calls and no more, on objects
+of the network and prefix that are given: by their names, or by their tag
+boxer:network. Reading your packages in S3 and images in ECR is not part of it.`,
+		Example: `  boxer iam-policy --network shop --account 123456789012 >policy.json
+  aws iam create-policy --policy-name shop --policy-document file://policy.json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s.Network = g.network
@@ -52,10 +52,10 @@ func layersCommand(g *globals) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "layers [flags]",
 		Short: "List or delete the layer versions that networks on AWS have left",
-		Long: `List the versions of Boxer's Lambda layers in an AWS account and region. Networks share
-them, and none is deleted with a network. --delete NAME:VERSION deletes those that no network
-uses any more (terraform shows layer_arns): functions that have one go on, but VM nodes
-cannot fetch it any more when they start.`,
+		Long: `List the versions of Boxer's Lambda layers in an AWS account and region. Networks
+share them, and none is deleted with a network. --delete NAME:VERSION deletes one
+that no network uses any more (terraform shows layer_arns): functions that have it
+go on, but VM nodes can no longer fetch it when they start.`,
 		Example: `  boxer layers --region eu-north-1
   boxer layers --delete boxer-runtime-amd64:3`,
 		Args: cobra.NoArgs,
