@@ -73,7 +73,7 @@ func checkPort(port int) error {
 	case port < 1024:
 		return fmt.Errorf("functions may not listen on ports below 1024, and the command seems to want %d: choose a higher one", port)
 	case port == 9001 || port == 3000:
-		return fmt.Errorf("Lambda keeps port %d to itself, and the command seems to want it: choose another one", port)
+		return fmt.Errorf("port %d is kept by Lambda for itself, and the command seems to want it: choose another one", port)
 	}
 	return nil
 }

@@ -151,7 +151,7 @@ func lookProblemOnAWS(err error) error {
 }
 
 // UpdateNetwork changes what can be changed in place, and puts right what somebody
-// changed by hand. Nodes take over another runtime when they are updated.
+// changed by hand. Its nodes take over another runtime with it.
 func (p *awsPlatform) UpdateNetwork(ctx context.Context, spec networkSpec) (networkStatus, error) {
 	has, err := p.record(ctx, spec.Name)
 	if errors.Is(err, errGone) {
@@ -166,6 +166,9 @@ func (p *awsPlatform) UpdateNetwork(ctx context.Context, spec networkSpec) (netw
 	design := p.design(n, spec)
 	design.Upgrade = n.RuntimeVersion != has.RuntimeVersion
 	err = p.cloud.Change(ctx, design)
+	if err == nil && design.Upgrade {
+		err = p.cloud.UpgradeNodes(ctx, n)
+	}
 	return p.statusOf(n), err
 }
 

@@ -227,11 +227,7 @@ func (c *Client) awaitFunction(ctx context.Context, name string) error {
 			return state{}, err
 		}
 		s := state{Now: string(out.State), Reason: join(string(out.StateReasonCode), aws.ToString(out.StateReason))}
-		switch {
-		case out.State == types.StateFailed:
-			s.Failed = true
-			return s, nil
-		case out.State == types.StatePending:
+		if s.Failed = out.State == types.StateFailed; s.Failed || out.State == types.StatePending {
 			return s, nil
 		}
 		switch out.LastUpdateStatus {

@@ -51,7 +51,7 @@ type Instance struct {
 	Tags                                  map[string]string
 }
 
-// Stopped: somebody stopped it, and it can go on.
+// Stopped says whether somebody stopped it; it can go on.
 func (i *Instance) Stopped() bool {
 	return i.State == string(types.InstanceStateNameStopped) || i.State == string(types.InstanceStateNameStopping)
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
 	"github.com/boxer-overlay/boxer/provider/emulator"
 )
@@ -254,5 +256,59 @@ func TestNodeRecords(t *testing.T) {
 	}
 	if left := ours(a); len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// TestUpgradeNodes: instances are told by a tag, functions get the layer, and those of
+// other networks stay as they are.
+func TestUpgradeNodes(t *testing.T) {
+	a := emulator.Start(t)
+	c := testClient(t, a)
+	ctx := t.Context()
+	publish := func(content string) string {
+		out, err := c.Lambda.PublishLayerVersion(ctx, &lambda.PublishLayerVersionInput{LayerName: aws.String("boxer-runtime-amd64"), Content: &types.LayerVersionContentInput{ZipFile: []byte(content)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return aws.ToString(out.LayerVersionArn)
+	}
+	first, second := publish("one"), publish("two")
+	role := testRole(t, c, "logic")
+	image, err := c.NewestImage(ctx, "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, network := range []string{"shop", "shop-two"} { // one's prefix is also the other's
+		s := FunctionSpec{Network: network, Node: "logic", Name: "boxer-" + network + "-logic", Role: role, Arch: "amd64", MemoryMB: 128, TimeoutS: 60, EphemeralMB: 512,
+			Code: Code{Zip: []byte("one")}, Layers: []string{first}, LogGroup: "/aws/lambda/boxer-" + network + "-logic"}
+		if _, err := c.CreateFunction(ctx, s); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.RunInstance(ctx, InstanceSpec{Network: network, Slot: "store", Part: PartVM, Name: "store", Image: image, Type: "t3.micro"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := &Network{Name: "shop", Prefix: DefaultPrefix, Layers: map[string]Layer{"amd64": {ARN: second, SHA256: strings.Repeat("0", 64)}}}
+	for range 2 {
+		if err := c.UpgradeNodes(ctx, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if calls := a.Calls("lambda.UpdateFunctionConfiguration"); len(calls) != 1 {
+		t.Errorf("%d changes of functions, want 1", len(calls))
+	}
+	for network, want := range map[string]string{"shop": second, "shop-two": first} {
+		f, err := c.FindFunction(ctx, "boxer-"+network+"-logic")
+		if err != nil || !slices.Equal(f.Layers, []string{want}) {
+			t.Errorf("%s: layers %v, want %s, %v", network, f.Layers, want, err)
+		}
+		i, err := c.FindInstance(ctx, network, PartVM, "store")
+		tag := ""
+		if network == "shop" {
+			tag = second + " " + strings.Repeat("0", 64)
+		}
+		if err != nil || i.Tags["boxer:layer"] != tag {
+			t.Errorf("%s: tags %v, want %q, %v", network, i.Tags, tag, err)
+		}
 	}
 }
