@@ -34,7 +34,7 @@ func Applying(s Scope) Document {
 		allow("Look", []string{
 			"ec2:DescribeAddresses", "ec2:DescribeImages", "ec2:DescribeInstances", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSecurityGroupRules",
 			"ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcs", "ec2:GetConsoleOutput",
-			"ssm:DescribeParameters", "sts:GetCallerIdentity",
+			"lambda:ListFunctions", "ssm:DescribeParameters", "sts:GetCallerIdentity",
 		}, "*"),
 		tag("RequestTag", allow("MakeTagged", []string{"ec2:AllocateAddress", "ec2:CreateSecurityGroup", "ec2:RunInstances"},
 			ec2("elastic-ip", "instance", "security-group", "volume")...)),
