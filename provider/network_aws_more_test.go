@@ -4,6 +4,9 @@ package provider
 
 import (
 	"encoding/base64"
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -114,4 +117,42 @@ func TestNetworkOnAWSRefused(t *testing.T) {
 		"tag":       network("shop", `tags = { "a/b" = "c" }`),
 		"own tag":   network("shop", `tags = { "boxer:network" = "c" }`),
 	})
+}
+
+// TestAccNetworkOnAWSUpgrade: another runtime version is published as a layer of its
+// own and told to the seed, which stays the same instance; a provider upgrade alone
+// changes nothing.
+func TestAccNetworkOnAWSUpgrade(t *testing.T) {
+	a := emulator.Start(t)
+	w := cloudWorkspace(t, a)
+	w.configure(awsBlock + awsNet("shop", ""))
+	w.apply()
+	before, seed := w.values(networkOnAWS), seedInstance(t, a.Config())
+	next := cloudWorkspace(t, a, func(p *boxerProvider) {
+		p.version = "next"
+		p.layers = func(arch string) ([]byte, error) { return []byte("the next layer for " + arch), nil }
+	})
+	state, err := os.ReadFile(w.dir + "/terraform.tfstate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.write("terraform.tfstate", string(state))
+	next.configure(awsBlock + awsNet("shop", ""))
+	next.emptyPlan()
+	next.configure(awsBlock + awsNet("shop", `runtime_version = "next"`))
+	if got := next.planned()[networkOnAWS]; got != "update" {
+		t.Fatalf("planned %q", got)
+	}
+	next.apply()
+	next.emptyPlan()
+	after, now := next.values(networkOnAWS), seedInstance(t, a.Config())
+	if fmt.Sprint(after["layer_arns"]) == fmt.Sprint(before["layer_arns"]) || after["runtime_version"] != "next" {
+		t.Errorf("%v after %v", after, before)
+	}
+	arm := fmt.Sprint(after["layer_arns"].([]any)[1])
+	if *now.InstanceId != *seed.InstanceId || !strings.HasPrefix(ec2Tag(now.Tags, layer.UpgradeTag), arm+" ") {
+		t.Errorf("the seed: %s with %v, want %s with %s", *now.InstanceId, now.Tags, *seed.InstanceId, arm)
+	}
+	next.destroy()
+	nothingButLayers(t, a)
 }

@@ -71,8 +71,15 @@ func (n *Network) rolePolicy(part, region, account string) Document {
 		return policy(secret, layers, // what a node has in /var/task is a layer of its own
 			allow("FetchTheContents", []string{"lambda:GetLayerVersion"}, arn("lambda", region, account, "layer:"+n.FunctionPrefix()+"*")))
 	default:
+		// Lambda attaches a function to a VPC as the function's role; what runs in the
+		// function is denied the same, as AWS advises.
+		attach := []string{"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "ec2:DescribeNetworkInterfaces",
+			"ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses"}
+		guest := Statement{Sid: "NotForGuests", Effect: "Deny", Action: attach, Resource: []string{"*"}, Condition: map[string]map[string][]string{
+			"ArnLike": {"lambda:SourceFunctionArn": {arn("lambda", region, account, "function:"+n.FunctionPrefix()+"*")}}}}
 		return policy(secret,
-			allow("WriteLogs", []string{"logs:CreateLogStream", "logs:PutLogEvents"}, arn("logs", region, account, "log-group:"+n.LogGroup("*")+":*")))
+			allow("WriteLogs", []string{"logs:CreateLogStream", "logs:PutLogEvents"}, arn("logs", region, account, "log-group:"+n.LogGroup("*")+":*")),
+			allow("AttachToTheVPC", attach, "*"), guest)
 	}
 }
 
