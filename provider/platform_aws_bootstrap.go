@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"os"
 
 	"github.com/boxer-overlay/boxer/layer"
 	"github.com/boxer-overlay/boxer/provider/cloud"
@@ -39,7 +38,7 @@ func (p *awsPlatform) Bootstrap(ctx context.Context, node config.Node, arch stri
 	if node, err = config.New(node); err != nil {
 		return bootstrap{}, err
 	}
-	found := bootstrap{LayerARN: l.ARN, Variables: endpointVariables(), SecurityGroup: n.Group, Role: n.RoleName(part)}
+	found := bootstrap{LayerARN: l.ARN, Variables: nodeVariables(), SecurityGroup: n.Group, Role: n.RoleName(part)}
 	if node.Kind == config.KindFunction {
 		event, err := json.Marshal(node)
 		found.Event = string(event)
@@ -64,16 +63,5 @@ func bootstrapUserData(node config.Node, l cloud.Layer, region string, own []byt
 	if document, err = json.Marshal(node); err != nil {
 		return nil, err
 	}
-	return layer.UserData(layer.VM{Layer: layer.Fetch{URL: l.ARN, SHA256: l.SHA256}, Region: region, Node: string(document), Variables: endpointVariables()}, own)
-}
-
-// endpointVariables are what this process was told of where AWS is: its nodes ask the same.
-func endpointVariables() map[string]string {
-	variables := map[string]string{}
-	for _, name := range []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL_LAMBDA"} {
-		if value := os.Getenv(name); value != "" {
-			variables[name] = value
-		}
-	}
-	return variables
+	return layer.UserData(layer.VM{Layer: layer.Fetch{URL: l.ARN, SHA256: l.SHA256}, Region: region, Node: string(document), Variables: nodeVariables()}, own)
 }

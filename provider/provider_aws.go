@@ -56,7 +56,7 @@ func awsAttribute() schema.Attribute {
 			},
 			"max_retries": schema.Int64Attribute{
 				Optional:            true,
-				MarkdownDescription: "How often a request is sent again when AWS is busy or does not answer. Default: 2, or `AWS_MAX_ATTEMPTS`.",
+				MarkdownDescription: "How often a request is sent again when AWS is busy or does not answer. Default: 5, or as `AWS_MAX_ATTEMPTS` says.",
 				Validators:          []validator.Int64{int64validator.Between(1, 100)},
 			},
 			"skip_credentials_validation": schema.BoolAttribute{

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -27,9 +28,12 @@ var Services = []string{"ec2", "iam", "lambda", "logs", "ssm", "sts"}
 // in the environment, in its files, from the machine's role.
 type Config struct {
 	Region, Profile, AssumeRoleARN string
-	MaxRetries                     int               // 0: the SDK's
+	MaxRetries                     int               // 0: AWS_MAX_ATTEMPTS says so, else defaultRetries
 	Endpoints                      map[string]string // by service
 }
+
+// defaultRetries of a call. The SDK's two do not outlast the throttling of a busy account.
+const defaultRetries = 5
 
 // Client asks AWS, in one region, as one principal.
 type Client struct {
@@ -57,6 +61,9 @@ func Open(ctx context.Context, c Config) (*Client, error) {
 	}
 	if c.Profile != "" {
 		options = append(options, config.WithSharedConfigProfile(c.Profile))
+	}
+	if c.MaxRetries == 0 && os.Getenv("AWS_MAX_ATTEMPTS") == "" {
+		c.MaxRetries = defaultRetries
 	}
 	if c.MaxRetries > 0 {
 		options = append(options, config.WithRetryMaxAttempts(c.MaxRetries+1))
