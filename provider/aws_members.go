@@ -51,7 +51,7 @@ func (p *awsPlatform) Await(ctx context.Context, network string, launches []laun
 	if err != nil {
 		return nil, err
 	}
-	session, err := p.watch(ctx, n)
+	session, err := p.watchSoon(ctx, n)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hashicorp/terraform-plugin-log/tflog"
+
 	"github.com/boxer-overlay/boxer/provider/cloud"
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/controller"
@@ -84,6 +86,27 @@ func (p *awsPlatform) watch(ctx context.Context, n *cloud.Network) (*cluster.Ses
 	return session, nil
 }
 
+// seedsBoot is how long the seeds of a network that was just made may take to answer.
+const seedsBoot = 2 * time.Minute
+
+// watchSoon is watch for what cannot be done without a seed: those of a new network are
+// still booting.
+func (p *awsPlatform) watchSoon(ctx context.Context, n *cloud.Network) (*cluster.Session, error) {
+	for end := time.Now().Add(seedsBoot); ; {
+		session, err := p.watch(ctx, n)
+		passing := errors.Is(err, cluster.ErrUnreachable) || errors.Is(err, cluster.ErrDisconnected)
+		if err == nil || !passing || time.Now().After(end) {
+			return session, err
+		}
+		tflog.Info(ctx, "waiting for the network's seeds", map[string]any{"network": n.Name, "error": err.Error()})
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(p.cloud.Pause):
+		}
+	}
+}
+
 // seedsOnAWS explains why the members of a network on AWS cannot be seen.
 func seedsOnAWS(n *cloud.Network, err error) error {
 	if !errors.Is(err, cluster.ErrUnreachable) && !errors.Is(err, cluster.ErrDisconnected) && !errors.Is(err, context.DeadlineExceeded) {
@@ -99,7 +122,7 @@ const seedPatience = 10 * time.Second
 
 // tell asks the controller of a network, of the seed that leads.
 func (p *awsPlatform) tell(ctx context.Context, n *cloud.Network, method string, in, out any) error {
-	session, err := p.watch(ctx, n)
+	session, err := p.watchSoon(ctx, n)
 	if err != nil {
 		return err
 	}
@@ -129,7 +152,7 @@ func tellLeader(ctx context.Context, session *cluster.Session, method string, in
 // slotFreeOnAWS waits until no live member holds the slot: one that was just ended may
 // still be counted for a moment. It also proves that a seed answers before anything is made.
 func (p *awsPlatform) slotFreeOnAWS(outer context.Context, n *cloud.Network, spec nodeSpec, slot string) error {
-	session, err := p.watch(outer, n)
+	session, err := p.watchSoon(outer, n)
 	if err != nil {
 		return err
 	}
