@@ -5,6 +5,7 @@ package provider
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
@@ -41,11 +42,26 @@ func vmDocument(spec nodeSpec, n *cloud.Network, region, token string) (config.N
 		return doc, err
 	}
 	place(&doc, n, region)
-	doc.Site, doc.PublicAddress = n.Site(), config.PublicEC2
+	onInstance(&doc, n)
+	return config.New(doc)
+}
+
+// instanceStateDir is where a node keeps on its own disk what must outlive its supervisor.
+const instanceStateDir = "/var/lib/boxer"
+
+// onInstance says what a node with an instance of its own does there by itself. It is
+// published to others, so the address of a laptop's own loopback stands for all.
+func onInstance(doc *config.Node, n *cloud.Network) {
+	doc.Site, doc.PublicAddress, doc.StateDir = n.Site(), config.PublicEC2, instanceStateDir
 	if doc.User == "" {
 		doc.User = layer.GuestUser
 	}
-	return config.New(doc)
+	doc.Publish = slices.Clone(doc.Publish)
+	for i := range doc.Publish {
+		if doc.Publish[i].HostAddress == defaultHostAddress {
+			doc.Publish[i].HostAddress = ""
+		}
+	}
 }
 
 // place says where a node on AWS finds its network.

@@ -30,10 +30,7 @@ func (p *awsPlatform) Bootstrap(ctx context.Context, node config.Node, arch stri
 	part := cloud.PartFunction
 	if node.Kind == config.KindVM {
 		part = cloud.PartVM
-		node.Site, node.PublicAddress, node.StateDir = n.Site(), config.PublicEC2, bootstrapStateDir
-		if node.User == "" {
-			node.User = layer.GuestUser
-		}
+		onInstance(&node, n)
 	}
 	if node, err = config.New(node); err != nil {
 		return bootstrap{}, err
@@ -48,8 +45,6 @@ func (p *awsPlatform) Bootstrap(ctx context.Context, node config.Node, arch stri
 	found.UserData, err = bootstrapUserData(node, l, p.cloud.Region, own)
 	return found, err
 }
-
-const bootstrapStateDir = "/var/lib/boxer"
 
 // bootstrapUserData is the same for the same node. So is its launch: an instance that is
 // started again, or made anew of it, is the node that it was.
