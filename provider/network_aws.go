@@ -139,7 +139,7 @@ func awsID(prefix, what string) validator.String {
 const roleSuffix = "-function"
 
 // planAWS fills in what aws has by default, and refuses what the platform lacks.
-func (m *networkModel) planAWS(ctx context.Context, config *networkModel, p platform, diags *diag.Diagnostics) {
+func (m *networkModel) planAWS(config *networkModel, p platform, diags *diag.Diagnostics) {
 	if !onAWS(p) {
 		onlyAWS(map[string]bool{
 			"vpc_id": !config.VPCID.IsNull(), "subnet_ids": !config.SubnetIDs.IsNull(), "role_path": !config.RolePath.IsNull(),

@@ -186,7 +186,7 @@ func (r *networkResource) ModifyPlan(ctx context.Context, req resource.ModifyPla
 	if plan.RuntimeVersion.IsUnknown() && req.State.Raw.IsNull() && own.version != "" {
 		plan.RuntimeVersion = types.StringValue(own.version)
 	}
-	plan.planAWS(ctx, &configured, r.platform, &resp.Diagnostics)
+	plan.planAWS(&configured, r.platform, &resp.Diagnostics)
 	r.checkRuntime(plan.RuntimeVersion, state.RuntimeVersion, own.version, &resp.Diagnostics)
 	if !req.State.Raw.IsNull() {
 		if !plan.RuntimeVersion.Equal(state.RuntimeVersion) {

@@ -14,11 +14,11 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// ErrNotFound: AWS positively knows no such object. Only this says that
+// ErrNotFound is that AWS positively knows no such object. Only this says that
 // something is gone.
 var ErrNotFound = errors.New("not found")
 
-// ErrForeign: an object has the name of one of ours, but not our tag.
+// ErrForeign is that an object has the name of one of ours, but not our tag.
 var ErrForeign = errors.New("exists and was made by somebody else")
 
 // Error is what failed, on what, why, and what to do.

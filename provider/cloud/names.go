@@ -43,8 +43,10 @@ type Layer struct {
 	SHA256 string `json:"sha256"` // hexadecimal
 }
 
-// SecretName and RecordName are SSM parameters.
+// SecretName is the SSM parameter of a network's secret.
 func SecretName(network string) string { return "/boxer/" + network + "/secret" }
+
+// RecordName is the SSM parameter of a network's record.
 func RecordName(network string) string { return "/boxer/" + network + "/network" }
 
 // RoleName is the role and instance profile of a part: PartSeed, PartVM, PartFunction.
@@ -54,12 +56,24 @@ func (n *Network) RoleName(part string) string { return n.Prefix + n.Name + "-" 
 func (n *Network) GroupName() string { return n.Prefix + n.Name }
 
 // FunctionPrefix is before the name of a node in that of its Lambda function.
-func (n *Network) FunctionPrefix() string          { return n.Prefix + n.Name + "-" }
+func (n *Network) FunctionPrefix() string { return n.Prefix + n.Name + "-" }
+
+// FunctionName is the Lambda function of a node.
 func (n *Network) FunctionName(node string) string { return n.FunctionPrefix() + node }
-func (n *Network) LogGroup(node string) string     { return "/aws/lambda/" + n.FunctionName(node) }
+
+// LogGroup is where the function of a node logs.
+func (n *Network) LogGroup(node string) string { return "/aws/lambda/" + n.FunctionName(node) }
+
+// InstanceName is what the console shows of an instance.
 func (n *Network) InstanceName(slot string) string { return n.Name + "/" + slot }
-func (n *Network) LayerName(arch string) string    { return n.Prefix + "runtime-" + arch }
-func (n *Network) SecretRef(region string) string  { return "ssm:" + region + SecretName(n.Name) }
+
+// LayerName is the layer of an architecture.
+func (n *Network) LayerName(arch string) string { return n.Prefix + "runtime-" + arch }
+
+// SecretRef is how a node's document names the secret.
+func (n *Network) SecretRef(region string) string { return "ssm:" + region + SecretName(n.Name) }
+
+// InvokeTarget is where seeds launch functions, in a node's document.
 func (n *Network) InvokeTarget(region string) string {
 	return "lambda:" + region + "/" + n.FunctionPrefix()
 }

@@ -64,7 +64,7 @@ func (c *Client) parameterTags(ctx context.Context, name string) (map[string]str
 	return ofSSM(out.TagList), nil
 }
 
-// ErrExists: there is a network of that name.
+// ErrExists is that there is a network of that name.
 var ErrExists = errors.New("exists")
 
 // record writes what the network is. new: it must not be there yet.
