@@ -55,7 +55,7 @@ func (p *awsPlatform) recordOf(ctx context.Context, network, name string) (r aws
 	return r, err == nil, err
 }
 
-// networkOf is the network that a node is made in.
+// networkFor is the network that a node is made in.
 func (p *awsPlatform) networkFor(ctx context.Context, name string) (*cloud.Network, error) {
 	n, err := p.record(ctx, name)
 	if errors.Is(err, errGone) {
@@ -65,7 +65,7 @@ func (p *awsPlatform) networkFor(ctx context.Context, name string) (*cloud.Netwo
 	return n, err
 }
 
-// awsMade names a node's object for an error that it is in the way.
+// awsTaken says that something has the node's name already, and could be imported.
 func awsTaken(spec nodeSpec, what string) error {
 	return &explained{
 		fmt.Errorf("name %q is taken in network %q by %s, which this resource did not create", spec.Name, spec.Network, what),
