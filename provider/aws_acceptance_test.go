@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -185,6 +186,41 @@ func (q *onAWSAccount) nothingLeft() {
 	}
 }
 
+// commandLine looks at the network, changes it and joins it, as anybody may who can
+// read its parameters.
+func (q *onAWSAccount) commandLine() {
+	q.t.Helper()
+	boxer := func(args ...string) string {
+		q.t.Helper()
+		ctx, cancel := context.WithTimeout(q.t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, builtFile(q.t, "boxer"), append([]string{"--platform", "aws", "--network", "shop"}, args...)...)
+		cmd.Env = q.env
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			q.t.Fatalf("boxer %v: %v: %s", args, err, out)
+		}
+		return string(out)
+	}
+	for _, name := range []string{"store", "front", "logic-2", "seed-0"} {
+		if nodes := boxer("nodes"); !strings.Contains(nodes, name) {
+			q.t.Errorf("boxer nodes does not know %s:\n%s", name, nodes)
+		}
+	}
+	if out := boxer("scale", "logic", "2"); !strings.Contains(out, "logic has 2 replicas; stopped: logic-2") {
+		q.t.Errorf("boxer scale: %s", out)
+	}
+	if out := boxer("scale", "logic", "3"); !strings.Contains(out, "logic has 3 replicas; started: logic-2") {
+		q.t.Errorf("boxer scale: %s", out)
+	}
+	if out := boxer("events"); !strings.Contains(out, "boxer scale") {
+		q.t.Errorf("boxer events: %s", out)
+	}
+	if out := boxer("run", "--", "redis-cli", "-h", "store", "ping"); out != "PONG\n" {
+		q.t.Errorf("a guest of this machine: %q", out)
+	}
+}
+
 // TestAccAWS takes the quickstart through its life on AWS, with what AWS does to those
 // who are too fast: apply waits for guests that really run.
 func TestAccAWS(t *testing.T) {
@@ -217,6 +253,8 @@ func TestAccAWS(t *testing.T) {
 		t.Errorf("%s replicas run, want 3", running)
 	}
 	q.emptyPlan()
+
+	q.commandLine()
 
 	// A guest's change is made in place, and one of an instance that vanished.
 	q.change(`"--save", ""]`, `"--save", "", "--databases", "4"]`)
