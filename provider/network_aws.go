@@ -162,6 +162,10 @@ func (m *networkModel) planAWS(config *networkModel, p platform, diags *diag.Dia
 		diags.AddAttributeError(path.Root("name"), "Name too long for AWS",
 			fmt.Sprintf("The role %s would have %d characters, and IAM takes 64: choose a shorter name or name_prefix.", name, len(name)))
 	}
+	if m.Name.ValueString() == "runtime" {
+		diags.AddAttributeError(path.Root("name"), "Name reserved on AWS",
+			"Layers of a network \"runtime\" would have the names of Boxer's own ("+m.NamePrefix.ValueString()+"runtime-amd64): choose another name.")
+	}
 	checkAWSTags(m.TagsAll, diags)
 }
 

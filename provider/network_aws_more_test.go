@@ -114,6 +114,7 @@ func TestNetworkOnAWSRefused(t *testing.T) {
 		"retention": network("shop", `log_retention_days = 2`),
 		"ingress":   network("shop", `seed = { ingress_cidrs = ["everywhere"] }`),
 		"long name": network("a-network-with-a-name-of-forty-characters-and-some-more-yet", ""),
+		"reserved":  network("runtime", ""),
 		"tag":       network("shop", `tags = { "a/b" = "c" }`),
 		"own tag":   network("shop", `tags = { "boxer:network" = "c" }`),
 	})
