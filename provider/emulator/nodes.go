@@ -216,7 +216,9 @@ func (n *Nodes) startVM(p *process, id string, vm layer.VM, doc config.Node) err
 		doc.StateDir = p.root + doc.StateDir
 	}
 	for i := range doc.Publish {
-		doc.Publish[i].HostAddress = p.address // all of them are not its own
+		if at := &doc.Publish[i].HostAddress; *at == "" || *at == "0.0.0.0" {
+			*at = p.address // all of them are not its own
+		}
 	}
 	dir, err := n.layerDir(vm.Layer.SHA256)
 	if err == nil && vm.Task.URL != "" {
