@@ -28,8 +28,9 @@ type process struct {
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
-	mounts string // the mount namespace
-	gone   bool   // told to end: nothing starts any more
+	mounts string   // the mount namespace
+	held   *os.File // of it: else its number would be another one's when all of it has ended
+	gone   bool     // told to end: nothing starts any more
 }
 
 // place is what a node's document needs to be true of a plain process.
@@ -100,7 +101,9 @@ func (p *process) start(dir string, env []string, argv ...string) error {
 		return err
 	}
 	p.cmd = cmd
-	p.mounts, _ = os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", cmd.Process.Pid))
+	if p.held, err = os.Open(fmt.Sprintf("/proc/%d/ns/mnt", cmd.Process.Pid)); err == nil {
+		p.mounts, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", p.held.Fd()))
+	}
 	go func() {
 		err := cmd.Wait()
 		p.say(fmt.Sprintf("the supervisor has ended: %v", err))
