@@ -18,6 +18,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 
 	"github.com/boxer-overlay/boxer/provider/emulator"
@@ -221,6 +222,82 @@ func (q *onAWSAccount) commandLine() {
 	}
 }
 
+// published are the rules of the group that opens what front publishes.
+func (q *onAWSAccount) published() (ids, rules []string) {
+	q.t.Helper()
+	client := ec2.NewFromConfig(q.a.Config())
+	groups, err := client.DescribeSecurityGroups(q.t.Context(), &ec2.DescribeSecurityGroupsInput{Filters: []types.Filter{
+		{Name: aws.String("tag:boxer:node"), Values: []string{"front"}}, {Name: aws.String("tag:boxer:part"), Values: []string{"publish"}}}})
+	if err != nil {
+		q.t.Fatal(err)
+	}
+	instance := fmt.Sprint(q.values(frontVM)["instance_id"])
+	for _, group := range groups.SecurityGroups {
+		if !strings.Contains(q.groupsOf(instance), aws.ToString(group.GroupId)) {
+			q.t.Errorf("instance %s is not in the group of what it publishes", instance)
+		}
+		found, err := client.DescribeSecurityGroupRules(q.t.Context(), &ec2.DescribeSecurityGroupRulesInput{
+			Filters: []types.Filter{{Name: aws.String("group-id"), Values: []string{aws.ToString(group.GroupId)}}}})
+		if err != nil {
+			q.t.Fatal(err)
+		}
+		for _, r := range found.SecurityGroupRules {
+			if !aws.ToBool(r.IsEgress) {
+				ids = append(ids, aws.ToString(r.SecurityGroupRuleId))
+				rules = append(rules, fmt.Sprintf("%s %d-%d %s", aws.ToString(r.IpProtocol), aws.ToInt32(r.FromPort), aws.ToInt32(r.ToPort), aws.ToString(r.CidrIpv4)))
+			}
+		}
+	}
+	return ids, rules
+}
+
+func (q *onAWSAccount) groupsOf(instance string) string {
+	q.t.Helper()
+	out, err := ec2.NewFromConfig(q.a.Config()).DescribeInstances(q.t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{instance}})
+	if err != nil {
+		q.t.Fatal(err)
+	}
+	var ids []string
+	for _, g := range out.Reservations[0].Instances[0].SecurityGroups {
+		ids = append(ids, aws.ToString(g.GroupId))
+	}
+	return strings.Join(ids, " ")
+}
+
+// opens checks that what front publishes can be reached, and is again when somebody has
+// closed it, from where it may be, and not at all when it is published no more.
+func (q *onAWSAccount) opens() {
+	q.t.Helper()
+	want := func(rules ...string) (ids []string) {
+		q.t.Helper()
+		ids, found := q.published()
+		if !slices.Equal(found, rules) {
+			q.t.Errorf("open is %q, want %q", found, rules)
+		}
+		return ids
+	}
+	open := fmt.Sprintf("tcp %d-%d ", q.port, q.port)
+	ids := want(open + "0.0.0.0/0")
+	group := strings.Fields(q.groupsOf(fmt.Sprint(q.values(frontVM)["instance_id"])))
+	for _, id := range group {
+		if _, err := ec2.NewFromConfig(q.a.Config()).RevokeSecurityGroupIngress(q.t.Context(), &ec2.RevokeSecurityGroupIngressInput{
+			GroupId: aws.String(id), SecurityGroupRuleIds: ids}); err == nil {
+			break
+		}
+	}
+	want()
+	if actions := q.planned(); actions[frontVM] != "update" || actions[storeVM] != "no-op" {
+		q.t.Errorf("a published port was closed: %v", actions)
+	}
+	q.say("apply", "-auto-approve")
+	want(open + "0.0.0.0/0")
+	q.emptyPlan()
+	q.change(fmt.Sprintf("host_port = %d }", q.port), fmt.Sprintf("host_port = %d, cidrs = [\"127.0.0.0/8\"] }", q.port))
+	q.say("apply", "-auto-approve")
+	want(open + "127.0.0.0/8")
+	q.emptyPlan()
+}
+
 // TestAccAWS takes the quickstart through its life on AWS, with what AWS does to those
 // who are too fast: apply waits for guests that really run.
 func TestAccAWS(t *testing.T) {
@@ -255,6 +332,7 @@ func TestAccAWS(t *testing.T) {
 	q.emptyPlan()
 
 	q.commandLine()
+	q.opens()
 
 	// A guest's change is made in place, and one of an instance that vanished.
 	q.change(`"--save", ""]`, `"--save", "", "--databases", "4"]`)

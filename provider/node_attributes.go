@@ -225,12 +225,12 @@ func publishAttribute() schema.Attribute {
 			"host_address": schema.StringAttribute{
 				Optional: true, Computed: true,
 				Default:             stringdefault.StaticString(defaultHostAddress),
-				MarkdownDescription: "IP address of this machine to listen on. Default `" + defaultHostAddress + "`.",
+				MarkdownDescription: "IP address of this machine to listen on. Default `" + defaultHostAddress + "`, which on `aws` stands for all addresses of the instance.",
 				Validators:          []validator.String{validAddress()},
 			},
 			"cidrs": schema.ListAttribute{
 				ElementType: types.StringType, Optional: true,
-				MarkdownDescription: "Where connections may come from; those from elsewhere are reset. Default: anywhere.",
+				MarkdownDescription: "Where connections may come from; those from elsewhere are reset, and on `aws` kept out by a security group of the node's own. Default: anywhere.",
 				Validators: []validator.List{listvalidator.ValueStringsAre(
 					stringCheck{"Invalid CIDR", "a network such as 192.168.0.0/16", config.CheckSource})},
 			},

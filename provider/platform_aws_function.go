@@ -89,7 +89,7 @@ func (p *awsPlatform) functionSpec(ctx context.Context, n *cloud.Network, spec n
 		LogGroup: n.LogGroup(spec.Name), LogDays: n.LogDays, Tags: spec.Tags,
 	}
 	if len(a.SubnetIDs) > 0 {
-		f.Subnets, f.Groups = a.SubnetIDs, a.groups(n)
+		f.Subnets, f.Groups = a.SubnetIDs, append([]string{n.Group}, a.SecurityGroupIDs...)
 	}
 	var err error
 	if f.Role == "" {

@@ -3,12 +3,16 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/hashicorp/terraform-plugin-log/tflog"
 
 	"github.com/boxer-overlay/boxer/layer"
 	"github.com/boxer-overlay/boxer/provider/cloud"
@@ -81,11 +85,15 @@ func (p *awsPlatform) makeVM(ctx context.Context, n *cloud.Network, spec nodeSpe
 	if err := p.keepRecord(ctx, spec, awsRecord{}); err != nil {
 		return err
 	}
+	groups, err := p.groups(ctx, n, spec)
+	if err != nil {
+		return err
+	}
 	id := cluster.LaunchID(want.Token)
 	_, err = p.cloud.RunInstance(ctx, cloud.InstanceSpec{
 		Network: n.Name, Slot: spec.Name, Part: cloud.PartVM, Name: n.InstanceName(spec.Name), ClientToken: id,
 		Image: a.ImageID, Type: a.instanceType(), Subnet: subnet, KeyName: a.KeyName, Profile: n.RoleName(cloud.PartVM),
-		Groups: a.groups(n), Spot: a.Spot, Volume: a.volume(), UserData: data, Tags: p.vmTags(n, spec, id),
+		Groups: groups, Spot: a.Spot, Volume: a.volume(), UserData: data, Tags: p.vmTags(n, spec, id),
 	})
 	return err
 }
@@ -102,9 +110,26 @@ func (p *awsPlatform) contents(ctx context.Context, n *cloud.Network, spec nodeS
 	return p.cloud.PutContents(ctx, n, spec.Name, packed)
 }
 
-// groups are the network's security group and those that a node has besides.
-func (a awsNode) groups(n *cloud.Network) []string {
-	return append([]string{n.Group}, a.SecurityGroupIDs...)
+// groups are the network's security group, the node's own, made here, that opens what it
+// publishes, and those that it has besides.
+func (p *awsPlatform) groups(ctx context.Context, n *cloud.Network, spec nodeSpec) ([]string, error) {
+	groups := []string{n.Group}
+	if opens := openings(spec); len(opens) > 0 {
+		own, err := p.cloud.Publish(ctx, n, spec.Name, opens, spec.Tags)
+		if err != nil {
+			return nil, err
+		}
+		groups = append(groups, own)
+	}
+	return append(groups, spec.AWS.SecurityGroupIDs...), nil
+}
+
+// openings are the ports that a node publishes.
+func openings(spec nodeSpec) (opens []cloud.Opening) {
+	for _, publish := range spec.Publish {
+		opens = append(opens, cloud.Opening{Port: cmp.Or(publish.HostPort, publish.Port), CIDRs: publish.CIDRs})
+	}
+	return opens
 }
 
 func (a awsNode) volume() cloud.Volume {
@@ -147,7 +172,7 @@ func (p *awsPlatform) VM(ctx context.Context, network, name string) (vmStatus, e
 	if len(status.Spec.Tags) == 0 {
 		status.Spec.Tags = nil
 	}
-	p.compare(ctx, &status.Spec.AWS, network, found)
+	p.compare(ctx, &status.Spec, network, found)
 	if found.Stopped() {
 		status.Notice = fmt.Sprintf("Instance %s is %s (%s): its guest does not run. Start it with \"aws ec2 start-instances --instance-ids %s\", or replace the node "+
 			"(terraform apply -replace). Terraform leaves it as it is.", found.ID, found.State, found.Reason, found.ID)
@@ -156,7 +181,8 @@ func (p *awsPlatform) VM(ctx context.Context, network, name string) (vmStatus, e
 }
 
 // compare puts what an instance is where the record says otherwise.
-func (p *awsPlatform) compare(ctx context.Context, a *awsNode, network string, found cloud.Instance) {
+func (p *awsPlatform) compare(ctx context.Context, spec *nodeSpec, network string, found cloud.Instance) {
+	a := &spec.AWS
 	if a.instanceType() != found.Type {
 		a.InstanceType = found.Type
 	}
@@ -164,7 +190,15 @@ func (p *awsPlatform) compare(ctx context.Context, a *awsNode, network string, f
 	if err != nil {
 		return // what its own group is nobody knows
 	}
-	has := slices.DeleteFunc(slices.Clone(found.Groups), func(id string) bool { return id == n.Group })
+	own, drift, err := p.cloud.Published(ctx, n, spec.Name, openings(*spec))
+	switch {
+	case err != nil && !errors.Is(err, cloud.ErrNotFound):
+		return
+	case len(spec.Publish) > 0 && (len(drift) > 0 || !slices.Contains(found.Groups, own)):
+		tflog.Info(ctx, "what a node publishes is not open", map[string]any{"name": spec.Name, "drift": strings.Join(drift, "; ")})
+		spec.Publish = nil // to be opened again
+	}
+	has := slices.DeleteFunc(slices.Clone(found.Groups), func(id string) bool { return id == n.Group || id == own })
 	if !slices.Equal(slices.Sorted(slices.Values(has)), slices.Sorted(slices.Values(a.SecurityGroupIDs))) {
 		a.SecurityGroupIDs = has
 	}
@@ -201,8 +235,17 @@ func (p *awsPlatform) UpdateVM(ctx context.Context, spec nodeSpec, again bool) e
 	}
 	tags := cloud.Tags(n.Name, spec.Name, cloud.PartVM, p.vmTags(n, spec, found.Tags[tagLaunch]))
 	tags["Name"] = n.InstanceName(spec.Name)
-	if err := p.cloud.SetInstance(ctx, found, spec.AWS.groups(n), tags); err != nil {
+	groups, err := p.groups(ctx, n, spec)
+	if err != nil {
 		return err
+	}
+	if err := p.cloud.SetInstance(ctx, found, groups, tags); err != nil {
+		return err
+	}
+	if len(spec.Publish) == 0 {
+		if err := p.cloud.Unpublish(ctx, n.Name, spec.Name); err != nil {
+			return err
+		}
 	}
 	if again || !r.Spec.sameGuest(spec) {
 		if found.Stopped() {
@@ -247,6 +290,9 @@ func (p *awsPlatform) configure(ctx context.Context, n *cloud.Network, spec node
 // DeleteVM ends the instance, and waits for that: its successor may have the same name.
 func (p *awsPlatform) DeleteVM(ctx context.Context, network, name string) error {
 	if err := p.cloud.DeleteInstances(ctx, network, cloud.PartVM, name); err != nil {
+		return err
+	}
+	if err := p.cloud.Unpublish(ctx, network, name); err != nil {
 		return err
 	}
 	n, err := p.cloud.Network(ctx, network)

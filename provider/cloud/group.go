@@ -76,7 +76,7 @@ func (c *Client) checkGroup(ctx context.Context, d *Design) ([]step, error) {
 		steps = append(steps, step{"security group " + d.GroupName() + " is another", func(context.Context) error { d.Group = id; return nil }})
 	}
 	steps = append(steps, c.retag(id, "security group", ofEC2(group.Tags), Tags(d.Name, "", PartGroup, d.Tags))...)
-	also, err := c.checkRules(ctx, d.Network, id)
+	also, err := c.checkRules(ctx, d.Network, id, d.rules())
 	return append(steps, also...), err
 }
 
@@ -91,7 +91,7 @@ func (c *Client) makeGroup(ctx context.Context, d *Design) error {
 	d.Group = aws.ToString(out.GroupId)
 	var steps []step
 	err = c.settled(ctx, func(ctx context.Context) (err error) {
-		steps, err = c.checkRules(ctx, d.Network, d.Group)
+		steps, err = c.checkRules(ctx, d.Network, d.Group, d.rules())
 		return err
 	})
 	for i := 0; err == nil && i < len(steps); i++ {
@@ -100,9 +100,8 @@ func (c *Client) makeGroup(ctx context.Context, d *Design) error {
 	return err
 }
 
-// checkRules wants the rules to be ours and no others. Rules of a node (publish)
-// carry its tag and are left alone.
-func (c *Client) checkRules(ctx context.Context, n *Network, id string) ([]step, error) {
+// checkRules wants a group to have these rules and no others.
+func (c *Client) checkRules(ctx context.Context, n *Network, id string, want []rule) ([]step, error) {
 	var found []types.SecurityGroupRule
 	pages := ec2.NewDescribeSecurityGroupRulesPaginator(c.EC2, &ec2.DescribeSecurityGroupRulesInput{Filters: filter("group-id", id)})
 	for pages.HasMorePages() {
@@ -112,7 +111,6 @@ func (c *Client) checkRules(ctx context.Context, n *Network, id string) ([]step,
 		}
 		found = append(found, page.SecurityGroupRules...)
 	}
-	want := n.rules()
 	var have []rule
 	var steps []step
 	for _, f := range found {
@@ -120,7 +118,7 @@ func (c *Client) checkRules(ctx context.Context, n *Network, id string) ([]step,
 		switch {
 		case slices.Contains(want, r) && !slices.Contains(have, r):
 			have = append(have, r)
-		case ofEC2(f.Tags)[TagNode] == "":
+		default:
 			steps = append(steps, step{fmt.Sprintf("security group %s lets through more: %s", id, r), func(ctx context.Context) error {
 				return c.revoke(ctx, id, f)
 			}})
@@ -238,12 +236,12 @@ func (c *Client) retag(id, kind string, has, want map[string]string) []step {
 	}}}
 }
 
-// deleteGroup waits for what still uses the group: a terminated instance's
-// interface goes within seconds, one of a function in a VPC within an hour.
-func (c *Client) deleteGroup(ctx context.Context, n *Network) error {
-	groups, err := c.EC2.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsInput{Filters: tagged(n.Name, PartGroup, "")})
+// deleteGroups waits for what still uses the groups of a part (and node): a terminated
+// instance's interface goes within seconds, one of a function in a VPC within an hour.
+func (c *Client) deleteGroups(ctx context.Context, network, part, node string) error {
+	groups, err := c.EC2.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsInput{Filters: tagged(network, part, node)})
 	if err != nil {
-		return failed("looking for the security group of network", n.Name, err)
+		return failed("looking for the security groups of network", network, err)
 	}
 	for _, group := range groups.SecurityGroups {
 		id := aws.ToString(group.GroupId)

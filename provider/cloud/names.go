@@ -55,6 +55,10 @@ func (n *Network) RoleName(part string) string { return n.Prefix + n.Name + "-" 
 // GroupName is the security group.
 func (n *Network) GroupName() string { return n.Prefix + n.Name }
 
+// PublishName is the security group that opens what a node publishes. No network's
+// group has a slash in its name.
+func (n *Network) PublishName(node string) string { return n.Prefix + n.Name + "/" + node }
+
 // FunctionPrefix is before the name of a node in that of its Lambda function.
 func (n *Network) FunctionPrefix() string { return n.Prefix + n.Name + "-" }
 

@@ -122,7 +122,10 @@ func (c *Client) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	for _, remove := range []func(context.Context, *Network) error{
-		c.deleteNodes, c.deleteSeeds, c.deleteAddresses, c.deleteGroup, c.deleteRoles,
+		c.deleteNodes, c.deleteSeeds, c.deleteAddresses,
+		func(ctx context.Context, n *Network) error { return c.deleteGroups(ctx, n.Name, PartPublish, "") }, // of nodes that vanished
+		func(ctx context.Context, n *Network) error { return c.deleteGroups(ctx, n.Name, PartGroup, "") },
+		c.deleteRoles,
 		func(ctx context.Context, n *Network) error { return c.deleteParameter(ctx, SecretName(n.Name)) },
 		func(ctx context.Context, n *Network) error { return c.deleteParameter(ctx, RecordName(n.Name)) },
 	} {

@@ -33,6 +33,7 @@ const (
 	PartLayer    = "layer"
 	PartRole     = "role"
 	PartGroup    = "group"
+	PartPublish  = "publish" // a node's group, which opens what it publishes
 	PartSecret   = "secret"
 	PartRecord   = "network"
 	PartAddress  = "address"
