@@ -25,7 +25,7 @@ import (
 )
 
 // onAWSAccount is the quickstart on an emulated account where nodes really run. Only
-// the provider block differs from the example, and where the published port is.
+// the provider block differs from the example.
 type onAWSAccount struct {
 	*workspace
 	a     *emulator.AWS
@@ -44,7 +44,7 @@ func newOnAWS(t *testing.T) *onAWSAccount {
 	copyExample(t, q.dir)
 	q.change(`provider "boxer" { platform = "local" }`, `provider "boxer" { platform = "aws" }`)
 	q.change("${path.module}", q.dir)
-	q.change("host_port = 8080", fmt.Sprintf("host_port = %d, host_address = \"0.0.0.0\"", q.port))
+	q.change("host_port = 8080", fmt.Sprintf("host_port = %d", q.port))
 	privateTmp(t, filepath.Join(q.dir, "front", "nginx.conf"))
 	t.Cleanup(func() {
 		if t.Failed() {

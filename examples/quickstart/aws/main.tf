@@ -24,10 +24,10 @@ variable "logic_package" {
   type        = string
   default     = "logic.zip"
 }
-variable "web_security_groups" {
-  description = "Security groups that let visitors reach port 8080."
+variable "visitors" {
+  description = "Who may connect to the published port."
   type        = list(string)
-  default     = null
+  default     = ["0.0.0.0/0"]
 }
 
 locals {
@@ -62,11 +62,9 @@ resource "boxer_vm_node" "front" {
   source_dir = "${path.module}/../front"
   command    = ["nginx", "-c", "/var/task/nginx.conf"] # upstream server logic:8080
   wait_for   = { logic = 2 }
-  publish    = [{ port = 80, host_port = 8080, host_address = "0.0.0.0" }]
+  publish    = [{ port = 80, host_port = 8080, cidrs = var.visitors }]
   image_id   = var.debian_image
   user_data  = "${chomp(local.install)} nginx-light\n"
-
-  security_group_ids = var.web_security_groups
 }
 
 output "url" {
