@@ -47,21 +47,28 @@ func checkReserved(name string) error {
 }
 
 var (
+	listening  = regexp.MustCompile(`^--(port|listen|bind|http-port|listen-port)(=|$)`)
 	portOption = regexp.MustCompile(`^--?(port|listen|bind|p|P|http-port|listen-port)$`)
 	portValue  = regexp.MustCompile(`^(?:--?[a-z-]*(?:port|listen|bind)[a-z-]*=)?(?:(?:\[[0-9a-fA-F:]*\]|[0-9]+(?:\.[0-9]+){3}|\*|localhost)?:)?([0-9]{1,5})$`)
 )
 
+// portGuess is a port that a command seems to listen on.
+type portGuess struct {
+	port  int
+	plain bool // an option's name says so; else it may be another host's
+}
+
 // portsOf are the ports that a command seems to listen on: what follows --port,
 // -p, --listen or --bind, or is written :PORT.
-func portsOf(argv []string) []int {
-	var ports []int
+func portsOf(argv []string) []portGuess {
+	var ports []portGuess
 	for i, arg := range argv[min(1, len(argv)):] {
 		match := portValue.FindStringSubmatch(arg)
 		if match == nil || !strings.ContainsAny(arg, ":=") && !portOption.MatchString(argv[i]) {
 			continue
 		}
 		if port, err := strconv.Atoi(match[1]); err == nil && port > 0 && port <= 65535 {
-			ports = append(ports, port)
+			ports = append(ports, portGuess{port, listening.MatchString(arg) || listening.MatchString(argv[i]) && !strings.Contains(argv[i], "=")})
 		}
 	}
 	return ports
@@ -131,8 +138,13 @@ func (m *functionNodeModel) checkFunctionOnAWS(ctx context.Context, diags *diag.
 	if ignored.HasError() || len(spec.Command) == 0 {
 		return
 	}
-	for _, port := range portsOf(spec.Command) {
-		if err := checkPort(port); err != nil {
+	for _, guess := range portsOf(spec.Command) {
+		err := checkPort(guess.port)
+		switch {
+		case err != nil && guess.plain:
+			diags.AddAttributeError(attribute.Root("command"), "Port that functions cannot have",
+				sentence(err.Error())+" (If it is another host's, have a script in the package say it.)")
+		case err != nil:
 			diags.AddAttributeWarning(attribute.Root("command"), "Port that functions cannot have", sentence(err.Error()))
 		}
 	}

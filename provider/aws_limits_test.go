@@ -43,6 +43,7 @@ func refusedOnAWS() map[string]string {
 		"gp2 with iops":          vmOnAWS(`  root_volume = { type = "gp2", iops = 3000 }`),
 		"io2 without iops":       vmOnAWS(`  root_volume = { type = "io2" }`),
 		"tag that metadata lack": vmOnAWS(`  tags = { "cost centre" = "7" }`),
+		"port of a function":     strings.Replace(functionWith(""), `["x"]`, `["redis-server", "--port", "80"]`, 1),
 		"bucket for a vm":        vmOnAWS(`  package = "s3://shop/app.zip"`),
 		"foreign program":        strings.Replace(vmOnAWS("  source_dir = \"./app\""), `["sleep", "60"]`, `["/var/task/arm"]`, 1),
 		"reserved variable":      functionOnAWS(`["sleep", "60"]`, `environment = { AWS_REGION = "eu-central-1", LAMBDA_TASK_ROOT = "/", AWS_LAMBDA_X = "y" }`),
@@ -128,14 +129,15 @@ func TestOnlyOnAWS(t *testing.T) {
 }
 
 func TestPortsOfACommand(t *testing.T) {
-	for command, want := range map[string][]int{
-		"redis-server --port 6379":                  {6379},
-		"nginx -g daemon --listen=0.0.0.0:80":       {80},
+	for command, want := range map[string][]portGuess{
+		"redis-server --port 6379":                  {{6379, true}},
+		"nginx -g daemon --listen=0.0.0.0:80":       {{80, true}},
 		"python3 -m http.server 80":                 nil, // no way to tell it from other numbers
-		"serve -p 9001 --bind 127.0.0.1:3000 :8080": {9001, 3000, 8080},
+		"serve -p 9001 --bind 127.0.0.1:3000 :8080": {{9001, false}, {3000, true}, {8080, false}},
 		"sleep 60": nil,
-		"app --port=443 --timeout=30 --ratio 1:2":      {443},
-		"app --listen [::]:53 http://store:80/ a:b:80": {53},
+		"app --port=443 --timeout=30 --ratio 1:2":      {{443, true}},
+		"app --port=443 :80":                           {{443, true}, {80, false}},
+		"app --listen [::]:53 http://store:80/ a:b:80": {{53, true}},
 	} {
 		if got := portsOf(strings.Fields(command)); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v, want %v", command, got, want)

@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/types"
 
 	"github.com/boxer-overlay/boxer/provider/cloud"
+	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
 // defaultLogDays is how long logs of functions are kept. Lambda's own default is
@@ -139,24 +140,24 @@ func awsID(prefix, what string) validator.String {
 const roleSuffix = "-function"
 
 // planAWS fills in what aws has by default, and refuses what the platform lacks.
-func (m *networkModel) planAWS(config *networkModel, p platform, diags *diag.Diagnostics) {
+func (m *networkModel) planAWS(configured *networkModel, p platform, diags *diag.Diagnostics) {
 	if !onAWS(p) {
 		onlyAWS(map[string]bool{
-			"vpc_id": !config.VPCID.IsNull(), "subnet_ids": !config.SubnetIDs.IsNull(), "role_path": !config.RolePath.IsNull(),
-			"permissions_boundary": !config.PermissionsBoundary.IsNull(), "name_prefix": !config.NamePrefix.IsNull(),
-			"log_retention_days": !config.LogRetentionDays.IsNull(),
+			"vpc_id": !configured.VPCID.IsNull(), "subnet_ids": !configured.SubnetIDs.IsNull(), "role_path": !configured.RolePath.IsNull(),
+			"permissions_boundary": !configured.PermissionsBoundary.IsNull(), "name_prefix": !configured.NamePrefix.IsNull(),
+			"log_retention_days": !configured.LogRetentionDays.IsNull(),
 		}, diags)
 		m.VPCID, m.NamePrefix, m.LogRetentionDays = types.StringNull(), types.StringNull(), types.Int64Null()
-		m.Seed = planSeed(config.Seed, "", diags)
+		m.Seed = planSeed(configured.Seed, "", diags)
 		return
 	}
-	if config.NamePrefix.IsNull() {
+	if configured.NamePrefix.IsNull() {
 		m.NamePrefix = types.StringValue(cloud.DefaultPrefix)
 	}
-	if config.LogRetentionDays.IsNull() {
+	if configured.LogRetentionDays.IsNull() {
 		m.LogRetentionDays = types.Int64Value(defaultLogDays)
 	}
-	m.Seed = planSeed(config.Seed, cloud.DefaultSeedType, diags)
+	m.Seed = planSeed(configured.Seed, cloud.DefaultSeedType, diags)
 	name := m.NamePrefix.ValueString() + m.Name.ValueString() + roleSuffix
 	if !m.NamePrefix.IsUnknown() && !m.Name.IsUnknown() && len(name) > 64 {
 		diags.AddAttributeError(path.Root("name"), "Name too long for AWS",
@@ -165,6 +166,11 @@ func (m *networkModel) planAWS(config *networkModel, p platform, diags *diag.Dia
 	if m.Name.ValueString() == "runtime" {
 		diags.AddAttributeError(path.Root("name"), "Name reserved on AWS",
 			"Layers of a network \"runtime\" would have the names of Boxer's own ("+m.NamePrefix.ValueString()+"runtime-amd64): choose another name.")
+	}
+	if port := m.Port.ValueInt64(); !m.Port.IsNull() && !m.Port.IsUnknown() && (port < 1024 || port == 9001 || port == 3000) {
+		diags.AddAttributeError(path.Root("port"), "Port that functions cannot have",
+			fmt.Sprintf("The supervisor of a function listens on the overlay port too, and Lambda lets nobody have %d (those below 1024, 3000 and 9001): "+
+				"choose another, or leave it out for %d.", port, config.DefaultPort))
 	}
 	checkAWSTags(m.TagsAll, diags)
 }

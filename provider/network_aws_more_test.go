@@ -115,6 +115,7 @@ func TestNetworkOnAWSRefused(t *testing.T) {
 		"ingress":   network("shop", `seed = { ingress_cidrs = ["everywhere"] }`),
 		"long name": network("a-network-with-a-name-of-forty-characters-and-some-more-yet", ""),
 		"reserved":  network("runtime", ""),
+		"port":      network("shop", `port = 9001`),
 		"tag":       network("shop", `tags = { "a/b" = "c" }`),
 		"own tag":   network("shop", `tags = { "boxer:network" = "c" }`),
 	})
