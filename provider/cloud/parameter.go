@@ -106,7 +106,7 @@ func (c *Client) Secret(ctx context.Context, network string) ([]byte, error) {
 // checkSecret wants the secret to be there. What it is nobody looks at.
 func (c *Client) checkSecret(ctx context.Context, d *Design) ([]step, error) {
 	name, tags := SecretName(d.Name), Tags(d.Name, "", PartSecret, d.Tags)
-	found, err := c.describeParameter(ctx, name)
+	found, err := c.hasParameter(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -174,15 +174,14 @@ func (c *Client) retagParameter(name string, has, want map[string]string) []step
 	}}}
 }
 
-// describeParameter says whether there is such a parameter, without its value.
-func (c *Client) describeParameter(ctx context.Context, name string) (bool, error) {
-	out, err := c.SSM.DescribeParameters(ctx, &ssm.DescribeParametersInput{ParameterFilters: []types.ParameterStringFilter{
-		{Key: aws.String("Name"), Option: aws.String("Equals"), Values: []string{name}},
-	}})
-	if err != nil {
-		return false, failed("looking for SSM parameter", name, err)
+// hasParameter says whether there is such a parameter. It stays encrypted. (Listings lag
+// behind what was made or deleted, and may have pages with nothing on them.)
+func (c *Client) hasParameter(ctx context.Context, name string) (bool, error) {
+	_, err := c.SSM.GetParameter(ctx, &ssm.GetParameterInput{Name: aws.String(name), WithDecryption: aws.Bool(false)})
+	if missing(err) {
+		return false, nil
 	}
-	return len(out.Parameters) > 0, nil
+	return err == nil, failed("looking for SSM parameter", name, err)
 }
 
 func (c *Client) deleteParameter(ctx context.Context, name string) error {

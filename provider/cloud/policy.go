@@ -30,37 +30,42 @@ func Applying(s Scope) Document {
 		"arn:" + partition(region) + ":iam::" + account + ":instance-profile/*" + n.FunctionPrefix() + "*"}
 	pass := allow("PassRoles", []string{"iam:PassRole"}, roles[0])
 	pass.Condition = map[string]map[string][]string{"StringLike": {"iam:PassedToService": {"ec2.amazonaws.com*", "lambda.amazonaws.com"}}}
+	// The first spot instance of an account makes it.
+	spot := allow("FirstSpot", []string{"iam:CreateServiceLinkedRole"},
+		"arn:"+partition(region)+":iam::"+account+":role/aws-service-role/spot.amazonaws.com/*")
 	return policy(
 		allow("Look", []string{
 			"ec2:DescribeAddresses", "ec2:DescribeImages", "ec2:DescribeInstances", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSecurityGroupRules",
 			"ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcs", "ec2:GetConsoleOutput",
-			"lambda:ListFunctions", "ssm:DescribeParameters", "sts:GetCallerIdentity",
+			"lambda:ListFunctions", "lambda:ListLayerVersions", "sts:GetCallerIdentity",
 		}, "*"),
 		tag("RequestTag", allow("MakeTagged", []string{"ec2:AllocateAddress", "ec2:CreateSecurityGroup", "ec2:RunInstances"},
 			ec2("elastic-ip", "instance", "security-group", "volume")...)),
 		allow("MakeIn", []string{"ec2:CreateSecurityGroup"}, ec2("vpc")...),
 		allow("RunWith", []string{"ec2:RunInstances"},
-			append(ec2("key-pair", "network-interface", "security-group", "subnet"), arn("ec2", region, "*", "image/*"))...),
+			append(ec2("key-pair", "network-interface", "security-group", "spot-instances-request", "subnet"), arn("ec2", region, "*", "image/*"))...),
 		created,
 		tag("ResourceTag", allow("ChangeTagged", []string{
 			"ec2:AssociateAddress", "ec2:AuthorizeSecurityGroupEgress", "ec2:AuthorizeSecurityGroupIngress", "ec2:CreateTags", "ec2:DeleteSecurityGroup",
 			"ec2:DeleteTags", "ec2:DisassociateAddress", "ec2:ModifyInstanceAttribute", "ec2:ReleaseAddress", "ec2:RevokeSecurityGroupEgress",
 			"ec2:RevokeSecurityGroupIngress", "ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances",
 		}, ec2("*")...)),
-		allow("ChangeParts", []string{"ec2:AssociateAddress", "ec2:AuthorizeSecurityGroupEgress", "ec2:AuthorizeSecurityGroupIngress", "ec2:DisassociateAddress"},
-			ec2("network-interface", "security-group-rule")...),
+		// A rule or an interface that somebody else made has no tag of ours.
+		allow("ChangeParts", []string{"ec2:AssociateAddress", "ec2:AuthorizeSecurityGroupEgress", "ec2:AuthorizeSecurityGroupIngress", "ec2:DisassociateAddress",
+			"ec2:RevokeSecurityGroupEgress", "ec2:RevokeSecurityGroupIngress"}, ec2("network-interface", "security-group-rule")...),
+		allow("JoinGroups", []string{"ec2:ModifyInstanceAttribute"}, ec2("network-interface", "security-group")...),
 		allow("Roles", []string{
 			"iam:AddRoleToInstanceProfile", "iam:CreateInstanceProfile", "iam:CreateRole", "iam:DeleteInstanceProfile", "iam:DeleteRole",
 			"iam:DeleteRolePermissionsBoundary", "iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:GetInstanceProfile", "iam:GetRole", "iam:GetRolePolicy",
 			"iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy", "iam:RemoveRoleFromInstanceProfile",
 			"iam:TagInstanceProfile", "iam:TagRole", "iam:UntagInstanceProfile", "iam:UntagRole", "iam:UpdateAssumeRolePolicy",
 		}, roles...),
-		pass,
-		allow("Layers", []string{"lambda:DeleteLayerVersion", "lambda:GetLayerVersion", "lambda:ListLayerVersions", "lambda:PublishLayerVersion"},
+		pass, spot,
+		allow("Layers", []string{"lambda:DeleteLayerVersion", "lambda:GetLayerVersion", "lambda:PublishLayerVersion"},
 			arn("lambda", region, account, "layer:"+n.Prefix+"*")),
 		allow("Functions", []string{
 			"lambda:CreateFunction", "lambda:DeleteFunction", "lambda:DeleteFunctionConcurrency", "lambda:DeleteFunctionEventInvokeConfig", "lambda:GetFunction",
-			"lambda:GetFunctionConfiguration", "lambda:InvokeFunction", "lambda:PutFunctionConcurrency", "lambda:PutFunctionEventInvokeConfig",
+			"lambda:GetFunctionConfiguration", "lambda:InvokeFunction", "lambda:ListTags", "lambda:PutFunctionConcurrency", "lambda:PutFunctionEventInvokeConfig",
 			"lambda:PutFunctionRecursionConfig", "lambda:TagResource", "lambda:UntagResource", "lambda:UpdateFunctionCode", "lambda:UpdateFunctionConfiguration",
 		}, arn("lambda", region, account, "function:"+n.FunctionPrefix()+"*")),
 		allow("Logs", []string{

@@ -28,7 +28,9 @@ func TestApplyingIsWhatIsCalled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	needed := map[string]string{"iam:PassRole": "CreateFunction, RunInstances"}
+	needed := map[string]string{ // besides the action of the call's own name
+		"iam:PassRole": "CreateFunction, RunInstances", "iam:CreateServiceLinkedRole": "RunInstances, the first spot instance", "lambda:ListTags": "GetFunction, for the tags",
+	}
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
@@ -80,6 +82,18 @@ func TestApplyingIsBounded(t *testing.T) {
 		for _, resource := range s.Resource {
 			if resource == "*" && s.Sid != "Look" {
 				t.Errorf("%s is of everything", s.Sid)
+			}
+		}
+	}
+}
+
+// These have no kinds of resources: on anything less than everything they are denied.
+func TestActionsOfEverything(t *testing.T) {
+	for _, s := range Applying(Scope{Network: "shop"}).Statement {
+		for _, action := range s.Action {
+			everything := []string{"lambda:ListFunctions", "lambda:ListLayerVersions", "sts:GetCallerIdentity"}
+			if (strings.HasPrefix(action, "ec2:Describe") || slices.Contains(everything, action)) && !slices.Equal(s.Resource, []string{"*"}) {
+				t.Errorf("%s is on %v", action, s.Resource)
 			}
 		}
 	}
