@@ -72,9 +72,9 @@ func (p *awsPlatform) makeVM(ctx context.Context, n *cloud.Network, spec nodeSpe
 			return err
 		}
 	}
-	subnet := a.SubnetID
-	if subnet == "" {
-		if subnet, err = p.cloud.SubnetFor(ctx, n, spec.Name); err != nil {
+	subnets := []string{a.SubnetID}
+	if a.SubnetID == "" {
+		if subnets, err = p.cloud.SubnetsFor(ctx, n, spec.Name); err != nil {
 			return err
 		}
 	}
@@ -90,11 +90,14 @@ func (p *awsPlatform) makeVM(ctx context.Context, n *cloud.Network, spec nodeSpe
 		return err
 	}
 	id := cluster.LaunchID(want.Token)
-	_, err = p.cloud.RunInstance(ctx, cloud.InstanceSpec{
+	made, err := p.cloud.RunInstanceIn(ctx, cloud.InstanceSpec{
 		Network: n.Name, Slot: spec.Name, Part: cloud.PartVM, Name: n.InstanceName(spec.Name), ClientToken: id,
-		Image: a.ImageID, Type: a.instanceType(), Subnet: subnet, KeyName: a.KeyName, Profile: n.RoleName(cloud.PartVM),
+		Image: a.ImageID, Type: a.instanceType(), KeyName: a.KeyName, Profile: n.RoleName(cloud.PartVM),
 		Groups: groups, Spot: a.Spot, Volume: a.volume(), UserData: data, Tags: p.vmTags(n, spec, id),
-	})
+	}, subnets)
+	if err == nil { // EC2 ends what it cannot start, and says why; all of EC2 knows it then
+		_, err = p.cloud.AwaitInstance(ctx, made.ID)
+	}
 	return err
 }
 

@@ -326,19 +326,35 @@ func optional(s string) *string {
 	return aws.String(s)
 }
 
-// SubnetFor is the subnet of a node that names none. Nodes are spread over the zones by
-// their names, so that a successor is where its predecessor was.
-func (c *Client) SubnetFor(ctx context.Context, n *Network, node string) (string, error) {
+// SubnetsFor are the subnets for a node that names none, the one to try first first. Nodes
+// are spread over the zones by their names, so that a successor is where its predecessor was.
+func (c *Client) SubnetsFor(ctx context.Context, n *Network, node string) ([]string, error) {
 	subnets, err := c.subnets(ctx, n)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if len(subnets) == 0 {
-		return "", &Error{Doing: "looking for a subnet in", On: n.VPC, Err: ErrNotFound, Remedy: "Set subnet_id."}
+		return nil, &Error{Doing: "looking for a subnet in", On: n.VPC, Err: ErrNotFound, Remedy: "Set subnet_id."}
 	}
 	sum := fnv.New32a()
 	_, _ = sum.Write([]byte(node))
-	return subnets[int(sum.Sum32()%uint32(len(subnets)))], nil
+	first := int(sum.Sum32() % uint32(len(subnets)))
+	return append(slices.Clone(subnets[first:]), subnets[:first]...), nil
+}
+
+// RunInstanceIn starts an instance in the first of these subnets whose zone has one to give:
+// not every zone has every type.
+func (c *Client) RunInstanceIn(ctx context.Context, s InstanceSpec, subnets []string) (made Instance, err error) {
+	token := s.ClientToken
+	for i, subnet := range subnets {
+		if s.Subnet = subnet; token != "" { // another request needs another token
+			s.ClientToken = fmt.Sprintf("%s-%d", token, i)
+		}
+		if made, err = c.RunInstance(ctx, s); !is(err, "Unsupported", "InsufficientInstanceCapacity") {
+			break
+		}
+	}
+	return made, err
 }
 
 // RoleARN is the role of a part of the network.

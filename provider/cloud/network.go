@@ -174,8 +174,12 @@ func (c *Client) place(ctx context.Context, n *Network) error {
 	n.VPC = aws.ToString(out.Vpcs[0].VpcId)
 	subnets, err := c.subnets(ctx, n)
 	if err == nil && len(subnets) == 0 {
-		err = &Error{Doing: "looking for subnets of", On: n.VPC, Err: errors.New("none gives its instances public addresses"),
-			Remedy: "Set subnet_ids to subnets with a route to an internet gateway: seeds need one."}
+		err = noPublicSubnets(n.VPC)
 	}
 	return err
+}
+
+func noPublicSubnets(vpc string) error {
+	return &Error{Doing: "looking for subnets of", On: vpc, Err: errors.New("none gives its instances public addresses"),
+		Remedy: "Set subnet_ids to subnets with a route to an internet gateway: seeds need one."}
 }

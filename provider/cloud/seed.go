@@ -21,9 +21,6 @@ import (
 // DefaultSeedType is the smallest there is: a seed answers, and carries nothing.
 const DefaultSeedType = "t4g.nano"
 
-// seedDisk is what Amazon Linux comes with, in GB.
-const seedDisk = 8
-
 // SeedSlot is the slot of a seed.
 func SeedSlot(number int) string { return "seed-" + strconv.Itoa(number) }
 
@@ -140,7 +137,10 @@ func (c *Client) startSeed(ctx context.Context, d *Design, number int) error {
 	subnets := []string{d.SeedSubnet}
 	if d.SeedSubnet == "" {
 		var err error
-		if subnets, err = c.subnets(ctx, d.Network); err != nil {
+		if subnets, err = c.subnets(ctx, d.Network); err == nil && len(subnets) == 0 {
+			err = noPublicSubnets(d.VPC)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -157,33 +157,31 @@ func (c *Client) startSeed(ctx context.Context, d *Design, number int) error {
 		tags = map[string]string{}
 	}
 	tags[layer.UpgradeTag] = d.seedTags(slot)[layer.UpgradeTag]
-	var made Instance
-	for i := range subnets { // seeds are spread over the zones
-		made, err = c.RunInstance(ctx, InstanceSpec{
-			Network: d.Name, Slot: slot, Part: PartSeed, Name: d.InstanceName(slot), Image: image, Type: d.SeedType,
-			Subnet: subnets[(number+i)%len(subnets)], Profile: d.RoleName(PartSeed), Groups: []string{d.Group}, UserData: data, Tags: tags,
-			Volume: Volume{SizeGB: seedDisk},
-		})
-		if !is(err, "Unsupported", "InsufficientInstanceCapacity") {
-			break
-		}
-	}
+	first := number % len(subnets) // seeds are spread over the zones
+	made, err := c.RunInstanceIn(ctx, InstanceSpec{
+		Network: d.Name, Slot: slot, Part: PartSeed, Name: d.InstanceName(slot), Image: image, Type: d.SeedType,
+		Profile: d.RoleName(PartSeed), Groups: []string{d.Group}, UserData: data, Tags: tags,
+	}, append(slices.Clone(subnets[first:]), subnets[:first]...))
 	if err != nil {
-		return err
-	}
-	if _, err := c.AwaitInstance(ctx, made.ID); err != nil {
 		return err
 	}
 	return c.associate(ctx, d, slot, made.ID)
 }
 
+// associate gives a seed its address, as soon as EC2 shows it and the instance runs.
 func (c *Client) associate(ctx context.Context, d *Design, slot, instance string) error {
-	found, err := c.addresses(ctx, d.Name)
-	if err != nil {
+	if _, err := c.AwaitInstance(ctx, instance); err != nil {
 		return err
 	}
-	err = c.settled(ctx, func(ctx context.Context) error {
-		_, err := c.EC2.AssociateAddress(ctx, &ec2.AssociateAddressInput{
+	err := c.settled(ctx, func(ctx context.Context) error {
+		found, err := c.addresses(ctx, d.Name)
+		if err == nil && found[slot].AllocationId == nil {
+			err = fmt.Errorf("its Elastic IP: %w", ErrNotFound)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = c.EC2.AssociateAddress(ctx, &ec2.AssociateAddressInput{
 			AllocationId: found[slot].AllocationId, InstanceId: aws.String(instance), AllowReassociation: aws.Bool(true),
 		})
 		return err

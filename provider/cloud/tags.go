@@ -13,8 +13,8 @@ import (
 	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 )
 
-// Tags that say whose an object is. MaxTags are left for users: AWS allows 50,
-// and an instance also has a Name.
+// Tags that say whose an object is. MaxTags are left for users: AWS allows 50, and an
+// instance also has a Name, its launch and its layer.
 const (
 	tagPrefix  = "boxer:"
 	TagNetwork = tagPrefix + "network"
@@ -22,7 +22,7 @@ const (
 	TagPart    = tagPrefix + "part"
 	tagName    = "Name"
 
-	MaxTags = 46
+	MaxTags = 44
 )
 
 // Parts of a network, the values of TagPart.
