@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
@@ -34,6 +35,11 @@ type Config struct {
 
 // defaultRetries of a call. The SDK's two do not outlast the throttling of a busy account.
 const defaultRetries = 5
+
+// busy are errors of objects that another change has not left yet, which AWS asks to try
+// again and the SDK does not. DeleteConflict: a role was just taken from its profile.
+var busy = []string{"OperationAbortedException", "TooManyUpdates", "ConcurrentModification", "ConcurrentModificationException",
+	"DeleteConflict", "DeleteConflictException"}
 
 // Client asks AWS, in one region, as one principal.
 type Client struct {
@@ -91,12 +97,21 @@ func Open(ctx context.Context, c Config) (*Client, error) {
 	return &Client{
 		Region: cfg.Region,
 		EC2:    ec2.NewFromConfig(cfg, func(o *ec2.Options) { set(&o.BaseEndpoint, at("ec2")) }),
-		IAM:    iam.NewFromConfig(cfg, func(o *iam.Options) { set(&o.BaseEndpoint, at("iam")) }),
+		IAM: iam.NewFromConfig(cfg, func(o *iam.Options) {
+			set(&o.BaseEndpoint, at("iam"))
+			o.Retryer = retry.AddWithErrorCodes(o.Retryer, busy...)
+		}),
 		Lambda: lambda.NewFromConfig(cfg, func(o *lambda.Options) { set(&o.BaseEndpoint, at("lambda")) }),
-		Logs:   cloudwatchlogs.NewFromConfig(cfg, func(o *cloudwatchlogs.Options) { set(&o.BaseEndpoint, at("logs")) }),
-		SSM:    ssm.NewFromConfig(cfg, func(o *ssm.Options) { set(&o.BaseEndpoint, at("ssm")) }),
-		STS:    tokens,
-		Pause:  time.Second,
+		Logs: cloudwatchlogs.NewFromConfig(cfg, func(o *cloudwatchlogs.Options) {
+			set(&o.BaseEndpoint, at("logs"))
+			o.Retryer = retry.AddWithErrorCodes(o.Retryer, busy...)
+		}),
+		SSM: ssm.NewFromConfig(cfg, func(o *ssm.Options) {
+			set(&o.BaseEndpoint, at("ssm"))
+			o.Retryer = retry.AddWithErrorCodes(o.Retryer, busy...)
+		}),
+		STS:   tokens,
+		Pause: time.Second,
 	}, nil
 }
 

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 )
@@ -82,6 +80,10 @@ func (c *Client) FindFunction(ctx context.Context, name string) (Function, error
 	}
 	if err != nil {
 		return Function{}, failed("looking for function", name, err)
+	}
+	if e := out.TagsError; e != nil { // without its tags it would be somebody else's
+		return Function{}, &Error{Doing: "reading the tags of function", On: name, Err: fmt.Errorf("%s: %s", aws.ToString(e.ErrorCode), aws.ToString(e.Message)),
+			Remedy: "Who applies needs lambda:ListTags: \"boxer iam-policy\" prints all that is needed."}
 	}
 	f := functionOf(out.Configuration)
 	f.Tags = out.Tags
@@ -209,6 +211,8 @@ func functionProblem(doing string, s FunctionSpec, err error) error {
 	switch text := strings.ToLower(reason(err)); {
 	case propagating(err):
 		e.Remedy = "IAM knows the role " + s.Role + " for two minutes and Lambda still may not use it: check its trust policy (lambda.amazonaws.com) and its permissions."
+	case strings.Contains(text, "memorysize"):
+		e.Remedy = "New accounts have functions of 3008 MB at most, until AWS Support raises it: choose a smaller memory_size."
 	case strings.Contains(text, "s3") && s.Code.Bucket != "":
 		e.Remedy = fmt.Sprintf("The bucket must be in the provider's region, and who applies must be allowed to read s3://%s/%s.", s.Code.Bucket, s.Code.Key)
 	case strings.Contains(text, "image") && s.Code.Image != "":
@@ -251,25 +255,45 @@ func join(code, text string) string {
 // setInvocations has Lambda deliver each event once and soon, not take replicas that
 // launch replicas for a loop, and reserve what is asked for.
 func (c *Client) setInvocations(ctx context.Context, s FunctionSpec) error {
-	_, err := c.Lambda.PutFunctionEventInvokeConfig(ctx, &lambda.PutFunctionEventInvokeConfigInput{
-		FunctionName: aws.String(s.Name), MaximumRetryAttempts: aws.Int32(eventRetries), MaximumEventAgeInSeconds: aws.Int32(eventAge),
+	// Lambda refuses them for a moment after another change.
+	put := func(do func(context.Context) error) error {
+		return c.retry(ctx, propagation, func(err error) bool { return is(err, "ResourceConflictException") }, do)
+	}
+	name := aws.String(s.Name)
+	err := put(func(ctx context.Context) error {
+		_, err := c.Lambda.PutFunctionEventInvokeConfig(ctx, &lambda.PutFunctionEventInvokeConfigInput{
+			FunctionName: name, MaximumRetryAttempts: aws.Int32(eventRetries), MaximumEventAgeInSeconds: aws.Int32(eventAge),
+		})
+		return err
 	})
 	if err != nil {
 		return failed("setting how events are delivered to function", s.Name, err)
 	}
-	_, err = c.Lambda.PutFunctionRecursionConfig(ctx, &lambda.PutFunctionRecursionConfigInput{FunctionName: aws.String(s.Name), RecursiveLoop: types.RecursiveLoopAllow})
+	err = put(func(ctx context.Context) error {
+		_, err := c.Lambda.PutFunctionRecursionConfig(ctx, &lambda.PutFunctionRecursionConfigInput{FunctionName: name, RecursiveLoop: types.RecursiveLoopAllow})
+		return err
+	})
 	if err != nil {
 		return failed("allowing recursion of function", s.Name, err)
 	}
-	if s.Reserved != nil {
-		_, err = c.Lambda.PutFunctionConcurrency(ctx, &lambda.PutFunctionConcurrencyInput{FunctionName: aws.String(s.Name), ReservedConcurrentExecutions: s.Reserved})
-	} else {
-		_, err = c.Lambda.DeleteFunctionConcurrency(ctx, &lambda.DeleteFunctionConcurrencyInput{FunctionName: aws.String(s.Name)})
-		if missing(err) {
-			err = nil
+	err = put(func(ctx context.Context) error {
+		if s.Reserved != nil {
+			_, err := c.Lambda.PutFunctionConcurrency(ctx, &lambda.PutFunctionConcurrencyInput{FunctionName: name, ReservedConcurrentExecutions: s.Reserved})
+			return err
 		}
+		_, err := c.Lambda.DeleteFunctionConcurrency(ctx, &lambda.DeleteFunctionConcurrencyInput{FunctionName: name})
+		if missing(err) {
+			return nil
+		}
+		return err
+	})
+	known := failed("reserving concurrency of function", s.Name, err)
+	var e *Error
+	if says(err, "InvalidParameterValueException", "UnreservedConcurrentExecution") && errors.As(known, &e) {
+		e.Remedy = "AWS keeps a part of the account's concurrent executions for functions that reserve none: reserve fewer, leave reserved_concurrency out, " +
+			"or ask for more concurrent executions in the Service Quotas console."
 	}
-	return failed("reserving concurrency of function", s.Name, err)
+	return known
 }
 
 // UpdateFunction makes a function that there is what s says. Its code is sent only if
@@ -349,47 +373,4 @@ func (c *Client) HaltFunction(ctx context.Context, name string) error {
 		return nil
 	}
 	return failed("stopping invocations of function", name, err)
-}
-
-// DeleteFunction removes a function and its log group, and waits until its network
-// interfaces are gone, if it has any: while they are there its subnets and groups
-// cannot be removed. progress is told how many are left.
-func (c *Client) DeleteFunction(ctx context.Context, name, logGroup string, progress func(left int, waited time.Duration)) error {
-	_, err := c.Lambda.DeleteFunctionEventInvokeConfig(ctx, &lambda.DeleteFunctionEventInvokeConfigInput{FunctionName: aws.String(name)})
-	if err != nil && !missing(err) {
-		return failed("removing how events are delivered to function", name, err)
-	}
-	again := func(err error) bool { return is(err, "ResourceConflictException") } // it is being changed
-	err = c.retry(ctx, propagation, again, func(ctx context.Context) error {
-		_, err := c.Lambda.DeleteFunction(ctx, &lambda.DeleteFunctionInput{FunctionName: aws.String(name)})
-		return err
-	})
-	if err != nil && !missing(err) {
-		return failed("removing function", name, err)
-	}
-	if err := c.DeleteLogGroup(ctx, logGroup); err != nil {
-		return err
-	}
-	began := time.Now()
-	return c.await(ctx, "the network interfaces of function "+name+" to go", func(ctx context.Context) (state, error) {
-		left, err := c.interfaces(ctx, name)
-		if err != nil || left == 0 {
-			return state{Done: err == nil}, err
-		}
-		if progress != nil {
-			progress(left, time.Since(began).Round(time.Second))
-		}
-		return state{Now: fmt.Sprintf("%d there", left), Reason: "AWS removes them by itself, which takes up to an hour"}, nil
-	})
-}
-
-// interfaces counts the network interfaces that Lambda made for a function.
-func (c *Client) interfaces(ctx context.Context, name string) (int, error) {
-	out, err := c.EC2.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{Filters: []ec2types.Filter{
-		{Name: aws.String("description"), Values: []string{"AWS Lambda VPC ENI-" + name + "-*"}},
-	}})
-	if err != nil {
-		return 0, failed("looking for the network interfaces of function", name, err)
-	}
-	return len(out.NetworkInterfaces), nil
 }
