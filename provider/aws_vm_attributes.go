@@ -19,6 +19,8 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
+
+	"github.com/boxer-overlay/boxer/provider/cloud"
 )
 
 // vmAWSModel are the attributes of a VM node that only AWS has.
@@ -244,6 +246,10 @@ func (m *vmAWSModel) checkVM(ctx context.Context, diags *diag.Diagnostics) {
 		diags.AddAttributeError(path.Root("root_volume").AtName("iops"), "iops of a gp2 volume",
 			"The size of a gp2 volume decides how many operations it does: leave iops out, or choose gp3, io1 or io2.")
 	}
+	if v := a.RootVolume; v != nil && (v.Type == "gp3" || v.Type == "") && v.IOPS != 0 && v.IOPS < 3000 {
+		diags.AddAttributeError(path.Root("root_volume").AtName("iops"), "Too few iops of a gp3 volume",
+			"A gp3 volume does 3000 operations per second at no extra cost, and EC2 takes no fewer: leave iops out, or ask for more.")
+	}
 	if v := a.RootVolume; v != nil && (v.Type == "io1" || v.Type == "io2") && v.IOPS == 0 && !m.RootVolume.IsUnknown() {
 		if iops, ok := m.RootVolume.Attributes()["iops"]; ok && iops.IsNull() {
 			diags.AddAttributeError(path.Root("root_volume").AtName("iops"), "No iops of an "+v.Type+" volume",
@@ -265,6 +271,11 @@ func checkInstanceTag(key string) error {
 func (m *vmNodeModel) planInstance(ctx context.Context, old *vmNodeModel, resp *resource.ModifyPlanResponse) {
 	diags := &resp.Diagnostics
 	m.checkVM(ctx, diags)
+	checkTagTexts(m.TagsAll, diags)
+	if n := len(m.TagsAll.Elements()); n > cloud.MaxTags {
+		diags.AddAttributeError(path.Root("tags"), "Too many tags",
+			fmt.Sprintf("%d tags with those of default_tags are more than the %d that AWS leaves beside Boxer's own: remove some.", n, cloud.MaxTags))
+	}
 	for key := range m.TagsAll.Elements() {
 		if err := checkInstanceTag(key); err != nil {
 			diags.AddAttributeError(path.Root("tags"), "Tag that an instance cannot have", sentence(err.Error()))

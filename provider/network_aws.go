@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/listvalidator"
@@ -183,6 +184,7 @@ func checkAWSTags(tags types.Map, diags *diag.Diagnostics) {
 	if tags.IsUnknown() {
 		return
 	}
+	checkTagTexts(tags, diags)
 	all := stringsOf(tags)
 	if len(all) > cloud.MaxTags {
 		diags.AddAttributeError(path.Root("tags"), "Too many tags",
@@ -193,6 +195,27 @@ func checkAWSTags(tags types.Map, diags *diag.Diagnostics) {
 			diags.AddAttributeError(path.Root("tags"), "Invalid tag for AWS",
 				fmt.Sprintf("Key %q: on aws use letters, digits and + - = . , _ : @ only (instances see their tags as paths); Name and boxer:... are Boxer's own.", key))
 		}
+	}
+}
+
+// tagText is what roles, parameters and functions take; EC2 takes more.
+var tagText = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+@-]*$`)
+
+// checkTagTexts refuses tags that AWS would refuse at apply, when half is made.
+func checkTagTexts(tags types.Map, diags *diag.Diagnostics) {
+	for key, value := range stringsOf(tags) {
+		var problem string
+		switch {
+		case !tagText.MatchString(key) || !tagText.MatchString(value):
+			problem = "tags on aws hold letters, digits, blanks and _ . : / = + - @ only"
+		case utf8.RuneCountInString(key) > 128 || utf8.RuneCountInString(value) > 256:
+			problem = "a key has 128 characters at most, a value 256"
+		case strings.HasPrefix(strings.ToLower(key), "aws:"):
+			problem = "aws: is the beginning of AWS' own"
+		default:
+			continue
+		}
+		diags.AddAttributeError(path.Root("tags"), "Tag that AWS does not take", fmt.Sprintf("%q = %q: %s: choose another.", key, value, problem))
 	}
 }
 

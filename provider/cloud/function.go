@@ -27,6 +27,7 @@ const (
 	eventAge     = 60
 
 	maxLayers = 5
+	maxName   = 64      // of a function
 	handler   = "boxer" // Lambda wants one; our runtime has no use for it
 )
 

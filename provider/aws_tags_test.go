@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provider
+
+import "testing"
+
+// TestTagTexts: what EC2 takes and other objects of a network do not is refused at plan.
+func TestTagTexts(t *testing.T) {
+	f := newFakePlatform()
+	f.aws = true
+	w := newWorkspace(t, withPlatform(f))
+	w.refuses("aws", map[string]string{
+		"gp3 with few iops":   vmOnAWS(`  root_volume = { iops = 300 }`),
+		"tag that roles lack": vmOnAWS(`  tags = { "team" = "shop (Bern)" }`),
+	})
+	w.refuses("aws/network", map[string]string{
+		"tag text": "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  tags = { \"a,b\" = \"c\" }\n}\n",
+	})
+}
