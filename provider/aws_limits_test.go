@@ -181,7 +181,7 @@ func TestCommandOnAWS(t *testing.T) {
 	warns(true, functionOnAWS(`["/var/task/runs"]`, `source_dir = "./app"`))
 	warns(true, functionOnAWS(`["redis-server"]`, ""))
 	warns(false, functionOnAWS(`["redis-server"]`, `image_uri = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/app:1"`))
-	warns(true, functionOnAWS(`["sleep", "--port", "80"]`, ""))
+	warns(true, functionOnAWS(`["sleep", "-p", "80"]`, ""))
 	warns(true, vmStart+"  command = [\"redis-server\"]\n}")
 	warns(false, vmStart+"  command = [\"redis-server\"]\n  user_data = \"#!/bin/sh\\ndnf -y install redis6\"\n}")
 }
