@@ -183,6 +183,12 @@ func (m *nodeModel) checkCode(spec nodeSpec, diags *diag.Diagnostics) {
 			return
 		}
 	}
+	if _, err := readCode(spec, "bootstrap"); function && err == nil {
+		diags.AddAttributeError(at, "Package with a bootstrap of its own",
+			"It has a file named bootstrap, which Lambda runs instead of Boxer's: no replica would join. Give it another name, and say that in command, as in "+
+				"/var/task/server.")
+		return
+	}
 	inside, found := commandInCode(spec)
 	switch {
 	case inside != nil:

@@ -17,3 +17,13 @@ func TestTagTexts(t *testing.T) {
 		"tag text": "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  tags = { \"a,b\" = \"c\" }\n}\n",
 	})
 }
+
+// TestBootstrapOfAPackage: packages that were made for Lambda have the name that Boxer's
+// layer needs, and Lambda prefers theirs.
+func TestBootstrapOfAPackage(t *testing.T) {
+	f := newFakePlatform()
+	f.aws = true
+	w := newWorkspace(t, withPlatform(f))
+	w.write("go/bootstrap", "#!/bin/sh\n")
+	w.refuses("aws", map[string]string{"bootstrap in a package": functionOnAWS(`["/var/task/bootstrap"]`, `source_dir = "./go"`)})
+}

@@ -21,6 +21,9 @@ const (
 	// for network interfaces.
 	functionPatience = 10 * time.Minute
 
+	// settling is how long a function that was just made may be unknown.
+	settling = 20 * time.Second
+
 	// One event is one node's life: nobody repeats it, and one that could not be
 	// delivered for a minute is too late.
 	eventRetries = 0
@@ -226,8 +229,12 @@ func functionProblem(doing string, s FunctionSpec, err error) error {
 func (c *Client) awaitFunction(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, functionPatience)
 	defer cancel()
+	began := time.Now()
 	return c.await(ctx, "function "+name, func(ctx context.Context) (state, error) {
 		out, err := c.Lambda.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: aws.String(name)})
+		if missing(err) && time.Since(began) < settling {
+			return state{Now: "not known to all of Lambda"}, nil
+		}
 		if err != nil {
 			return state{}, err
 		}

@@ -45,12 +45,13 @@ func TestZones(t *testing.T) {
 	}
 }
 
-// TestBusy: a change that comes too soon after another is made again.
+// TestBusy: what comes too soon after another change is asked again.
 func TestBusy(t *testing.T) {
 	a := emulator.Start(t)
 	c := testClient(t, a)
 	a.Inject(
 		emulator.Fault{Service: "logs", Action: "PutRetentionPolicy", Code: "OperationAbortedException", Message: "A conflicting operation is currently in progress against this resource. Please try again."},
+		emulator.Fault{Service: "lambda", Action: "GetFunctionConfiguration", Status: 404, Code: "ResourceNotFoundException", Message: "Function not found"},
 		emulator.Fault{Service: "lambda", Action: "PutFunctionEventInvokeConfig", Status: 409, Code: "ResourceConflictException", Message: "An update is in progress"},
 		emulator.Fault{Service: "lambda", Action: "PutFunctionConcurrency", Status: 409, Code: "ResourceConflictException", Message: "An update is in progress"},
 	)
