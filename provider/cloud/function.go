@@ -376,7 +376,11 @@ func (c *Client) Invoke(ctx context.Context, name string, event []byte) error {
 
 // HaltFunction lets a function have no invocation any more; those that run go on.
 func (c *Client) HaltFunction(ctx context.Context, name string) error {
-	_, err := c.Lambda.PutFunctionConcurrency(ctx, &lambda.PutFunctionConcurrencyInput{FunctionName: aws.String(name), ReservedConcurrentExecutions: aws.Int32(0)})
+	again := func(err error) bool { return is(err, "ResourceConflictException") } // it is being changed
+	err := c.retry(ctx, propagation, again, func(ctx context.Context) error {
+		_, err := c.Lambda.PutFunctionConcurrency(ctx, &lambda.PutFunctionConcurrencyInput{FunctionName: aws.String(name), ReservedConcurrentExecutions: aws.Int32(0)})
+		return err
+	})
 	if missing(err) {
 		return nil
 	}

@@ -66,6 +66,10 @@ func TestBusy(t *testing.T) {
 	if err := c.setInvocations(t.Context(), s); err == nil || !strings.Contains(err.Error(), "leave reserved_concurrency out") {
 		t.Errorf("too few are left: %v", err)
 	}
+	a.Inject(emulator.Fault{Service: "lambda", Action: "PutFunctionConcurrency", Status: 409, Code: "ResourceConflictException", Message: "An update is in progress"})
+	if err := c.HaltFunction(t.Context(), s.Name); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestTagsError: Lambda leaves tags out for who may not list them. The function is not
