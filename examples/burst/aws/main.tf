@@ -33,11 +33,11 @@ locals {
   # Its name has PHP's version in it.
   logic = ["sh", "-c", "set -- /usr/sbin/php-fpm*; exec $1 --nodaemonize --fpm-config /var/task/fpm.conf"]
 
-  # Installs Debian packages, and has none of them start a service of its own.
+  # Installs Debian packages (Boxer is fetched with curl), and has none of them start a service of its own.
   install = <<-EOT
     #!/bin/sh
     printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d
-    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends
+    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends ca-certificates curl
   EOT
 }
 

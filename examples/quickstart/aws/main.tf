@@ -31,11 +31,11 @@ variable "visitors" {
 }
 
 locals {
-  # Installs Debian packages, and has none of them start a service of its own.
+  # Installs Debian packages (Boxer is fetched with curl), and has none of them start a service of its own.
   install = <<-EOT
     #!/bin/sh
     printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d
-    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends
+    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends ca-certificates curl
   EOT
 }
 
