@@ -302,7 +302,7 @@ func (q *onAWSAccount) opens() {
 // who are too fast: apply waits for guests that really run.
 func TestAccAWS(t *testing.T) {
 	q := newOnAWS(t)
-	q.a.Inject(emulator.RoleNotReady(2), emulator.ProfileNotReady("boxer-shop-vm", 2),
+	q.a.Inject(emulator.RoleNotReady(2), emulator.ProfileNotReady("boxer-shop_vm", 2),
 		emulator.Throttle("ec2", "RunInstances", 1), emulator.Throttle("iam", "CreateRole", 1), emulator.Throttle("ssm", "PutParameter", 1),
 		emulator.Throttle("logs", "CreateLogGroup", 1), emulator.Broken("lambda", "PublishLayerVersion", 1),
 		emulator.InstanceState("pending", "pending", "pending", 2))

@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	attribute "github.com/hashicorp/terraform-plugin-framework/path"
 
+	"github.com/boxer-overlay/boxer/provider/cloud"
 	"github.com/boxer-overlay/boxer/runtime/config"
 	"github.com/boxer-overlay/boxer/runtime/launch"
 )
@@ -138,6 +139,10 @@ func (m *functionNodeModel) checkFunctionOnAWS(ctx context.Context, diags *diag.
 	spec := m.spec(ctx, &ignored)
 	if ignored.HasError() || len(spec.Command) == 0 {
 		return
+	}
+	// The prefix is the network's, which may not be there yet: one letter at least.
+	if err := (&cloud.Network{Name: spec.Network, Prefix: "b"}).CheckFunctionName(spec.Name); err != nil && spec.Network != "" {
+		diags.AddAttributeError(attribute.Root("name"), "Name too long for AWS", sentence(err.Error()))
 	}
 	for _, guess := range portsOf(spec.Command) {
 		err := checkPort(guess.port)

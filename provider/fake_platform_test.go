@@ -220,7 +220,7 @@ func (f *fakePlatform) Function(_ context.Context, _, name string) (functionStat
 	}
 	status := functionStatus{Spec: function.spec, Kept: function.kept}
 	if f.aws {
-		status.AWS = &awsFunction{ARN: "arn:aws:lambda:eu-central-1:123456789012:function:boxer-shop-" + name, LogGroup: "/aws/lambda/boxer-shop-" + name}
+		status.AWS = &awsFunction{ARN: "arn:aws:lambda:eu-central-1:123456789012:function:boxer-shop_" + name, LogGroup: "/aws/lambda/boxer-shop_" + name}
 	}
 	for slot, started := range function.running {
 		status.Running = append(status.Running, slot)

@@ -65,7 +65,7 @@ func TestAccTwoNetworksOnAWS(t *testing.T) {
 	w := cloudWorkspace(t, a)
 	shop, bank := awsNet("shop", ""), awsNet("bank", "seed = { count = 3 }")
 	w.configure(awsBlock + shop + bank)
-	a.Inject(emulator.ProfileNotReady("boxer-bank-seed", 2), emulator.Throttle("ec2", "DescribeSubnets", 1))
+	a.Inject(emulator.ProfileNotReady("boxer-bank_seed", 2), emulator.Throttle("ec2", "DescribeSubnets", 1))
 	w.apply()
 	w.emptyPlan()
 	layers := 0
@@ -114,7 +114,6 @@ func TestNetworkOnAWSRefused(t *testing.T) {
 		"retention": network("shop", `log_retention_days = 2`),
 		"ingress":   network("shop", `seed = { ingress_cidrs = ["everywhere"] }`),
 		"long name": network("a-network-with-a-name-of-forty-characters-and-some-more-yet", ""),
-		"reserved":  network("runtime", ""),
 		"port":      network("shop", `port = 9001`),
 		"tag":       network("shop", `tags = { "a/b" = "c" }`),
 		"own tag":   network("shop", `tags = { "boxer:network" = "c" }`),

@@ -57,7 +57,7 @@ func TestAccNodesOnAWS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.Inject(emulator.RoleNotReady(1), emulator.ProfileNotReady("boxer-shop-vm", 1))
+	a.Inject(emulator.RoleNotReady(1), emulator.ProfileNotReady("boxer-shop_vm", 1))
 	a.Inject(emulator.FunctionState("Pending", "Creating", "The function is being created.", 2)...)
 	w.configure(config("one", "256"))
 	w.apply()
@@ -66,7 +66,7 @@ func TestAccNodesOnAWS(t *testing.T) {
 	if store["instance_id"] == nil || store["private_ip"] == nil || fmt.Sprint(store["node_ids"]) == "[]" || store["image_id"] == nil {
 		t.Errorf("%v", store)
 	}
-	if logic["running_count"] != 2.0 || logic["function_arn"] == nil || logic["log_group_name"] != "/aws/lambda/boxer-shop-logic" {
+	if logic["running_count"] != 2.0 || logic["function_arn"] == nil || logic["log_group_name"] != "/aws/lambda/boxer-shop_logic" {
 		t.Errorf("%v", logic)
 	}
 	if t.Failed() {
@@ -104,7 +104,7 @@ func TestAccNodesOnAWS(t *testing.T) {
 	})
 	t.Run("drift", func(t *testing.T) {
 		w.t = t
-		name, memory := "boxer-shop-logic", int32(1024)
+		name, memory := "boxer-shop_logic", int32(1024)
 		if _, err := aws.Lambda.UpdateFunctionConfiguration(t.Context(), &lambda.UpdateFunctionConfigurationInput{FunctionName: &name, MemorySize: &memory}); err != nil {
 			t.Fatal(err)
 		}

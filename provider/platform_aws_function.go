@@ -81,6 +81,9 @@ func (p *awsPlatform) noteFunction(ctx context.Context, spec nodeSpec, f cloud.F
 // functionSpec is what a function node is to Lambda. code says whether its package goes
 // with it.
 func (p *awsPlatform) functionSpec(ctx context.Context, n *cloud.Network, spec nodeSpec, code bool) (cloud.FunctionSpec, error) {
+	if err := n.CheckFunctionName(spec.Name); err != nil {
+		return cloud.FunctionSpec{}, err
+	}
 	a := spec.AWS
 	f := cloud.FunctionSpec{
 		Network: n.Name, Node: spec.Name, Name: n.FunctionName(spec.Name), Role: a.RoleARN, Arch: a.architecture(),

@@ -2,7 +2,10 @@
 
 package cloud
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // DefaultPrefix of the names of roles, groups, functions and layers.
 const DefaultPrefix = "boxer-"
@@ -50,7 +53,7 @@ func SecretName(network string) string { return "/boxer/" + network + "/secret" 
 func RecordName(network string) string { return "/boxer/" + network + "/network" }
 
 // RoleName is the role and instance profile of a part: PartSeed, PartVM, PartFunction.
-func (n *Network) RoleName(part string) string { return n.Prefix + n.Name + "-" + part }
+func (n *Network) RoleName(part string) string { return n.own() + part }
 
 // GroupName is the security group.
 func (n *Network) GroupName() string { return n.Prefix + n.Name }
@@ -59,11 +62,27 @@ func (n *Network) GroupName() string { return n.Prefix + n.Name }
 // group has a slash in its name.
 func (n *Network) PublishName(node string) string { return n.Prefix + n.Name + "/" + node }
 
+// own begins the names of what only this network has. No name of a network or node has an
+// underscore, so what a policy allows of "shop" it does not allow of "shop-test".
+func (n *Network) own() string { return n.Prefix + n.Name + "_" }
+
 // FunctionPrefix is before the name of a node in that of its Lambda function.
-func (n *Network) FunctionPrefix() string { return n.Prefix + n.Name + "-" }
+func (n *Network) FunctionPrefix() string { return n.own() }
 
 // FunctionName is the Lambda function of a node.
 func (n *Network) FunctionName(node string) string { return n.FunctionPrefix() + node }
+
+// MaxFunctionName is how long Lambda lets the name of a function be.
+const MaxFunctionName = 64
+
+// CheckFunctionName refuses a node whose function would have too long a name.
+func (n *Network) CheckFunctionName(node string) error {
+	if name := n.FunctionName(node); len(name) > MaxFunctionName {
+		return fmt.Errorf("its Lambda function %s would have %d characters, and Lambda takes %d: choose a shorter name for the node, the network, or as name_prefix",
+			name, len(name), MaxFunctionName)
+	}
+	return nil
+}
 
 // LogGroup is where the function of a node logs.
 func (n *Network) LogGroup(node string) string { return "/aws/lambda/" + n.FunctionName(node) }

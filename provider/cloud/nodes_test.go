@@ -57,8 +57,8 @@ func TestFunctions(t *testing.T) {
 	c := testClient(t, a)
 	ctx := t.Context()
 	s := FunctionSpec{
-		Network: "shop", Node: "logic", Name: "boxer-shop-logic", Role: testRole(t, c, "logic"), Arch: "arm64", MemoryMB: 256, TimeoutS: 60, EphemeralMB: 600,
-		Code: Code{Zip: []byte("one")}, LogGroup: "/aws/lambda/boxer-shop-logic", LogDays: 7, Tags: map[string]string{"team": "shop"},
+		Network: "shop", Node: "logic", Name: "boxer-shop_logic", Role: testRole(t, c, "logic"), Arch: "arm64", MemoryMB: 256, TimeoutS: 60, EphemeralMB: 600,
+		Code: Code{Zip: []byte("one")}, LogGroup: "/aws/lambda/boxer-shop_logic", LogDays: 7, Tags: map[string]string{"team": "shop"},
 	}
 	a.Inject(emulator.RoleNotReady(2))
 	a.Inject(emulator.FunctionState("Pending", "Creating", "The function is being created.", 1)...)
@@ -122,8 +122,8 @@ func TestFunctions(t *testing.T) {
 func TestFunctionsThatFail(t *testing.T) {
 	a := emulator.Start(t)
 	c := testClient(t, a)
-	s := FunctionSpec{Network: "shop", Node: "logic", Name: "boxer-shop-logic", Role: testRole(t, c, "logic"), MemoryMB: 128, TimeoutS: 60, EphemeralMB: 512,
-		Code: Code{Zip: []byte("one")}, LogGroup: "/aws/lambda/boxer-shop-logic"}
+	s := FunctionSpec{Network: "shop", Node: "logic", Name: "boxer-shop_logic", Role: testRole(t, c, "logic"), MemoryMB: 128, TimeoutS: 60, EphemeralMB: 512,
+		Code: Code{Zip: []byte("one")}, LogGroup: "/aws/lambda/boxer-shop_logic"}
 	create := func() (bool, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -149,7 +149,7 @@ func TestFunctionsThatFail(t *testing.T) {
 	}
 	a.Inject(emulator.FunctionState("Failed", "EniLimitExceeded", "The network interface limit is reached.", -1)...)
 	made, err := create()
-	says("failed", made, err, "boxer-shop-logic", "Failed (EniLimitExceeded: The network interface limit is reached.)")
+	says("failed", made, err, "boxer-shop_logic", "Failed (EniLimitExceeded: The network interface limit is reached.)")
 
 	a.Inject(emulator.FunctionState("Pending", "Creating", "The function is being created.", -1)...)
 	made, err = create()
@@ -178,7 +178,7 @@ func TestInstances(t *testing.T) {
 	if _, err := c.FindInstance(ctx, "shop", PartVM, "store"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("before there is one: %v", err)
 	}
-	a.Inject(emulator.ProfileNotReady("boxer-shop-vm", 2), emulator.Throttle("ec2", "RunInstances", 1))
+	a.Inject(emulator.ProfileNotReady("boxer-shop_vm", 2), emulator.Throttle("ec2", "RunInstances", 1))
 	made, err := c.RunInstance(ctx, s)
 	if err != nil {
 		t.Fatal(err)
@@ -278,9 +278,9 @@ func TestUpgradeNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, network := range []string{"shop", "shop-two"} { // one's prefix is also the other's
-		s := FunctionSpec{Network: network, Node: "logic", Name: "boxer-" + network + "-logic", Role: role, Arch: "amd64", MemoryMB: 128, TimeoutS: 60, EphemeralMB: 512,
-			Code: Code{Zip: []byte("one")}, Layers: []string{first}, LogGroup: "/aws/lambda/boxer-" + network + "-logic"}
+	for _, network := range []string{"shop", "shop-two"} { // one's name begins as the other's
+		s := FunctionSpec{Network: network, Node: "logic", Name: "boxer-" + network + "_logic", Role: role, Arch: "amd64", MemoryMB: 128, TimeoutS: 60, EphemeralMB: 512,
+			Code: Code{Zip: []byte("one")}, Layers: []string{first}, LogGroup: "/aws/lambda/boxer-" + network + "_logic"}
 		if _, err := c.CreateFunction(ctx, s); err != nil {
 			t.Fatal(err)
 		}
@@ -298,7 +298,7 @@ func TestUpgradeNodes(t *testing.T) {
 		t.Errorf("%d changes of functions, want 1", len(calls))
 	}
 	for network, want := range map[string]string{"shop": second, "shop-two": first} {
-		f, err := c.FindFunction(ctx, "boxer-"+network+"-logic")
+		f, err := c.FindFunction(ctx, "boxer-"+network+"_logic")
 		if err != nil || !slices.Equal(f.Layers, []string{want}) {
 			t.Errorf("%s: layers %v, want %s, %v", network, f.Layers, want, err)
 		}

@@ -66,7 +66,7 @@ func TestAccount(t *testing.T) {
 		t.Fatalf("a new account has %v", left)
 	}
 	tags := map[string]string{"boxer:network": "shop"}
-	role := makeRole(t, a, "boxer-shop-function", tags)
+	role := makeRole(t, a, "boxer-shop_function", tags)
 
 	functions := lambda.NewFromConfig(c)
 	zip := []byte("not a zip, and moto does not look")
@@ -99,7 +99,7 @@ func TestAccount(t *testing.T) {
 	must[*ssm.PutParameterOutput](t)(parameters.PutParameter(ctx, &ssm.PutParameterInput{Name: aws.String("/boxer/shop/secret"), Value: aws.String("s"),
 		Type: ssmtypes.ParameterTypeSecureString, Tags: []ssmtypes.Tag{{Key: aws.String("boxer:network"), Value: aws.String("shop")}}}))
 	logs := cloudwatchlogs.NewFromConfig(c)
-	must[*cloudwatchlogs.CreateLogGroupOutput](t)(logs.CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: aws.String("/aws/lambda/boxer-shop-f"), Tags: tags}))
+	must[*cloudwatchlogs.CreateLogGroupOutput](t)(logs.CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: aws.String("/aws/lambda/boxer-shop_f"), Tags: tags}))
 	machines := ec2.NewFromConfig(c)
 	spec := func(kind ec2types.ResourceType) []ec2types.TagSpecification {
 		return []ec2types.TagSpecification{{ResourceType: kind, Tags: []ec2types.Tag{{Key: aws.String("boxer:network"), Value: aws.String("shop")}}}}
@@ -137,7 +137,7 @@ func TestAccount(t *testing.T) {
 	}
 	must[*lambda.DeleteFunctionOutput](t)(functions.DeleteFunction(ctx, &lambda.DeleteFunctionInput{FunctionName: function.FunctionName}))
 	must[*ssm.DeleteParameterOutput](t)(parameters.DeleteParameter(ctx, &ssm.DeleteParameterInput{Name: aws.String("/boxer/shop/secret")}))
-	if left := a.Leftovers(); !slices.Equal(left, []string{"role boxer-shop-function", "loggroup /aws/lambda/boxer-shop-f"}) {
+	if left := a.Leftovers(); !slices.Equal(left, []string{"role boxer-shop_function", "loggroup /aws/lambda/boxer-shop_f"}) {
 		t.Errorf("left: %v", left)
 	}
 
@@ -163,7 +163,7 @@ func makeRole(t *testing.T, a *AWS, name string, tags map[string]string) (arn st
 }
 
 func createFunction(role string, tags map[string]string, layers ...string) *lambda.CreateFunctionInput {
-	return &lambda.CreateFunctionInput{FunctionName: aws.String("boxer-shop-f"), Role: &role, Timeout: aws.Int32(60), Runtime: lambdatypes.RuntimeProvidedal2023, Handler: aws.String("boxer"),
+	return &lambda.CreateFunctionInput{FunctionName: aws.String("boxer-shop_f"), Role: &role, Timeout: aws.Int32(60), Runtime: lambdatypes.RuntimeProvidedal2023, Handler: aws.String("boxer"),
 		Layers: layers, Tags: tags, Code: &lambdatypes.FunctionCode{ZipFile: []byte("a zip")}}
 }
 
@@ -196,7 +196,7 @@ func TestFaults(t *testing.T) {
 		t.Errorf("%+v", calls)
 	}
 
-	a.Inject(ProfileNotReady("boxer-shop-vm", 1))
+	a.Inject(ProfileNotReady("boxer-shop_vm", 1))
 	if _, err := machines.RunInstances(ctx, &ec2.RunInstancesInput{ImageId: aws.String("ami-1"), MinCount: aws.Int32(1), MaxCount: aws.Int32(1)}); code(err) != "InvalidParameterValue" || !strings.Contains(err.Error(), "Invalid IAM Instance Profile name") {
 		t.Errorf("a profile that is not ready: %v", err)
 	}
@@ -228,7 +228,7 @@ func TestFaults(t *testing.T) {
 
 	a.Inject(FunctionState("Pending", "Creating", "The function is being created.", 1)...)
 	for _, want := range []lambdatypes.State{lambdatypes.StatePending, lambdatypes.StateActive} {
-		out := must[*lambda.GetFunctionOutput](t)(functions.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: aws.String("boxer-shop-f")}))
+		out := must[*lambda.GetFunctionOutput](t)(functions.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: aws.String("boxer-shop_f")}))
 		if out.Configuration.State != want {
 			t.Errorf("state %v, want %v", out.Configuration.State, want)
 		}

@@ -50,19 +50,19 @@ func TestNodes(t *testing.T) {
 			MinCount: aws.Int32(1), MaxCount: aws.Int32(1), UserData: aws.String(base64.StdEncoding.EncodeToString(data))}))
 		return *out.Instances[0].InstanceId
 	}
-	run(config.Node{Kind: config.KindSeed, Slot: "seed-0", PublicAddress: *address.PublicIp, StateDir: "/var/lib/boxer", Invoke: "lambda:" + Region + "/boxer-shop-"})
+	run(config.Node{Kind: config.KindSeed, Slot: "seed-0", PublicAddress: *address.PublicIp, StateDir: "/var/lib/boxer", Invoke: "lambda:" + Region + "/boxer-shop_"})
 	web := run(config.Node{Kind: config.KindVM, Slot: "web", User: layer.GuestUser, PublicAddress: config.PublicEC2, Argv: []string{"python3", "-m", "http.server", "8000", "--directory", "/"}})
 
-	role := makeRole(t, a, "boxer-shop-function", nil)
+	role := makeRole(t, a, "boxer-shop_function", nil)
 	must[*lambda.CreateFunctionOutput](t)(functions.CreateFunction(ctx, createFunction(role, nil, *version.LayerVersionArn)))
 	event := common
 	event.Kind, event.Slot, event.WaitFor = config.KindFunction, "asks-0", map[string]int{"web": 1}
 	event.Argv = []string{"sh", "-c", "until curl -sf http://web:8000/ >page; do sleep 0.1; done; grep -c etc/ page; env; sleep 600"}
 	event = must[config.Node](t)(config.New(event))
-	must[*lambda.InvokeOutput](t)(functions.Invoke(ctx, &lambda.InvokeInput{FunctionName: aws.String("boxer-shop-f"),
+	must[*lambda.InvokeOutput](t)(functions.Invoke(ctx, &lambda.InvokeInput{FunctionName: aws.String("boxer-shop_f"),
 		InvocationType: lambdatypes.InvocationTypeEvent, Payload: must[[]byte](t)(json.Marshal(event))}))
 
-	asks := "function boxer-shop-f (asks-0)"
+	asks := "function boxer-shop_f (asks-0)"
 	await(t, "the function's answer", func() bool { return strings.Contains(nodes.Logs()[asks], "\n1\n") })
 	if log := nodes.Logs()[asks]; strings.Contains(log, secret) || !strings.Contains(log, "BOXER_NODE_NAME=asks-0") {
 		t.Errorf("the function's environment: %s", log)
@@ -83,7 +83,7 @@ func TestNodes(t *testing.T) {
 		t.Errorf("the secret was asked for %d times, by three nodes", asked)
 	}
 
-	must[*lambda.DeleteFunctionOutput](t)(functions.DeleteFunction(ctx, &lambda.DeleteFunctionInput{FunctionName: aws.String("boxer-shop-f")}))
+	must[*lambda.DeleteFunctionOutput](t)(functions.DeleteFunction(ctx, &lambda.DeleteFunctionInput{FunctionName: aws.String("boxer-shop_f")}))
 	must[*ec2.TerminateInstancesOutput](t)(ec2.NewFromConfig(c).TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{web}}))
 	await(t, "the end of two nodes", func() bool { return len(nodes.Processes()) == 1 })
 }

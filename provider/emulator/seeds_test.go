@@ -41,7 +41,7 @@ func TestSeedsLaunch(t *testing.T) {
 	version := must[*lambda.PublishLayerVersionOutput](t)(functions.PublishLayerVersion(ctx, &lambda.PublishLayerVersionInput{
 		LayerName: aws.String("boxer-runtime-" + runtime.GOARCH), Content: &lambdatypes.LayerVersionContentInput{ZipFile: zip}}))
 	hash := must[string](t)(hexHash(codeHash(zip)))
-	must[*lambda.CreateFunctionOutput](t)(functions.CreateFunction(ctx, createFunction(makeRole(t, a, "boxer-shop-function", nil), nil, *version.LayerVersionArn)))
+	must[*lambda.CreateFunctionOutput](t)(functions.CreateFunction(ctx, createFunction(makeRole(t, a, "boxer-shop_function", nil), nil, *version.LayerVersionArn)))
 	a.Inject(Throttle("lambda", "Invoke", 1), Broken("lambda", "Invoke", 1), Fault{Service: "lambda", Action: "Invoke", Times: 1,
 		Status: 403, Code: "AccessDeniedException", Message: "not yet"})
 
@@ -52,7 +52,7 @@ func TestSeedsLaunch(t *testing.T) {
 	}
 	for i, endpoint := range common.SeedEndpoints {
 		n := common
-		n.Kind, n.Slot, n.Site, n.StateDir, n.Invoke = config.KindSeed, cluster.SeedName(i), "vpc-1/sg-1", "/var/lib/boxer", "lambda:"+Region+"/boxer-shop-"
+		n.Kind, n.Slot, n.Site, n.StateDir, n.Invoke = config.KindSeed, cluster.SeedName(i), "vpc-1/sg-1", "/var/lib/boxer", "lambda:"+Region+"/boxer-shop_"
 		n.PublicAddress = endpoint[:len(endpoint)-len(":7717")]
 		n = must[config.Node](t)(config.New(n))
 		data := must[[]byte](t)(layer.UserData(layer.VM{Layer: layer.Fetch{URL: *version.LayerVersionArn, SHA256: hash}, Region: Region,
