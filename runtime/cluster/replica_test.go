@@ -121,12 +121,16 @@ func startTrioWith(t *testing.T, lease time.Duration) *trio {
 	// Addresses first: they must know each other. On one of our own no connection
 	// of another process takes the port meanwhile.
 	host := fmt.Sprintf("127.77.%d.%d:0", os.Getpid()%250, 1+trios.Add(1)%250)
+	var held []net.Listener // all at once, or two may get the same
 	for i := range 3 {
 		ln, err := net.Listen("tcp", host)
 		if err != nil {
 			t.Fatal(err)
 		}
 		w.address[i] = ln.Addr().String()
+		held = append(held, ln)
+	}
+	for _, ln := range held {
 		ln.Close()
 	}
 	for i := range 3 {
