@@ -94,7 +94,9 @@ func TestArm64Site(t *testing.T) {
 	s.says("arm", "guest running")
 	s.says("amd", "guest running")
 	s.start("from-arm", "arm64", arm, 4, s.guests+"/peer", "get", "amd", "9001")
-	s.start("from-amd", "amd64", amd, 5, native+"/peer", "get", "arm", "9000")
+	// Emulated, a supervisor is late with the news of who has joined, and its guest is shown
+	// the underlay address of somebody unknown until then.
+	s.start("from-amd", "amd64", amd, 5, "sh", "-c", `while :; do "$0" get arm 9000; sleep 0.2; done`, native+"/peer")
 	s.says("from-arm", s.address("amd")+" says: amd64 sees "+s.address("from-arm"))
 	s.says("from-amd", s.address("arm")+" says: arm64 sees "+s.address("from-amd"))
 }

@@ -37,7 +37,7 @@ func (l *Layer) Carry(ctx context.Context, conn *net.TCPConn, m cluster.Member, 
 		far, err = l.farFor(ctx, m, src, netip.AddrPortFrom(m.OverlayAddress, port))
 	}
 	if err == nil {
-		err = far.start()
+		err = far.begin()
 	}
 	if err != nil {
 		if far.conn != nil {

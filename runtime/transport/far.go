@@ -26,6 +26,13 @@ type far struct {
 	path  string // the transport it counts as
 }
 
+// begin gives the connection to the peer's guest, which from then on may not take the
+// death of this process for an end in order.
+func (f far) begin() error {
+	f.conn.SetLinger(0)
+	return f.start()
+}
+
 // keepAlive holds NAT mappings open.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 15 * time.Second, Count: 4}
 
@@ -89,8 +96,11 @@ func (l *Layer) dialOnly(ctx context.Context, endpoint string) (*net.TCPConn, er
 		// port without a listener.
 		return nil, fmt.Errorf("dial overlay port %s: %v: %w", endpoint, err, syscall.EHOSTUNREACH) //nolint:errorlint // err may wrap ECONNREFUSED
 	}
-	concludeConnect(conn.(*net.TCPConn))
-	return conn.(*net.TCPConn), nil
+	tcp := conn.(*net.TCPConn)
+	concludeConnect(tcp)
+	// The other side may have begun when this process dies: its guest is told so by a reset.
+	tcp.SetLinger(0)
+	return tcp, nil
 }
 
 func (l *Layer) sendPreface(conn *net.TCPConn, p preface) error {

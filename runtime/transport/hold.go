@@ -275,7 +275,7 @@ func (h *held) start(ctx context.Context, f far, guest netip.AddrPort) error {
 	if err := h.awaits(ctx, guest, h.l.o.Sockets.Connecting); err != nil {
 		return err
 	}
-	return f.start()
+	return f.begin()
 }
 
 // reach tries to make and start the far end until it refuses, the guest gives up, or the

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"golang.org/x/sys/unix"
 )
 
 // A meeting that fails is tried elsewhere, and its relay avoided, if that is what
@@ -78,5 +79,31 @@ func TestRelayIsAvoidedForSomeTime(t *testing.T) {
 				t.Errorf("failed %v ago: a meeting begins at %d, want %d", ago, all[0].ID, want)
 			}
 		}
+	}
+}
+
+// What a guest may be reading from when this process dies ends with a reset.
+func TestADialledConnectionDoesNotEndInOrder(t *testing.T) {
+	n := newNetwork(t)
+	v, peer := n.node(), n.node()
+	conn, err := v.dialOnly(t.Context(), peer.Self().UnderlayAddress.String())
+	must(t, err)
+	defer conn.Close()
+	lingers := func() bool {
+		raw, err := conn.SyscallConn()
+		must(t, err)
+		var linger *unix.Linger
+		must(t, raw.Control(func(fd uintptr) { linger, err = unix.GetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER) }))
+		must(t, err)
+		return linger.Onoff != 0 && linger.Linger == 0
+	}
+	if !lingers() {
+		t.Error("while the other side waits it would end in order")
+	}
+	must(t, conn.SetLinger(-1)) // as one that was accepted has it
+	begun := false
+	must(t, far{conn, func() error { begun = lingers(); return nil }, pathRelay}.begin())
+	if !begun {
+		t.Error("when the other side's guest gets it, it would end in order")
 	}
 }
