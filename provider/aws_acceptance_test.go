@@ -349,10 +349,20 @@ func TestAccAWS(t *testing.T) {
 	if _, err := ec2.NewFromConfig(q.a.Config()).TerminateInstances(t.Context(), &ec2.TerminateInstancesInput{InstanceIds: []string{id}}); err != nil {
 		t.Fatal(err)
 	}
-	if actions := q.planned(); actions[storeVM] != "create" || actions[frontVM] != "no-op" {
-		t.Errorf("an instance vanished: %v", actions)
+	// Another type is another instance, in the same slot and with the same ports open.
+	q.change(`name       = "front"`, "name       = \"front\"\n  instance_type = \"t3.small\"")
+	if actions := q.planned(); actions[storeVM] != "create" || actions[frontVM] != "delete,create" || actions[logicAddress] != "no-op" {
+		t.Errorf("an instance vanished, and one has another type: %v", actions)
 	}
+	front := q.values(frontVM)
 	q.say("apply", "-auto-approve")
+	now := q.values(frontVM)
+	if now["instance_id"] == front["instance_id"] || fmt.Sprint(now["overlay_addresses"]) != fmt.Sprint(front["overlay_addresses"]) {
+		t.Errorf("front was %v %v, and replaced is %v %v", front["instance_id"], front["overlay_addresses"], now["instance_id"], now["overlay_addresses"])
+	}
+	if _, rules := q.published(); len(rules) != 1 {
+		t.Errorf("after the replacement open is %q", rules)
+	}
 	q.eventually("the new store answers", func() bool { return len(q.answers(6)) > 0 })
 	q.emptyPlan()
 	q.secretIsNowhere(q.secret())
