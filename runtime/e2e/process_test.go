@@ -110,16 +110,20 @@ func (w *world) guest(t *testing.T, marker string) int {
 // host is the init of the host or sandbox in which the guest with marker runs.
 func (w *world) host(t *testing.T, marker string) int {
 	t.Helper()
-	pid, host := w.guest(t, marker), 0
-	for all := processes(); pid > 1; pid = all[pid].parent {
-		if all[pid].is("local-host") {
-			host = pid // the outermost one wins
+	// The list is read one by one: a process whose parent just died may be below nobody.
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		pid, host := w.guest(t, marker), 0
+		for all := processes(); pid > 1; pid = all[pid].parent {
+			if all[pid].is("local-host") {
+				host = pid // the outermost one wins
+			}
+		}
+		if host != 0 {
+			return host
 		}
 	}
-	if host == 0 {
-		t.Fatalf("no host above the guest with argument %q", marker)
-	}
-	return host
+	t.Fatalf("no host above the guest with argument %q", marker)
+	return 0
 }
 
 // supervisor is the supervisor of the guest with marker, 0 if there is none now.
