@@ -14,6 +14,7 @@ import (
 	"github.com/boxer-overlay/boxer/provider/cloud"
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/controller"
+	"github.com/boxer-overlay/boxer/runtime/launch"
 )
 
 // awsRecord is what is kept on AWS of a node: what reading and importing it tell.
@@ -117,9 +118,6 @@ func seedsOnAWS(n *cloud.Network, err error) error {
 			"Name=tag:" + cloud.TagNetwork + ",Values=" + n.Name + "\"."}
 }
 
-// seedPatience is how long a network may take to have a leading seed.
-const seedPatience = 10 * time.Second
-
 // tell asks the controller of a network, of the seed that leads.
 func (p *awsPlatform) tell(ctx context.Context, n *cloud.Network, method string, in, out any) error {
 	session, err := p.watchSoon(ctx, n)
@@ -127,26 +125,7 @@ func (p *awsPlatform) tell(ctx context.Context, n *cloud.Network, method string,
 		return err
 	}
 	defer session.Close()
-	return tellLeader(ctx, session, method, in, out)
-}
-
-func tellLeader(ctx context.Context, session *cluster.Session, method string, in, out any) error {
-	for end := time.Now().Add(seedPatience); ; {
-		err := session.CallLeader(ctx, method, in, out)
-		again := cluster.Passing(err) || errors.Is(err, cluster.ErrDisconnected)
-		if err == nil || !again || time.Now().After(end) {
-			var remote *cluster.RemoteError
-			if errors.As(err, &remote) {
-				return remote
-			}
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
+	return launch.ControlBy(ctx, session, method, in, out)
 }
 
 // slotFreeOnAWS waits until no live member holds the slot: one that was just ended may
@@ -207,7 +186,7 @@ func (p *awsPlatform) sendAway(ctx context.Context, n *cloud.Network, slot strin
 	if !held {
 		return nil
 	}
-	if err := tellLeader(ctx, session, controller.MethodStop, controller.Slot{Slot: slot}, nil); err != nil {
+	if err := launch.ControlBy(ctx, session, controller.MethodStop, controller.Slot{Slot: slot}, nil); err != nil {
 		return fmt.Errorf("have %s leave: %w", slot, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/boxer-overlay/boxer/provider/cloud"
 	"github.com/boxer-overlay/boxer/runtime/controller"
+	"github.com/boxer-overlay/boxer/runtime/launch"
 )
 
 // DeleteFunction lets nobody be launched any more, has the replicas leave, and removes
@@ -50,11 +51,11 @@ func (p *awsPlatform) drain(ctx context.Context, n *cloud.Network, name string) 
 		return err
 	}
 	defer session.Close()
-	if err := tellLeader(ctx, session, controller.MethodRemove, controller.Order{Name: name}, nil); err != nil {
+	if err := launch.ControlBy(ctx, session, controller.MethodRemove, controller.Order{Name: name}, nil); err != nil {
 		return err
 	}
 	for _, m := range replicasIn(session.Members(), name) { // those that nobody kept
-		if err := tellLeader(ctx, session, controller.MethodStop, controller.Slot{Slot: m.Slot}, nil); err != nil {
+		if err := launch.ControlBy(ctx, session, controller.MethodStop, controller.Slot{Slot: m.Slot}, nil); err != nil {
 			return err
 		}
 	}

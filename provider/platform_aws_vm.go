@@ -281,7 +281,7 @@ func (p *awsPlatform) configure(ctx context.Context, n *cloud.Network, spec node
 		return &explained{fmt.Errorf("node %q is not in the network now, and cannot be given another configuration", spec.Name),
 			"Its instance's console says why (aws ec2 get-console-output); \"terraform apply -replace\" makes it anew."}
 	}
-	if err := tellLeader(ctx, session, controller.MethodConfigure, controller.Slot{Slot: spec.Name, Node: &doc}, nil); err != nil {
+	if err := launch.ControlBy(ctx, session, controller.MethodConfigure, controller.Slot{Slot: spec.Name, Node: &doc}, nil); err != nil {
 		return fmt.Errorf("give node %q its new configuration: %w", spec.Name, err)
 	}
 	if err := left(ctx, session, events, holder.ID); err != nil {

@@ -26,6 +26,11 @@ func Control(ctx context.Context, network localcloud.NetworkInfo, method string,
 		return err
 	}
 	defer session.Close()
+	return ControlBy(ctx, session, method, in, out)
+}
+
+// ControlBy is Control by a session that there is.
+func ControlBy(ctx context.Context, session *cluster.Session, method string, in, out any) error {
 	for end := time.Now().Add(controlPatience); ; {
 		err := CallLeader(ctx, session, method, in, out)
 		passing := cluster.Passing(err) || errors.Is(err, cluster.ErrNoSuchNode) || errors.Is(err, cluster.ErrDisconnected)
