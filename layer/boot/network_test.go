@@ -38,7 +38,7 @@ func newNetwork(t *testing.T, s *space) *network {
 	t.Helper()
 	bin := os.Getenv("BOXER_BIN")
 	if bin == "" {
-		t.Skip("BOXER_BIN does not say where boxer was built")
+		cannot(t, "BOXER_BIN does not say where boxer was built: run make test")
 	}
 	n := &network{cloud: newCloud(t, s)}
 	one, other := runtimeLayers(t, bin)

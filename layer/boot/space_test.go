@@ -23,11 +23,20 @@ type space struct {
 	work chan func()
 }
 
+// cannot skips a test that this machine cannot run; CI's must.
+func cannot(t *testing.T, why string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatalf("CI requires this test: "+why, args...)
+	}
+	t.Skipf(why, args...)
+}
+
 // newSpace skips the test where it may not be made.
 func newSpace(t *testing.T) *space {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("booting a machine takes root")
+		cannot(t, "booting a machine takes root")
 	}
 	s := &space{dir: t.TempDir(), work: make(chan func())}
 	made := make(chan error)
@@ -47,7 +56,7 @@ func newSpace(t *testing.T) *space {
 	}()
 	t.Cleanup(func() { close(s.work) })
 	if err := <-made; err != nil {
-		t.Skipf("no namespaces for a machine of the test's own: %v", err)
+		cannot(t, "no namespaces for a machine of the test's own: %v", err)
 	}
 	s.ip(t, "link set lo up")
 	return s
@@ -114,11 +123,11 @@ func group(t *testing.T, name string) string {
 		if fields := strings.Fields(line); len(fields) > 2 && fields[2] == "cgroup2" {
 			dir := fmt.Sprintf("%s/boxer-%d-%s", fields[1], os.Getpid(), name)
 			if err := os.Mkdir(dir, 0o755); err != nil {
-				t.Skipf("no control group for a machine of the test's own: %v", err)
+				cannot(t, "no control group for a machine of the test's own: %v", err)
 			}
 			return dir
 		}
 	}
-	t.Skip("no control groups of version 2, which systemd needs")
+	cannot(t, "no control groups of version 2, which systemd needs")
 	return ""
 }

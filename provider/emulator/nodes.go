@@ -55,6 +55,15 @@ type Nodes struct {
 	work     sync.WaitGroup
 }
 
+// cannot skips a test that this machine cannot run; CI's must.
+func (a *AWS) cannot(why string, args ...any) {
+	a.t.Helper()
+	if os.Getenv("CI") != "" {
+		a.t.Fatalf("CI requires this test: "+why, args...)
+	}
+	a.t.Skipf(why, args...)
+}
+
 // RunNodes starts a real node for everything that is launched from now on, until the
 // test ends. It needs BOXER_BIN, which make test sets.
 func (a *AWS) RunNodes() *Nodes {
@@ -62,7 +71,7 @@ func (a *AWS) RunNodes() *Nodes {
 	t.Helper()
 	bin := os.Getenv("BOXER_BIN")
 	if bin == "" {
-		t.Skip("BOXER_BIN is not set: run make test")
+		a.cannot("BOXER_BIN is not set: run make test")
 	}
 	// Short, for sockets are in it.
 	dir, err := os.MkdirTemp("/tmp", "bxaws")
@@ -75,7 +84,7 @@ func (a *AWS) RunNodes() *Nodes {
 	if probe, err := withAccount(dir, "true"); err != nil {
 		t.Fatal(err)
 	} else if out, err := probe.CombinedOutput(); err != nil {
-		t.Skipf("no namespaces to run nodes in: %v: %s", err, out)
+		a.cannot("no namespaces to run nodes in: %v: %s", err, out)
 	}
 	claim, block, err := claimBlock()
 	if err != nil {
