@@ -296,14 +296,19 @@ func (c *Controller) ended(n *node, s *slot, m cluster.Member) {
 		ran = time.Since(s.running)
 	}
 	asked := !s.drained.IsZero()
-	s.running, s.lost, s.pending, s.drained = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	// Who fell silent was launched anew: that launch still comes.
+	launched := !s.pending.IsZero() && m.LaunchID != c.launchID(n, m.Slot)
+	s.running, s.lost, s.drained = time.Time{}, time.Time{}, time.Time{}
+	if !launched {
+		s.pending = time.Time{}
+	}
 	why := reasonOf(m)
 	if asked {
 		why = "as asked"
 	}
 	c.say(Event{Type: EventEnded, Name: n.Name, Slot: m.Slot, Node: m.ID, Text: fmt.Sprintf("%s, after %s", why, ran.Round(time.Millisecond))})
 	switch {
-	case asked:
+	case asked, launched:
 	case ran >= c.o.Stable:
 		s.failures, s.reason, s.notBefore = 0, "", time.Time{}
 		s.pauses.Reset()

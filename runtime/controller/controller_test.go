@@ -72,6 +72,32 @@ func TestReplacesWhatEnds(t *testing.T) {
 	}
 }
 
+// TestALostReplicaGoesBeforeAnotherCame: the seed tells of both one after the other,
+// and what was launched in its place is not launched twice.
+func TestALostReplicaGoesBeforeAnotherCame(t *testing.T) {
+	for _, ran := range []time.Duration{0, 60 * time.Millisecond} { // not stable, and stable
+		w := newWorld(t)
+		c, _ := w.controller()
+		declare(t, c, declaration(1))
+		w.await("logic-0")
+		time.Sleep(ran)
+		w.mu.Lock()
+		w.delay = 300 * time.Millisecond
+		m := w.members[w.nextID]
+		m.State = cluster.StateLost
+		w.tell(cluster.EventUpdate, m)
+		w.mu.Unlock()
+		eventually(t, "another launch", func() bool { return w.launches("") == 2 })
+		w.mu.Lock()
+		w.tell(cluster.EventLeave, m)
+		w.mu.Unlock()
+		w.await("logic-0")
+		if events, _ := c.Counts(t.Context()); w.launches("") != 2 || events[EventFailed] != 0 {
+			t.Errorf("after %v: launched %v, said %v", ran, w.invoked, events)
+		}
+	}
+}
+
 // TestAReplicaThatDoesNotLeave is asked again.
 func TestAReplicaThatDoesNotLeave(t *testing.T) {
 	w := newWorld(t)
