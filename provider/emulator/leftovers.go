@@ -79,6 +79,11 @@ func (a *AWS) Objects() []Object {
 		instances, addresses, groups, volumes, networkParts, roles, profiles, policies, parameters, functions, layers, logGroups,
 	} {
 		found, err := list(ctx, a.Config())
+		for range 2 { // an answer that broke off is asked for again
+			if err != nil && ctx.Err() == nil {
+				found, err = list(ctx, a.Config())
+			}
+		}
 		if err != nil {
 			a.t.Fatalf("emulator: list what exists: %v", err)
 		}
