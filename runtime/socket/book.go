@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -30,6 +31,7 @@ type book struct {
 	mu      sync.Mutex
 	entries map[uint64]*entry
 	foreign int
+	order   []uint64 // foreign ones, oldest first, with some that are gone
 }
 
 type entry struct {
@@ -58,15 +60,28 @@ func (l *Layer) rememberConn(fd int, a ipc.Addresses) {
 func (b *book) put(cookie uint64, e *entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if cookie == 0 || (e.foreign && b.foreign >= maxForeign) {
+	if cookie == 0 {
 		return
 	}
 	b.drop(cookie)
 	if e.foreign {
+		b.makeRoom()
+		b.order = append(b.order, cookie)
 		b.foreign++
 	}
 	e.since = time.Now()
 	b.entries[cookie] = e
+}
+
+// makeRoom forgets the oldest foreign entries: a guest asks about a connection when
+// it has just got it.
+func (b *book) makeRoom() {
+	for len(b.order) >= maxForeign {
+		if e := b.entries[b.order[0]]; e != nil && e.foreign {
+			b.drop(b.order[0])
+		}
+		b.order = slices.Delete(b.order, 0, 1)
+	}
 }
 
 func (b *book) drop(cookie uint64) {
