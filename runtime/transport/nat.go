@@ -21,6 +21,8 @@ const (
 	hairpinWait  = 1300 * time.Millisecond // a SYN that was too early comes again after 1 s
 	remapPause   = 200 * time.Millisecond
 	longestRemap = 2 * time.Second
+	relearnPause = time.Second // before what is not known is asked again, at first; doubling,
+	relearnTries = 6           // so many times
 	dialTries    = 3
 	dialPause    = time.Second // more is not allowed (probes.mayDial)
 	maxOthers    = 2           // witnesses of one probing, besides the one that keeps the mapping
@@ -36,13 +38,7 @@ func (l *Layer) KeepMapped(ctx context.Context, port uint16, tell func(cluster.N
 		m, err := l.mapPort(ctx, port)
 		if err == nil {
 			m.hold(mappedIdle)
-			if m.Mapped != known.Mapped {
-				known = l.learn(ctx, m, known, tell)
-			}
-			select {
-			case <-m.Gone():
-			case <-ctx.Done():
-			}
+			known = l.watchNAT(ctx, m, known, tell)
 			m.Close()
 		} else if ctx.Err() == nil {
 			l.o.Logger.Debug().Err(err).Msg("the overlay port is not mapped")
@@ -58,24 +54,55 @@ func (l *Layer) KeepMapped(ctx context.Context, port uint16, tell func(cluster.N
 	return nil
 }
 
+// watchNAT learns what is not known of the NAT, until the mapping is gone. When many
+// nodes start at once witnesses may be too busy to answer: without another look such a
+// node would be met at relays as long as it lives.
+func (l *Layer) watchNAT(ctx context.Context, m *Mapping, known cluster.NATReport, tell func(cluster.NATReport)) cluster.NATReport {
+	whole := known.Mapping != "" && known.Filtering != ""
+	if m.Mapped != known.Mapped {
+		known, whole = l.learn(ctx, m, known, tell)
+	}
+	for pause, tries := relearnPause, 0; ; pause, tries = 2*pause, tries+1 {
+		var again <-chan time.Time
+		if !whole && tries < relearnTries {
+			again = time.After(pause)
+		}
+		select {
+		case <-again:
+			known, whole = l.learn(ctx, m, known, tell)
+		case <-m.Gone():
+			return known
+		case <-ctx.Done():
+			return known
+		}
+	}
+}
+
 // learn probes a NAT that is new. Who reached this node at its place before is
-// told the new one at once.
-func (l *Layer) learn(ctx context.Context, m *Mapping, known cluster.NATReport, tell func(cluster.NATReport)) cluster.NATReport {
-	if known.Mapped.IsValid() {
+// told the new one at once. whole: there is nothing that nobody could tell now.
+func (l *Layer) learn(ctx context.Context, m *Mapping, known cluster.NATReport, tell func(cluster.NATReport)) (r cluster.NATReport, whole bool) {
+	again := known.Mapped == m.Mapped
+	if known.Mapped.IsValid() && !again {
 		known.Mapped = m.Mapped
 		tell(known)
 	}
-	r := l.examineNAT(ctx, m, func(r cluster.NATReport) {
+	r, whole = l.examineNAT(ctx, m, func(r cluster.NATReport) {
 		if !known.Mapped.IsValid() {
 			tell(r) // the guest will not wait for the rest
 		}
 	})
+	if again && r.Mapping == "" {
+		r.Mapping = known.Mapping
+	}
+	if again && r.Filtering == "" {
+		r.Filtering, r.Unexpected = known.Filtering, known.Unexpected
+	}
 	if ctx.Err() == nil {
 		l.o.Logger.Info().Stringer("mapped", r.Mapped).Str("mapping", r.Mapping).Str("filtering", r.Filtering).
 			Str("unexpected", r.Unexpected).Bool("preserves_ports", r.Preserves).Bool("hairpin", r.Hairpin).Msg("NAT probed")
 		tell(r)
 	}
-	return r
+	return r, whole
 }
 
 // hold sets how long the connection may be silent before the kernel looks.
@@ -90,9 +117,9 @@ func (m *Mapping) hold(idle time.Duration) {
 }
 
 // examineNAT finds out what the NAT in front of a mapped, listening port does,
-// and tells early what takes no waiting.
-func (l *Layer) examineNAT(ctx context.Context, m *Mapping, early func(cluster.NATReport)) cluster.NATReport {
-	r := cluster.NATReport{Mapped: m.Mapped}
+// and tells early what takes no waiting. Not whole: not everybody could answer.
+func (l *Layer) examineNAT(ctx context.Context, m *Mapping, early func(cluster.NATReport)) (r cluster.NATReport, whole bool) {
+	r.Mapped = m.Mapped
 	var all sync.WaitGroup
 	all.Go(func() {
 		others := slices.DeleteFunc(l.witnesses(), func(w RelayNode) bool { return w.ID == m.witness.ID })
@@ -101,12 +128,15 @@ func (l *Layer) examineNAT(ctx context.Context, m *Mapping, early func(cluster.N
 			r.Mapping = l.mappingOf(ctx, m, at(m.witness.Endpoint, m.second))
 		}
 		early(cluster.NATReport{Mapped: m.Mapped, Mapping: r.Mapping})
-		r.Filtering, r.Unexpected = l.filteringOf(ctx, m, others)
+		if r.Filtering, r.Unexpected, whole = l.filteringOf(ctx, m, others); !whole {
+			return
+		}
 		for _, w := range others { // only now: they must not have been written to
 			if mapping := l.mappingOf(ctx, m, w.Endpoint); mapping != "" && r.Mapping != cluster.MappingDependent {
 				r.Mapping = mapping
 			}
 		}
+		whole = r.Mapping != ""
 	})
 	all.Go(func() {
 		if other, err := l.mapPort(ctx, 0); err == nil {
@@ -124,7 +154,7 @@ func (l *Layer) examineNAT(ctx context.Context, m *Mapping, early func(cluster.N
 		}
 	})
 	all.Wait()
-	return r
+	return r, whole
 }
 
 // witnesses are the nodes that answer probes: seeds, which stay, a different one
@@ -159,15 +189,15 @@ func (l *Layer) mappingOf(ctx context.Context, m *Mapping, place string) string 
 }
 
 // filteringOf has a node dial the mapped port from a port that nothing was sent
-// to, and, where there are several, from such an address.
-func (l *Layer) filteringOf(ctx context.Context, m *Mapping, others []RelayNode) (filtering, unexpected string) {
+// to, and, where there are several, from such an address. Not ok: nobody has dialled it.
+func (l *Layer) filteringOf(ctx context.Context, m *Mapping, others []RelayNode) (filtering, unexpected string, ok bool) {
 	asked := append([]RelayNode{m.witness}, others...)
 	ask := preface{flags: probeDial, src: netip.AddrPortFrom(netip.Addr{}, m.Mapped.Port())}
 	a := answer{}
 	for range dialTries {
 		conn, again, err := l.probe(ctx, asked[len(asked)-1].Endpoint, 0, ask)
 		if err != nil {
-			return "", ""
+			return "", "", false
 		}
 		reset(conn)
 		if a = again; a.verdict != verdictNone {
@@ -176,19 +206,20 @@ func (l *Layer) filteringOf(ctx context.Context, m *Mapping, others []RelayNode)
 		select { // a burst of nodes asks
 		case <-time.After(dialPause):
 		case <-ctx.Done():
-			return "", ""
+			return "", "", false
 		}
 	}
 	switch {
 	case a.observed.Addr() != m.Mapped.Addr(): // a NAT of several addresses: another one was dialled
+		return "", "", true
 	case a.verdict == verdictOpen:
-		return cluster.FilteringOpen, ""
+		return cluster.FilteringOpen, "", true
 	case a.verdict == verdictRefused:
-		return cluster.FilteringClosed, cluster.UnexpectedReset
+		return cluster.FilteringClosed, cluster.UnexpectedReset, true
 	case a.verdict == verdictSilent:
-		return cluster.FilteringClosed, cluster.UnexpectedDrop
+		return cluster.FilteringClosed, cluster.UnexpectedDrop, true
 	}
-	return "", ""
+	return "", "", false
 }
 
 // comesBack tells whether what leaves one mapped port arrives at another.

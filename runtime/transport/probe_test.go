@@ -257,3 +257,32 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// TestNATLearntLate: what a witness could not tell at first, as there was much to do, is
+// asked again.
+func TestNATLearntLate(t *testing.T) {
+	n := newNetwork(t)
+	v := n.node(behindNAT)
+	place := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), v.Self().UnderlayAddress.Port())
+	key := *v.key.Load()
+	second := newWitness(t, key, func(uint16, int) answer { return answer{observed: place} })
+	first := newWitness(t, key, func(uint16, int) answer { return answer{observed: place, second: second.port, verdict: verdictSilent} })
+	second.deaf.Store(1)
+	v.o.Relays = func() []RelayNode { return []RelayNode{{ID: 101, Seed: true, Endpoint: first.endpoint}} }
+	ctx, cancel := context.WithCancel(t.Context())
+	reports, done := make(chan cluster.NATReport, 8), make(chan error)
+	go func() { done <- v.KeepMapped(ctx, place.Port(), func(r cluster.NATReport) { reports <- r }) }()
+	var r cluster.NATReport
+	for said := 0; said < 8 && r.Mapping == ""; said++ {
+		select {
+		case r = <-reports:
+		case <-time.After(5 * time.Second):
+			said = 8
+		}
+	}
+	if r.Mapping != cluster.MappingIndependent || r.Filtering != cluster.FilteringClosed {
+		t.Errorf("%+v is all that is ever known", r)
+	}
+	cancel()
+	must(t, <-done)
+}
