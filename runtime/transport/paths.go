@@ -16,6 +16,10 @@ import (
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 )
 
+// maxPeers is how many peers counts are kept of: with four transports to each, as many
+// as a seed takes (cluster.maxPathsOf).
+const maxPeers = 2048
+
 type pathKey struct {
 	to        uint32
 	transport string
@@ -81,6 +85,7 @@ func (l *Layer) Paths() []cluster.Path {
 	p := &l.paths
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.forget(func(id uint32) bool { _, ok := l.o.Members.Member(id); return ok })
 	all := map[pathKey]cluster.Path{}
 	for key, count := range p.counts {
 		one := cluster.Path{From: from, To: key.to, Transport: key.transport, Count: count}
@@ -97,6 +102,28 @@ func (l *Layer) Paths() []cluster.Path {
 	return slices.SortedFunc(maps.Values(all), func(a, b cluster.Path) int {
 		return cmp.Or(cmp.Compare(a.To, b.To), cmp.Compare(a.Transport, b.Transport))
 	})
+}
+
+// forget drops what was counted of those that have left longest ago, when there are too
+// many: ids are never used again. Callers hold mu.
+func (p *paths) forget(present func(id uint32) bool) {
+	peers := map[uint32]bool{}
+	for key := range p.counts {
+		peers[key.to] = true
+	}
+	for key := range p.failed {
+		peers[key.to] = true
+	}
+	over := len(peers) - maxPeers
+	if over <= 0 {
+		return
+	}
+	gone := slices.DeleteFunc(slices.Sorted(maps.Keys(peers)), present)
+	gone = gone[:min(len(gone), over)] // ids are given in their order
+	old := func(key pathKey) bool { _, is := slices.BinarySearch(gone, key.to); return is }
+	maps.DeleteFunc(p.counts, func(key pathKey, _ uint64) bool { return old(key) })
+	maps.DeleteFunc(p.failed, func(key pathKey, _ uint64) bool { return old(key) })
+	maps.DeleteFunc(p.setups, func(key pathKey, _ *times) bool { return old(key) })
 }
 
 // Setups are the set-up times of all connections this node made, by transport.
