@@ -33,7 +33,8 @@ const (
 	headStart   = 300 * time.Millisecond  // before a relay is tried as well
 	openFor     = 60 * time.Second        // how long a NAT is held open for a caller's port
 	openAtMost  = 110 * time.Second       // the kernel gives up after 127 s
-	maxOpen     = 256                     // ports, by this node
+	maxOpen     = 320                     // ports, by this node,
+	maxPrepared = 256                     // of which so many for connections to come
 	maxOpenEach = 64                      // by this node for one caller
 	maxPorts    = 32                      // in one call
 	failedFor   = time.Minute             // before what failed is tried again
@@ -328,8 +329,12 @@ func (l *Layer) answerPunch(_ context.Context, from uint32, in json.RawMessage) 
 	}
 	var why error
 	answer := punchAnswer{meetAnswer: meetAnswer{Status: statusOK}}
+	most := maxOpen
+	if len(call.Ports) > 1 { // nobody connects from several
+		most = maxPrepared
+	}
 	for _, port := range call.Ports {
-		if err := l.openings.open(l, from, netip.AddrPortFrom(seen, port), call.Keep); err != nil {
+		if err := l.openings.open(l, from, netip.AddrPortFrom(seen, port), call.Keep, most); err != nil {
 			answer.Shut, why = append(answer.Shut, port), err
 		}
 	}
@@ -359,8 +364,8 @@ type opening struct {
 	expiry *time.Timer
 }
 
-// open dials to, or lets what waits there already wait on.
-func (o *openings) open(l *Layer, caller uint32, to netip.AddrPort, keep bool) error {
+// open dials to, or lets what waits there already wait on, if fewer than most wait.
+func (o *openings) open(l *Layer, caller uint32, to netip.AddrPort, keep bool, most int) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if w := o.by[to]; w != nil {
@@ -383,7 +388,7 @@ func (o *openings) open(l *Layer, caller uint32, to netip.AddrPort, keep bool) e
 	switch {
 	case o.closed || !o.local.IsValid():
 		return errors.New("this node's overlay port is closed")
-	case len(o.by) >= maxOpen || o.each[caller] >= maxOpenEach || !l.descriptors.take(1):
+	case len(o.by) >= most || o.each[caller] >= maxOpenEach || !l.descriptors.take(1):
 		return errors.New("too many ports are held open")
 	}
 	w := &opening{caller: caller, to: to, since: time.Now(), asked: time.Now()}

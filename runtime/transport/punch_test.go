@@ -395,7 +395,7 @@ func TestOpeningThatIsMetStays(t *testing.T) {
 	met := &opening{to: to, fd: fd, stop: func() {}, expiry: time.AfterFunc(time.Hour, func() {})}
 	o.by[to], o.each[0] = met, 1
 	o.mu.Unlock()
-	must(t, o.open(passive.Layer, 0, to, false))
+	must(t, o.open(passive.Layer, 0, to, false, maxOpen))
 	conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if _, err := conn.Read(make([]byte, 1)); !isTimeout(err) {
 		t.Errorf("who came reads %v", err)
@@ -537,5 +537,43 @@ func TestPunchThatFailsIsNotTriedAgain(t *testing.T) {
 	}
 	if got := asked.Load(); got != 1 {
 		t.Errorf("the peer was asked to open %d times", got)
+	}
+}
+
+// Of what waits at this node's NAT some places are for connections that are made now:
+// what others have prepared for later may not keep them out.
+func TestPreparedPathsLeaveRoom(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	passive, other, caller := n.node(seenAt("127.69.0.2")), n.node(seenAt("127.69.0.3")), n.node(seenAt("127.69.0.4"))
+	passive.listen(80)
+	var ports []uint16
+	for range 2 {
+		h, err := dig(303) // its SYNs vanish, as they do at a NAT
+		must(t, err)
+		defer h.close()
+		ports = append(ports, h.addr.Port())
+		n.mu.Lock()
+		n.on[caller.id-1].NATReport.Mapped = netip.AddrPortFrom(h.addr.Addr(), 7717)
+		n.mu.Unlock()
+	}
+	o := &passive.openings
+	eventually(t, "the overlay port is served", func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return o.local.IsValid()
+	})
+	o.mu.Lock()
+	for i := range maxPrepared {
+		to := netip.AddrPortFrom(netip.MustParseAddr("127.69.0.3"), uint16(1000+i))
+		o.by[to] = &opening{caller: other.id, to: to, fd: -1, stop: func() {}, expiry: time.AfterFunc(time.Hour, func() {})}
+	}
+	o.each[other.id] = maxPrepared
+	o.mu.Unlock()
+	if answer, err := passive.asked(caller, methodPunch, punchCall{Ports: ports, Port: 80}); err != nil || answer.Status != statusUnreachable {
+		t.Errorf("more is prepared: %+v, %v", answer, err)
+	}
+	if answer, err := passive.asked(caller, methodPunch, punchCall{Ports: ports[:1], Port: 80}); err != nil || answer.Status != statusOK {
+		t.Errorf("a connection is kept out: %+v, %v", answer, err)
 	}
 }
