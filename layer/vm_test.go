@@ -5,6 +5,7 @@ package layer
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -201,6 +202,40 @@ func TestVMScriptFailures(t *testing.T) {
 	}
 	if _, err := os.Stat(r.dir + "/log"); !errors.Is(err, os.ErrNotExist) {
 		t.Error("a supervisor ran")
+	}
+}
+
+// TestVMScriptFullDisk: whatever cannot be written, the reason is said.
+func TestVMScriptFullDisk(t *testing.T) {
+	for program, step := range map[string]struct{ does, url, says string }{
+		"curl":  {"exit 23", "https://127.0.0.1:1/layer.zip", "cannot fetch the layer from https://127.0.0.1:1/layer.zip: cannot write "},
+		"unzip": {"echo 'bin/boxer: write error (disk full?)' >&2; exit 50", "", ": bin/boxer: write error (disk full?)"},
+	} {
+		r := newVMRun(t)
+		if step.url != "" {
+			r.vm.Layer.URL = step.url
+		}
+		fake, calls := filepath.Join(r.dir, "bin"), filepath.Join(r.dir, "calls")
+		if err := os.Mkdir(fake, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		script := fmt.Sprintf("#!/bin/sh\necho >>%s\n%s\n", quote(calls), step.does)
+		if err := os.WriteFile(filepath.Join(fake, program), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", fake+":"+os.Getenv("PATH"))
+		r.start()
+		if step.url != "" { // it goes on trying: the second time the reason was said
+			for again := false; !again; time.Sleep(20 * time.Millisecond) {
+				seen, _ := os.ReadFile(calls)
+				again = len(seen) > 1
+			}
+			_ = r.cmd.Process.Signal(syscall.SIGTERM)
+		}
+		r.wait()
+		if said := r.stderr.String(); !strings.Contains(said, step.says) || !strings.Contains(said, "disk full?") {
+			t.Errorf("%s: %s", program, said)
+		}
 	}
 }
 

@@ -71,6 +71,8 @@ func TestBootInTrouble(t *testing.T) {
 	m := n.instance(t, s, 2, roleless, packageS3, patience, "")
 	// A curl that cannot sign: python3 does.
 	m.own("/usr/local/bin/curl", "#!/bin/sh\n[ \"$1\" != --version ] || exec echo curl 7.81.0\nexec /usr/bin/curl \"$@\"\n")
+	own := n.fetch(runtimeARN)
+	n.cloud.set(m.address, func(i *instance) { i.tags[layer.UpgradeTag] = own.Tag() })
 	m.boot()
 	arn := runtimeARN
 	for _, step := range []struct{ trouble, says string }{
@@ -91,6 +93,16 @@ func TestBootInTrouble(t *testing.T) {
 			m.says(20*time.Second, "the download is too slow: ")
 		}
 		m.says(30*time.Second, step.says)
+		if step.trouble == refused { // its service goes on trying
+			m.run("systemctl", "start", "boxer-upgrade.service")
+		}
+	}
+	// What may be the way out, another layer, is looked for.
+	if timer := strings.TrimSpace(m.run("systemctl", "is-active", "boxer-upgrade.timer")); timer != "active" {
+		t.Errorf("after a first boot in trouble the timer of upgrades is %s", timer)
+	}
+	if strings.Contains(m.console.String(), "upgrading") {
+		t.Error("an upgrade to the layer that was being installed")
 	}
 	n.cloud.set(m.address, func(i *instance) { i.trouble = fine })
 	n.running(m, "web-2", 40*time.Second, time.Time{})
@@ -126,6 +138,7 @@ func TestBoot(t *testing.T) {
 		t.Errorf("cloud-init's log: %s", log)
 	}
 
+	m.run("sh", "-c", ": >/run/boxer.pace") // as on a full disk
 	m.run("systemctl", "kill", "--kill-who=main", "--signal=KILL", "boxer.service")
 	m.says(20*time.Second, `"adopted":true`)
 	if again := n.running(m, "web-1", 10*time.Second, time.Time{}); again.ID != first.ID || again.Guest.PID != first.Guest.PID {
