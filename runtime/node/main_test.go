@@ -43,6 +43,7 @@ type nodeTask struct {
 	Life        time.Duration // until the platform's deadline; 0: none
 	Trace       string        // file for the time the supervisor began
 	OnAWS       bool          // its document names a secret there
+	Descriptors uint64        // it may have; 0: as many as this process
 }
 
 func TestMain(m *testing.M) {
@@ -63,6 +64,12 @@ func supervise(path string) int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 99
+	}
+	if t.Descriptors > 0 {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: t.Descriptors, Max: t.Descriptors}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 99
+		}
 	}
 	o := Options{
 		Config: t.Config, Secret: []byte(testSecret), Library: t.Library, Version: "test",

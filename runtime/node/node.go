@@ -171,7 +171,8 @@ func (n *node) start(ctx, background context.Context) error {
 		return err
 	}
 	n.sockets = socket.New(socket.Options{
-		Adopt: n.run.alive(), Exclude: []uint16{uint16(n.cfg.Port)}, Shared: n.cfg.Shared, Underlay: n.loopback(), Logger: n.log,
+		Adopt: n.run.alive(), Exclude: []uint16{uint16(n.cfg.Port)}, Shared: n.cfg.Shared, Underlay: n.loopback(),
+		Budget: budget{n}, Logger: n.log,
 	})
 	if n.cfg.Kind == config.KindSeed {
 		if err := n.startSeed(); err != nil {
@@ -273,6 +274,12 @@ func (n *node) loopback() netip.Addr {
 	a, _ := netip.ParseAddr(n.cfg.UnderlayAddress)
 	return a
 }
+
+// budget is the transport's, for the sockets, which are there before it.
+type budget struct{ n *node }
+
+func (b budget) Take(n int) bool { return b.n.transport.Take(n) }
+func (b budget) Give(n int)      { b.n.transport.Give(n) }
 
 // control lets the transport call other nodes before and after the join.
 type control struct{ n *node }

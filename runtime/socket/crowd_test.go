@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 // exactly once.
 func TestManyArrivalsManyAcceptors(t *testing.T) {
 	const arrivals, acceptors = 400, 4
-	l := start(t, nil)
+	var spent budget
+	l := start(t, func(o *Options) { o.Budget = &spent })
 	g := listen(t, l, "0.0.0.0", 0, 8)
 	stop := make(chan struct{})
 	var served sync.WaitGroup
@@ -70,5 +72,62 @@ func TestManyArrivalsManyAcceptors(t *testing.T) {
 	defer l.mu.Unlock()
 	if q := l.queues[g.port]; len(l.signals) != 0 || (q != nil && len(q.items)+q.inHand != 0) {
 		t.Errorf("%d signals and %+v are left", len(l.signals), q)
+	}
+	if left := spent.taken.Load(); left != 0 {
+		t.Errorf("%d descriptors are not given back", left)
+	}
+}
+
+// budget is one of most descriptors, or without an end.
+type budget struct{ taken, most atomic.Int64 }
+
+func (b *budget) Take(n int) bool {
+	if most := b.most.Load(); most > 0 && b.taken.Load()+int64(n) > most {
+		return false
+	}
+	b.taken.Add(int64(n))
+	return true
+}
+
+func (b *budget) Give(n int) { b.taken.Add(int64(-n)) }
+
+// Connections that wait cost descriptors, until they wait no more: they are taken,
+// reset with their listener, or given up as the queue is full.
+func TestWaitingConnectionsAreBoundedByDescriptors(t *testing.T) {
+	var spent budget
+	spent.most.Store(3 * itemNeeds)
+	l := start(t, func(o *Options) { o.Budget, o.QueueWait = &spent, 10*time.Millisecond })
+	g := listen(t, l, "0.0.0.0", 0, 2)
+	deliver := func() error {
+		here, _ := arrival(t)
+		err := l.Deliver(context.Background(), here, netip.AddrPortFrom(overlay, g.port), peer)
+		if err != nil {
+			unix.Close(here)
+		}
+		return err
+	}
+	for range 2 {
+		must(t, deliver())
+	}
+	if err := deliver(); !errors.Is(err, ErrFull) {
+		t.Errorf("to a full queue: %v", err)
+	}
+	spent.most.Store(2 * itemNeeds)
+	if err := deliver(); !errors.Is(err, ErrShort) {
+		t.Errorf("without descriptors: %v", err)
+	}
+	if !g.wait(5 * time.Second) {
+		t.Fatal("not woken")
+	}
+	conn, _, err := g.accept()
+	must(t, err)
+	conn.Close()
+	must(t, deliver())
+	g.close()
+	for end := time.Now().Add(5 * time.Second); spent.taken.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if left := spent.taken.Load(); left != 0 {
+		t.Errorf("%d descriptors are not given back", left)
 	}
 }

@@ -43,7 +43,16 @@ type Options struct {
 	// QueueWait bounds how long Deliver waits while a queue is full; default
 	// 10 s.
 	QueueWait time.Duration
-	Logger    zerolog.Logger
+	// Budget has the descriptors that connections take while they wait for the
+	// guest; nil: there are always some.
+	Budget Budget
+	Logger zerolog.Logger
+}
+
+// Budget is descriptors that may be taken and are given back.
+type Budget interface {
+	Take(n int) bool
+	Give(n int)
 }
 
 // ErrRefused says that nobody listens. It wraps ECONNREFUSED.
@@ -51,6 +60,9 @@ var ErrRefused = fmt.Errorf("nobody listens: %w", syscall.ECONNREFUSED)
 
 // ErrFull says that a queue stayed full: the guest does not accept.
 var ErrFull = fmt.Errorf("the guest does not accept its connections: %w", syscall.EAGAIN)
+
+// ErrShort says that no more connections can wait for the guest. It wraps EMFILE.
+var ErrShort = fmt.Errorf("no descriptors are left for another connection that waits for the guest: raise the limit (ulimit -n): %w", syscall.EMFILE)
 
 // Layer is the socket layer of one node. It answers the socket half of
 // ipc.Handler: Listen, Accept and Address.

@@ -18,6 +18,8 @@ const (
 	// away: a program without a monitor that inherited a listener would do so
 	// for ever.
 	maxLost = 16
+	// itemNeeds is the descriptors of a connection that waits, and of its signal.
+	itemNeeds = 2
 )
 
 // queue holds the connections that wait for one port's listeners.
@@ -42,7 +44,7 @@ type item struct {
 // Deliver queues a connection for the guest's listener at local (an overlay
 // address) and returns. With a nil error the Layer owns fd; else it stays
 // the caller's (to reset): ErrRefused when nobody listens on the port, ErrFull
-// when the queue stayed full.
+// when the queue stayed full, ErrShort when too many wait.
 func (l *Layer) Deliver(ctx context.Context, fd int, local, peer netip.AddrPort) error {
 	it := &item{fd: fd, local: unmapped(local), peer: unmapped(peer)}
 	abortive(fd)
@@ -78,6 +80,9 @@ func (l *Layer) enqueue(it *item) (decided <-chan struct{}, err error) {
 	if l.closed || l.backlog(port) == 0 {
 		return nil, ErrRefused
 	}
+	if l.o.Budget != nil && !l.o.Budget.Take(itemNeeds) {
+		return nil, ErrShort
+	}
 	q := l.queues[port]
 	if q == nil {
 		q = &queue{port: port}
@@ -89,12 +94,20 @@ func (l *Layer) enqueue(it *item) (decided <-chan struct{}, err error) {
 		return nil, nil
 	}
 	if l.waiting >= maxWaiting {
+		l.giveBack()
 		return nil, ErrFull
 	}
 	l.waiting++
 	it.decided = make(chan struct{})
 	q.outside = append(q.outside, it)
 	return it.decided, nil
+}
+
+// giveBack is called for each item that waits no more.
+func (l *Layer) giveBack() {
+	if l.o.Budget != nil {
+		l.o.Budget.Give(itemNeeds)
+	}
 }
 
 // room: never more signals are outstanding than the backlog, the next one would
@@ -134,10 +147,12 @@ func (l *Layer) conclude(it *item, reason error) error {
 	if q := l.queues[it.local.Port()]; q != nil {
 		if at := slices.Index(q.outside, it); at >= 0 {
 			q.outside = slices.Delete(q.outside, at, at+1)
+			l.giveBack()
 			return reason
 		}
 	}
 	if it.refused {
+		l.giveBack()
 		return ErrRefused
 	}
 	return nil
@@ -155,6 +170,7 @@ func (l *Layer) reset(q *queue, oldest uint64) {
 		l.drop(it.sig)
 		it.sig = nil
 		reset(it.fd)
+		l.giveBack()
 	}
 	if oldest == 0 && l.queues[q.port] == q {
 		delete(l.queues, q.port)

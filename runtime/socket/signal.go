@@ -233,6 +233,7 @@ func (l *Layer) lose(sig *signal, pause time.Duration) {
 			Msg("a connection is reset: whoever accepts on this port does not know Boxer")
 		q.remove(it)
 		reset(it.fd)
+		l.giveBack()
 		l.admit(q)
 	default:
 		l.raise(q, it, pause)
@@ -315,9 +316,11 @@ func (l *Layer) handed(sig *signal, it *item, taken bool) {
 	switch {
 	case taken:
 		raw.Close(it.fd)
+		l.giveBack()
 		l.admit(q)
 	case l.closed || !it.awaited(l.oldest(q.port)):
 		reset(it.fd)
+		l.giveBack()
 		l.admit(q)
 	default:
 		if l.queues[q.port] == nil {

@@ -10,18 +10,19 @@ import (
 )
 
 // Descriptors that a guest's relayed connection needs while it is held (the
-// hole's two and both ends) and afterwards.
+// hole's two and both ends) and afterwards, and others that it is yet to accept.
 const (
 	holdNeeds   = 4
 	spliceNeeds = 2
+	meetNeeds   = 3 // a connection that a peer asked for, with what it needs in the guest's queue
 )
 
 // spare descriptors are for all else: process monitors, peers, the seed.
 const spare = 160
 
-// budget is the descriptors that relayed connections of the guest may take. A
-// supervisor without any left could not even say no: every connect and accept
-// of the guest would wait in front of it.
+// budget is the descriptors that connections of the guest may take: relayed ones, and
+// those that it has not accepted. A supervisor without any left could not even say no:
+// every connect and accept of the guest would wait in front of it.
 type budget struct {
 	mu   sync.Mutex
 	left int
@@ -51,3 +52,10 @@ func (b *budget) give(n int) {
 	defer b.mu.Unlock()
 	b.left += n
 }
+
+// Take takes descriptors for connections that wait for the guest, if there are some
+// (socket.Budget).
+func (l *Layer) Take(n int) bool { return l.descriptors.take(n) }
+
+// Give gives them back.
+func (l *Layer) Give(n int) { l.descriptors.give(n) }

@@ -430,6 +430,30 @@ func TestRelayedConnectionsAreBoundedByDescriptors(t *testing.T) {
 	}
 }
 
+// What peers ask a node to come to waits for its guest: it is bounded as well.
+func TestMeetingsAreBoundedByDescriptors(t *testing.T) {
+	n := newNetwork(t)
+	n.node(seed)
+	a, hidden := n.node(behindNAT), n.node(behindNAT)
+	arrivals := hidden.listen(80)
+	left := func() int {
+		hidden.descriptors.mu.Lock()
+		defer hidden.descriptors.mu.Unlock()
+		return hidden.descriptors.left
+	}
+	hidden.descriptors = &budget{left: meetNeeds - 1}
+	call := meetCall{Session: make([]byte, 16), Port: 80, From: a.port(1), Relay: 1}
+	if answer, err := hidden.asked(a, methodRelay, call); err != nil || answer.Status != statusUnreachable || left() != meetNeeds-1 {
+		t.Errorf("without descriptors: %+v, %v, %d left", answer, err, left())
+	}
+	hidden.descriptors.give(1)
+	g := a.connect(hidden.port(80), false)
+	arrived := receive(t, arrivals)
+	g.events(5 * time.Second)
+	talk(t, g.conn(), arrived.conn)
+	eventually(t, "all are given back", func() bool { return left() == meetNeeds })
+}
+
 func TestClassify(t *testing.T) {
 	at := netip.MustParseAddrPort("100.64.1.2:7717")
 	vm := cluster.Member{ID: 1, Site: "s", NAT: cluster.NATNone, UnderlayAddress: at}

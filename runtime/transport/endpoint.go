@@ -17,6 +17,7 @@ import (
 
 	"github.com/boxer-overlay/boxer/runtime/events"
 	"github.com/boxer-overlay/boxer/runtime/raw"
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
 
@@ -250,7 +251,11 @@ func (l *Layer) deliverPlain(fd int, local, peer netip.AddrPort) {
 }
 
 func (l *Layer) resetPlain(fd int, err error) {
-	l.o.Logger.Debug().Err(err).Msg("connection for the guest is reset")
+	level := zerolog.DebugLevel
+	if errors.Is(err, syscall.EMFILE) && l.mute.speak(netip.Addr{}) {
+		level = zerolog.WarnLevel
+	}
+	l.o.Logger.WithLevel(level).Err(err).Msg("connection for the guest is reset")
 	resetPlain(fd)
 }
 

@@ -85,8 +85,8 @@ func (l *Layer) answerMeet(ctx context.Context, from uint32, k kind, in json.Raw
 	if err != nil {
 		return meetAnswer{Status: statusUnreachable, Reason: err.Error()}, nil
 	}
-	if !enter(l.passive) {
-		return meetAnswer{Status: statusUnreachable, Reason: "too many connections are being made"}, nil
+	if !l.enterMeeting() {
+		return meetAnswer{Status: statusUnreachable, Reason: "too many connections are being made, or wait for the guest"}, nil
 	}
 	self := l.o.Members.Self()
 	own := netip.AddrPortFrom(self.OverlayAddress, call.Port)
@@ -94,15 +94,32 @@ func (l *Layer) answerMeet(ctx context.Context, from uint32, k kind, in json.Raw
 	defer cancel()
 	conn, err := l.dial(ctx, endpoint, preface{kind: k, id: self.ID, src: own, dst: call.From, session: session(call.Session)})
 	if err != nil {
-		leave(l.passive)
+		l.leaveMeeting()
 		return meetAnswer{Status: statusUnreachable, Reason: err.Error()}, nil
 	}
 	if !l.spawn(func() { l.join(conn, own, call.From) }) {
-		leave(l.passive)
+		l.leaveMeeting()
 		conn.Close()
 		return meetAnswer{Status: statusUnreachable, Reason: "this node is leaving"}, nil
 	}
 	return meetAnswer{Status: statusOK}, nil
+}
+
+// enterMeeting takes a place for a meeting, if there is one.
+func (l *Layer) enterMeeting() bool {
+	if !enter(l.passive) {
+		return false
+	}
+	if !l.descriptors.take(meetNeeds) {
+		leave(l.passive)
+		return false
+	}
+	return true
+}
+
+func (l *Layer) leaveMeeting() {
+	l.descriptors.give(meetNeeds)
+	leave(l.passive)
 }
 
 // place is where a meeting is: at a seed, or at the caller's own overlay port,
@@ -129,7 +146,7 @@ func (l *Layer) place(from uint32, k kind, call meetCall) (endpoint string, err 
 // join waits for the other side and hands the connection to the guest.
 func (l *Layer) join(conn *net.TCPConn, local, peer netip.AddrPort) {
 	err := await(l.ctx, conn, start)
-	leave(l.passive)
+	l.leaveMeeting()
 	if err != nil {
 		l.o.Logger.Debug().Err(err).Stringer("peer", peer).Msg("meeting failed")
 		conn.Close()
