@@ -143,6 +143,7 @@ func (p *Package) resolve() error {
 			scripts = append(scripts, i)
 		case err != nil:
 			p.note("%v: packed as it is", err)
+			p.Files[i].change = unchanged
 		default:
 			if err := p.object(i, f); err != nil {
 				return err

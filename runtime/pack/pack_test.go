@@ -253,6 +253,7 @@ func TestPackage(t *testing.T) {
 	must(os.Symlink("..", "data/deep/up"))
 	must(os.Symlink("nothing", "data/dangling"))
 	must(syscall.Mkfifo("data/pipe", 0o600))
+	must(os.WriteFile("data/broken.so", []byte("\x7fELF and no more"), 0o644))
 	o := Options{Argv: []string{"/bin/cat", "data", "-"}, Include: []string{"data"}}
 	p := collected(t, o)
 	first := zipped(t, p)
@@ -261,7 +262,7 @@ func TestPackage(t *testing.T) {
 		t.Error("the second package of the same files differs")
 	}
 	root := filepath.Join(unpacked(t, first), "var/task")
-	for name, want := range map[string]string{"data/a": "a", "data/deep/link": "a"} {
+	for name, want := range map[string]string{"data/a": "a", "data/deep/link": "a", "data/broken.so": "\x7fELF and no more"} {
 		if got, err := os.ReadFile(filepath.Join(root, name)); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
