@@ -215,6 +215,9 @@ func (h *hostInit) runScript() error {
 	} else {
 		env = append(env, "HOME=/tmp")
 	}
+	if err := os.Remove(script); err != nil && !errors.Is(err, os.ErrNotExist) { // or what the guest put there
+		return err
+	}
 	if err := os.WriteFile(script, []byte(h.spec.Script), 0o755); err != nil {
 		return err
 	}

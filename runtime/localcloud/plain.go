@@ -143,6 +143,9 @@ func (r *plainRoot) dirs() error {
 	if err := r.own(r.spec.Staging); err != nil {
 		return err
 	}
+	if err := r.unlink([]string{"/opt", "/etc/boxer", "/run/boxer", "/tmp", "/var", hostStateDir}); err != nil {
+		return err
+	}
 	for dir, mode := range map[string]os.FileMode{
 		"/opt": 0o755, "/etc/boxer": 0o700, "/run/boxer": 0o755, "/tmp": 0o700, hostStateDir: 0o700,
 	} {
@@ -158,6 +161,35 @@ func (r *plainRoot) dirs() error {
 		}
 	}
 	return os.MkdirAll(r.at("/var"), 0o755)
+}
+
+// unlink removes links that the guest has put in the place of directories: this process
+// would follow them, and it may more than the guest.
+func (r *plainRoot) unlink(dirs []string) error {
+	for _, dir := range dirs {
+		for _, part := range partsBelow("/", dir) {
+			info, err := os.Lstat(r.at(part))
+			if err == nil && info.Mode()&fs.ModeSymlink != 0 && part != "/var/task" {
+				err = os.Remove(r.at(part))
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fileDirs are the directories of the node's files, and of those it had before.
+func (r *plainRoot) fileDirs() []string {
+	var dirs []string
+	for name := range r.spec.Files {
+		dirs = append(dirs, filepath.Dir(name))
+	}
+	for _, name := range r.placed {
+		dirs = append(dirs, filepath.Dir(name))
+	}
+	return dirs
 }
 
 func (r *plainRoot) secret() error {
@@ -241,6 +273,9 @@ func (r *plainRoot) source() error {
 
 // files puts the node's files below the root.
 func (r *plainRoot) files() error {
+	if err := r.unlink(r.fileDirs()); err != nil { // /var/task is a link of ours by now
+		return err
+	}
 	for _, name := range r.placed {
 		if err := os.Remove(r.at(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

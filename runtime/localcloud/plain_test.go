@@ -363,3 +363,43 @@ func openLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestPlainRootKeepsInside: whoever changes a host does not follow links of its guest's.
+func TestPlainRootKeepsInside(t *testing.T) {
+	t.Parallel()
+	outside, source := t.TempDir(), t.TempDir()
+	if err := os.Chmod(outside, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	spec := &initSpec{
+		Kind: config.KindVM, Slot: "store", Staging: t.TempDir(), Secret: "secret", Source: source, MapUID: os.Geteuid(), MapGID: os.Getegid(),
+		Files: map[string]string{"/etc/app/app.conf": "x", "/var/task/below/y.conf": "y"},
+	}
+	r := &plainRoot{}
+	if err := r.assemble(spec); err != nil {
+		t.Fatal(err)
+	}
+	for _, place := range []string{"/tmp", "/etc", "/run", "/var/lib", "/opt", "/var/task", source + "/below"} {
+		if !strings.HasPrefix(place, source) {
+			place = r.at(place)
+		}
+		if err := os.RemoveAll(place); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(outside, place); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.assemble(spec); err != nil {
+		t.Error(err)
+	}
+	entries, _ := os.ReadDir(outside)
+	if info, err := os.Stat(outside); err != nil || info.Mode().Perm() != 0o755 || len(entries) != 0 {
+		t.Errorf("outside of the host: %v %v, %v", info, entries, err)
+	}
+	for name, want := range spec.Files {
+		if got, err := os.ReadFile(r.at(name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
