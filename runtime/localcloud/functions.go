@@ -32,6 +32,7 @@ const (
 type function struct {
 	record      Function
 	making      bool // reserved, not complete yet
+	deleting    bool // its invocations are being ended, and there are to be no others
 	invocations []*invocation
 }
 
@@ -329,6 +330,9 @@ func (d *daemon) invoke(name string, payload []byte) (Invocation, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f, err := d.lookUpFunction(name)
+	if err == nil && f.deleting {
+		err = fmt.Errorf("function %q: %w on network %q: it is being deleted", name, ErrNotFound, d.info.Name)
+	}
 	if err != nil {
 		return Invocation{}, err
 	}
@@ -568,6 +572,11 @@ func (d *daemon) stopInvocations(name, slot string) error {
 // deleteFunction ends a function's invocations and forgets it, with their logs or
 // without.
 func (d *daemon) deleteFunction(name string, logs bool) error {
+	d.mu.Lock()
+	if f := d.functions[name]; f != nil {
+		f.deleting = true
+	}
+	d.mu.Unlock()
 	if err := d.stopInvocations(name, ""); err != nil {
 		return err
 	}
@@ -584,6 +593,7 @@ func (d *daemon) deleteFunction(name string, logs bool) error {
 		_ = d.removeLogs(i.record.Slot)
 	}
 	if err := removeAll(d.files.join("functions", name)); err != nil {
+		f.deleting = false
 		return stateError(d.dir.stateDir(), err)
 	}
 	delete(d.functions, name)

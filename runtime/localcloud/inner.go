@@ -239,17 +239,24 @@ func (d *daemon) listenOutside(ctx context.Context, address string) (*os.File, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	select {
-	case a := <-d.answers:
-		if a.packet.InUse {
-			return nil, errInUse
+	for {
+		select {
+		case a := <-d.answers:
+			switch {
+			case a.packet.Address != address: // to a request that was given up
+				if a.file != nil {
+					a.file.Close()
+				}
+				continue
+			case a.packet.InUse:
+				return nil, errInUse
+			case a.packet.Error != "" || a.file == nil:
+				return nil, errors.New(a.packet.Error)
+			}
+			return a.file, nil
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no answer from the daemon's outer half: %w", ctx.Err())
 		}
-		if a.packet.Error != "" || a.file == nil {
-			return nil, errors.New(a.packet.Error)
-		}
-		return a.file, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("no answer from the daemon's outer half: %w", ctx.Err())
 	}
 }
 
