@@ -20,6 +20,9 @@ const (
 // spare descriptors are for all else: process monitors, peers, the seed.
 const spare = 160
 
+// mostPipes is how many pipes hold bytes on their way at a time (two descriptors each).
+var mostPipes = max(4, min(descriptorLimit()/16, 4096))
+
 // budget is the descriptors that connections of the guest may take: relayed ones, and
 // those that it has not accepted. A supervisor without any left could not even say no:
 // every connect and accept of the guest would wait in front of it.
@@ -29,12 +32,16 @@ type budget struct {
 }
 
 func newBudget() *budget {
+	most := descriptorLimit()
+	return &budget{left: most - min(spare+2*mostPipes, most/2)}
+}
+
+func descriptorLimit() int {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Cur > math.MaxInt32 {
-		limit.Cur = math.MaxInt32
+		return math.MaxInt32
 	}
-	most := int(limit.Cur)
-	return &budget{left: most - min(spare, most/2)}
+	return int(limit.Cur)
 }
 
 func (b *budget) take(n int) bool {

@@ -131,7 +131,7 @@ func (l *Layer) plan(ctx context.Context, r Request) (Plan, error) {
 func (l *Layer) direct(self, m cluster.Member, r Request, path string) Plan {
 	local := uint16(0) // nobody knows the guest's port yet, the far end sees it
 	if self.NAT == cluster.NATBehind && m.ID != self.ID && !reportOf(self).Preserves {
-		local = reserve() // or another one
+		local = l.reserve() // or another one
 	}
 	src := netip.AddrPortFrom(self.OverlayAddress, local)
 	l.o.Sockets.Remember(r.Cookie, src, r.To, family(r))
@@ -141,15 +141,22 @@ func (l *Layer) direct(self, m cluster.Member, r Request, path string) Plan {
 }
 
 // reserve gives a port that nobody else gets until the guest had time to bind it
-// (one that has it already may share it); 0: there is none.
-func reserve() uint16 {
+// (one that has it already may share it); 0: there is none, or no descriptor for it.
+func (l *Layer) reserve() uint16 {
+	if !l.descriptors.take(1) {
+		return 0
+	}
 	fd, err := raw.Stream()
 	if err != nil {
+		l.descriptors.give(1)
 		return 0
 	}
 	raw.Set(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	_ = raw.Bind(fd, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
-	time.AfterFunc(reserveFor, func() { raw.Close(fd) })
+	time.AfterFunc(reserveFor, func() {
+		raw.Close(fd)
+		l.descriptors.give(1)
+	})
 	return raw.LocalPort(fd)
 }
 

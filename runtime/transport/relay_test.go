@@ -563,3 +563,42 @@ func TestSpliceWithoutPipes(t *testing.T) {
 	right.Close()
 	wait(t, done)
 }
+
+// Slow readers hold pipes, of which there is a number for all: beyond it bytes go
+// through this process, and descriptors are left for those who ask.
+func TestPipesAreBounded(t *testing.T) {
+	newNetwork(t)
+	most := mostPipes
+	mostPipes = 2
+	defer func() { mostPipes = most }()
+	var lefts, rights []*net.TCPConn
+	var dones []<-chan struct{}
+	for range 4 {
+		left, right, done := spliced(t, context.Background())
+		lefts, rights, dones = append(lefts, left), append(rights, right), append(dones, done)
+	}
+	before := countFDs(t)
+	want := make([]byte, 16<<20) // more than anything on the way holds
+	for _, left := range lefts {
+		go func() {
+			left.Write(want)
+			left.CloseWrite()
+		}()
+	}
+	time.Sleep(100 * time.Millisecond) // nobody reads: all are held up
+	if now := countFDs(t); now > before+2*mostPipes {
+		t.Errorf("%d descriptors are held up by slow readers, want %d", now-before, 2*mostPipes)
+	}
+	for i, right := range rights {
+		right.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if n, err := io.Copy(io.Discard, right); n != int64(len(want)) || err != nil {
+			t.Errorf("%d bytes of %d, %v", n, len(want), err)
+		}
+		right.Close()
+		wait(t, dones[i])
+	}
+	dropPipes()
+	if left := pipes.Load(); left != 0 {
+		t.Errorf("%d pipes are counted", left)
+	}
+}

@@ -176,7 +176,10 @@ func fill(from syscall.RawConn) (p *pipe, n int, err error) {
 // pipe is empty whenever nobody has it.
 type pipe struct{ r, w int }
 
-var idlePipes = make(chan *pipe, pipesKept)
+var (
+	idlePipes = make(chan *pipe, pipesKept)
+	pipes     atomic.Int64 // that there are
+)
 
 func takePipe() (*pipe, error) {
 	select {
@@ -185,7 +188,8 @@ func takePipe() (*pipe, error) {
 	default:
 	}
 	var ends [2]int
-	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+	if pipes.Add(1) > int64(mostPipes) || unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+		pipes.Add(-1)
 		return nil, errNoPipe
 	}
 	_, _ = unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, spliceMost) // or as large as allowed
@@ -203,6 +207,7 @@ func (p *pipe) back(clean bool) {
 	}
 	_ = unix.Close(p.r)
 	_ = unix.Close(p.w)
+	pipes.Add(-1)
 }
 
 // empty writes the n bytes in the pipe.

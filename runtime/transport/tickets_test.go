@@ -378,3 +378,20 @@ func TestBoundSocketsTakeNoTicket(t *testing.T) {
 		}
 	}
 }
+
+// Ports that are kept for guests for a moment are descriptors of this node's as well.
+func TestReservedPortsAreBounded(t *testing.T) {
+	n := newNetwork(t)
+	v := n.node(behindNAT)
+	v.descriptors = &budget{left: 2}
+	for i, want := range []bool{true, true, false} {
+		if port := v.reserve(); (port != 0) != want {
+			t.Errorf("the %d-th port is %d", i+1, port)
+		}
+	}
+	eventually(t, "they are given back", func() bool {
+		v.descriptors.mu.Lock()
+		defer v.descriptors.mu.Unlock()
+		return v.descriptors.left == 2
+	})
+}
