@@ -96,7 +96,10 @@ func notDeclared(name string) error {
 	return &cluster.RemoteError{Code: ErrNotDeclared.Code, Message: fmt.Sprintf("the controller keeps no function node %q: scale it with boxer scale, or declare it", name)}
 }
 
-var errRemoved = errors.New("the function node was removed meanwhile: declare it again")
+var (
+	errRemoved    = errors.New("the function node was removed meanwhile: declare it again")
+	errNoPlatform = errors.New("this network's seeds cannot launch functions: they were told of no platform")
+)
 
 // Handlers are the calls that this controller answers.
 func (c *Controller) Handlers() map[string]cluster.Handler {
@@ -152,7 +155,7 @@ func notLeader() error {
 
 func (c *Controller) declare(ctx context.Context, d Declaration) (func(context.Context) (any, error), error) {
 	if c.o.Invoker == nil {
-		return nil, errors.New("this network's seeds cannot launch functions: they were told of no platform")
+		return nil, errNoPlatform
 	}
 	if err := d.Check(); err != nil {
 		return nil, err
@@ -196,9 +199,14 @@ func (c *Controller) resize(_ context.Context, r Resize) (func(context.Context) 
 	if len(r.Why) > 64 || strings.ContainsFunc(r.Why, unicode.IsControl) {
 		return nil, errors.New("the reason is for one line: want 64 bytes at most, none of them control characters")
 	}
-	was := n.Count
+	was, woken := n.Count, n.Woken
 	n.Woken = false // whoever asks for so many wants to keep them
-	if err := c.setCount(n, r.Count, r.Why); err != nil {
+	err := c.setCount(n, r.Count, r.Why)
+	if err == nil && r.Count == was && woken {
+		err = c.change(n, n.Declaration, r.Why) // for the next leader, too
+	}
+	if err != nil {
+		n.Woken = woken
 		return nil, err
 	}
 	n.forgive()
@@ -254,12 +262,27 @@ func (c *Controller) remove(ctx context.Context, o Order) (func(context.Context)
 	delete(c.nodes, o.Name)
 	n.tellAll(asleep("%s was removed meanwhile", o.Name))
 	c.say(Event{Type: EventRemoved, Name: o.Name})
-	for _, m := range c.members {
-		if n.owns(m) && !o.Stay {
-			c.callNode(context.WithoutCancel(ctx), m, DrainMethod)
-		}
+	if !o.Stay {
+		c.sendAway(context.WithoutCancel(ctx), n)
 	}
 	return func(context.Context) (any, error) { return view, nil }, nil
+}
+
+// sendAway has the replicas of a node that was removed leave: those that are there,
+// and those that were launched and are still to come.
+func (c *Controller) sendAway(ctx context.Context, n *node) {
+	now := time.Now()
+	maps.DeleteFunc(c.unwanted, func(_ string, until time.Time) bool { return now.After(until) })
+	for slot, l := range n.Slots {
+		if until := l.At.Add(latestEvent); now.Before(until) {
+			c.unwanted[c.launchID(n, slot)] = until
+		}
+	}
+	for _, m := range c.members {
+		if n.owns(m) {
+			c.callNode(ctx, m, DrainMethod)
+		}
+	}
 }
 
 func (c *Controller) holderOf(slot string) (cluster.Member, error) {

@@ -30,8 +30,9 @@ type Controller struct {
 	nodes   map[string]*node
 	members map[uint32]cluster.Member
 
-	reserved  []cluster.Reserved // in this term; nil: not yet
-	reserveAt time.Time          // again, after a failure
+	unwanted  map[string]time.Time // launches of what was removed, by id: they may come until then
+	reserved  []cluster.Reserved   // in this term; nil: not yet
+	reserveAt time.Time            // again, after a failure
 }
 
 // node is a declared one.
@@ -105,7 +106,7 @@ func (c *Controller) Run(ctx context.Context) error {
 			if !open {
 				return nil // the membership has ended, and the node with it
 			}
-			c.see(e)
+			c.see(ctx, e)
 		case job := <-c.jobs:
 			job()
 		case <-timer.C:
@@ -114,7 +115,7 @@ func (c *Controller) Run(ctx context.Context) error {
 			select {
 			case e, open := <-events:
 				if more = open; open {
-					c.see(e)
+					c.see(ctx, e)
 				}
 			default:
 				more = false
@@ -150,7 +151,7 @@ func (c *Controller) turn() {
 	for _, n := range c.nodes {
 		n.tellAll(notLeader())
 	}
-	c.nodes, c.reserved, c.reserveAt = map[string]*node{}, nil, time.Time{}
+	c.nodes, c.unwanted, c.reserved, c.reserveAt = map[string]*node{}, map[string]time.Time{}, nil, time.Time{}
 	if !leads {
 		return
 	}
@@ -175,10 +176,8 @@ func (c *Controller) adopt(n *node) {
 	}
 	n.slots, n.counted, n.saved = map[string]*slot{}, time.Now(), time.Now()
 	c.nodes[n.Name] = n
-	for name, l := range n.Slots {
-		if until := l.At.Add(c.o.Patience); time.Now().Before(until) {
-			c.slot(n, name).pending = until
-		}
+	for name := range n.Slots {
+		c.slot(n, name).pending = c.expected(n, name)
 	}
 	for _, m := range c.members {
 		if n.owns(m) && m.Holds() {
@@ -188,6 +187,16 @@ func (c *Controller) adopt(n *node) {
 			c.seeHome(n, cluster.Event{Type: cluster.EventJoin, Member: m}, m)
 		}
 	}
+}
+
+// expected is until when a slot's last launch may join; zero: not any more. It may
+// have been another seed's, whose clock was ahead.
+func (c *Controller) expected(n *node, slot string) time.Time {
+	left := min(time.Until(n.Slots[slot].At.Add(c.o.Patience)), c.o.Patience)
+	if left <= 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(left)
 }
 
 func (k *kept) key() string { return keyPrefix + k.Name }
@@ -214,8 +223,11 @@ func (c *Controller) say(e Event) {
 }
 
 // see takes in a change of the member set.
-func (c *Controller) see(e cluster.Event) {
+func (c *Controller) see(ctx context.Context, e cluster.Event) {
 	m := e.Member
+	if _, unwanted := c.unwanted[m.LaunchID]; unwanted && e.Type != cluster.EventLeave && !m.Leaving {
+		c.callNode(ctx, m, DrainMethod)
+	}
 	for _, n := range c.nodes {
 		if n.owns(m) {
 			c.count(n, time.Now()) // with who was there until now
@@ -257,6 +269,9 @@ func (c *Controller) settle(n *node, s *slot, m cluster.Member) {
 	s.known = s.known || m.LaunchID == c.launchID(n, m.Slot)
 	if s.holder != m.ID {
 		s.holder, s.running, s.renewal, s.askedLoad, s.drained = m.ID, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+		if m.LaunchID != c.launchID(n, m.Slot) { // the last launch may have been made to follow it
+			s.renewal = c.expected(n, m.Slot)
+		}
 	}
 	if m.State == cluster.StateRunning {
 		s.tell(nil)
@@ -296,9 +311,12 @@ func (c *Controller) ended(n *node, s *slot, m cluster.Member) {
 		ran = time.Since(s.running)
 	}
 	asked := !s.drained.IsZero()
-	// Who fell silent was launched anew: that launch still comes.
+	// For who fell silent, or was to be followed, another launch was made: that still comes.
+	if s.renewal.After(time.Now()) {
+		s.pending = s.renewal
+	}
 	launched := !s.pending.IsZero() && m.LaunchID != c.launchID(n, m.Slot)
-	s.running, s.lost, s.drained = time.Time{}, time.Time{}, time.Time{}
+	s.running, s.lost, s.drained, s.renewal = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	if !launched {
 		s.pending = time.Time{}
 	}
@@ -333,6 +351,7 @@ func reasonOf(m cluster.Member) string {
 // fail puts the next launch of a slot off.
 func (c *Controller) fail(n *node, s *slot, name, why string) {
 	s.failures++
+	why = clipped(why) // of every slot it is told in one message
 	s.reason = why
 	pause := s.pauses.NextBackOff()
 	s.notBefore = time.Now().Add(pause)

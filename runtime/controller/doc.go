@@ -191,7 +191,8 @@ const (
 	defaultResting  = time.Minute
 
 	longestBackoff = time.Minute
-	longestLead    = time.Minute // that a successor is launched before its predecessor ends
+	longestLead    = time.Minute   // that a successor is launched before its predecessor ends
+	latestEvent    = 6 * time.Hour // how old an event can be when Lambda delivers it
 	invokeTimeout  = 10 * time.Second
 	callTimeout    = 5 * time.Second
 	keepSpent      = time.Minute // how much of a budget's use a seed's end may forget

@@ -4,12 +4,19 @@ package controller
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 )
 
-const keepEvents = 2000
+// Events are told in one message of the control network, which has a MiB.
+const (
+	keepEvents = 2000
+	keepBytes  = 512 << 10 // of them, as JSON
+	maxText    = 512       // of one's words: a platform or a guest may have much to say
+)
 
 // Types of Event.
 const (
@@ -41,20 +48,28 @@ type Event struct {
 type journal struct {
 	mu    sync.Mutex
 	last  uint64
-	list  []Event
+	list  []entry
+	size  int
 	count map[string]uint64 // by type
 	fresh chan struct{}     // closed with the next event
+}
+
+// entry is an event with its size.
+type entry struct {
+	Event
+	size int
 }
 
 func (j *journal) add(e Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.last++
-	e.Seq, e.Time = j.last, time.Now().UTC()
-	if len(j.list) >= keepEvents {
-		j.list = append(j.list[:0], j.list[keepEvents/4:]...)
+	e.Seq, e.Time, e.Text = j.last, time.Now().UTC(), clipped(e.Text)
+	data, _ := json.Marshal(e) // plain data: cannot fail
+	j.list, j.size = append(j.list, entry{e, len(data) + 1}), j.size+len(data)+1
+	if len(j.list) > keepEvents || j.size > keepBytes {
+		j.forget(len(j.list) / 4)
 	}
-	j.list = append(j.list, e)
 	if j.count == nil {
 		j.count = map[string]uint64{}
 	}
@@ -63,6 +78,30 @@ func (j *journal) add(e Event) {
 		close(j.fresh)
 		j.fresh = nil
 	}
+}
+
+// forget the first so many. Callers hold mu.
+func (j *journal) forget(many int) {
+	for _, e := range j.list[:many] {
+		j.size -= e.size
+	}
+	j.list = append(j.list[:0], j.list[many:]...)
+}
+
+// clipped is the beginning of a text that is too long.
+func clipped(text string) string {
+	begin := text
+	for {
+		data, _ := json.Marshal(begin) // a string: cannot fail
+		if len(data) <= maxText {
+			break
+		}
+		begin = strings.ToValidUTF8(begin[:len(begin)*maxText/len(data)], "")
+	}
+	if begin == text {
+		return text
+	}
+	return begin + "…"
 }
 
 // counts are how many events of each type there were.
@@ -84,7 +123,7 @@ func (j *journal) after(ctx context.Context, seq uint64, wait time.Duration) []E
 		list := []Event{}
 		for _, e := range j.list {
 			if e.Seq > seq {
-				list = append(list, e)
+				list = append(list, e.Event)
 			}
 		}
 		if j.fresh == nil {

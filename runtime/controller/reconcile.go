@@ -104,18 +104,19 @@ func (c *Controller) decide(n *node, name string, m cluster.Member, held bool, n
 		return false, time.Time{}
 	case held && m.State == cluster.StateLost:
 		until = s.lost.Add(c.o.Grace)
-		for _, at := range []time.Time{settled, s.pending, s.notBefore} {
+		for _, at := range []time.Time{settled, s.pending, s.renewal, s.notBefore} {
 			if until.Before(at) {
 				until = at
 			}
 		}
 	case held:
 		due := ends(m) && !now.Before(renewAt(m)) // the failures are its successors'
-		if stable := s.running.Add(c.o.Stable); s.failures > 0 && !s.running.IsZero() && !due {
+		paused := s.failures > 0 || !s.notBefore.IsZero()
+		if stable := s.running.Add(c.o.Stable); paused && !s.running.IsZero() && !due {
 			if now.Before(stable) {
 				return false, stable
 			}
-			s.failures, s.reason = 0, ""
+			s.failures, s.reason, s.notBefore = 0, "", time.Time{}
 			s.pauses.Reset()
 		}
 		return c.renew(n, s, m, now)
@@ -147,7 +148,7 @@ func (c *Controller) renew(n *node, s *slot, m cluster.Member, now time.Time) (l
 		return false, at
 	case now.Before(s.renewal):
 		return false, s.renewal
-	case !s.renewal.IsZero():
+	case s.renewal.After(at): // it was launched to follow m
 		s.renewal = time.Time{}
 		c.fail(n, s, m.Slot, fmt.Sprintf("the successor did not run within %s", c.o.Patience))
 	}
@@ -227,7 +228,10 @@ func (c *Controller) launch(ctx context.Context, n *node, name string) {
 		}
 		sending, cancel := context.WithTimeout(ctx, invokeTimeout)
 		defer cancel()
-		err := c.o.Invoker.Invoke(sending, function, payload)
+		err := errNoPlatform
+		if c.o.Invoker != nil {
+			err = c.o.Invoker.Invoke(sending, function, payload)
+		}
 		_ = c.do(ctx, func() { c.launched(n, name, generation, err) })
 	})
 }
@@ -240,11 +244,16 @@ func (c *Controller) launched(n *node, name string, generation uint64, err error
 		return // declared anew, or another term
 	}
 	switch {
-	case err == nil:
+	case err == nil: // the platform may have been slow to take it: it has its time from now on
+		for _, until := range []*time.Time{&s.pending, &s.renewal} {
+			if !until.IsZero() {
+				*until = time.Now().Add(c.o.Patience)
+			}
+		}
 	case errors.Is(err, ErrThrottled):
 		s.pending, s.renewal = time.Time{}, time.Time{}
 		pause := s.pauses.NextBackOff()
-		s.notBefore, s.reason = time.Now().Add(pause), err.Error()
+		s.notBefore, s.reason = time.Now().Add(pause), clipped(err.Error())
 		c.say(Event{Type: EventThrottled, Name: n.Name, Slot: name, Text: fmt.Sprintf("%s; the next try is in %s", err, pause.Round(time.Millisecond))})
 	default:
 		s.pending, s.renewal = time.Time{}, time.Time{}
