@@ -5,6 +5,7 @@ package cluster
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 )
@@ -58,6 +59,26 @@ func (s *Seed) Note(term uint64, values map[string]json.RawMessage) error {
 			return fmt.Errorf("keep %q: %d bytes, one of %d: a seed keeps %d values of %d bytes at most", key, len(value), len(s.notes)+1, maxNotes, maxNote)
 		}
 	}
+	before := make(map[string]json.RawMessage, len(values))
+	for key := range values {
+		before[key] = s.notes[key]
+	}
+	s.put(values)
+	s.mu.Unlock()
+	err := s.keep(term)
+	if err == nil || errors.Is(err, errNotLeading) {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leading && s.term == term { // the next write that succeeds shall not bring what was refused
+		s.put(before)
+	}
+	return err
+}
+
+// put takes values in; nil forgets. Callers hold mu.
+func (s *Seed) put(values map[string]json.RawMessage) {
 	for key, value := range values {
 		s.dirtyNotes[key] = true
 		if value == nil {
@@ -66,8 +87,6 @@ func (s *Seed) Note(term uint64, values map[string]json.RawMessage) error {
 			s.notes[key] = value
 		}
 	}
-	s.mu.Unlock()
-	return s.keep(term)
 }
 
 // noted takes values from what was kept: null means forgotten.

@@ -5,6 +5,8 @@ package cluster
 import (
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -74,4 +76,31 @@ func TestNotesOutliveTheLeader(t *testing.T) {
 		_, leads := w.seeds[first].Leading()
 		return !leads && string(w.seeds[first].replica.ledger.copy().Notes["c"]) == "3"
 	})
+}
+
+// TestANoteThatCouldNotBeKeptIsNotTaken by a later write, of which nobody was told
+// that it failed.
+func TestANoteThatCouldNotBeKeptIsNotTaken(t *testing.T) {
+	o := testOptions(t)
+	dir := filepath.Dir(o.StatePath)
+	seed := startSeed(t, o, "127.0.0.1:0")
+	note(t, seed.Seed, map[string]json.RawMessage{"a": json.RawMessage(`1`), "b": json.RawMessage(`2`)})
+	away := dir + "-away"
+	if err := os.Rename(dir, away); err != nil {
+		t.Fatal(err)
+	}
+	term, _ := seed.Leading()
+	if err := seed.Note(term, map[string]json.RawMessage{"a": json.RawMessage(`9`), "b": nil, "c": json.RawMessage(`3`)}); err == nil {
+		t.Fatal("kept without a place to keep it")
+	}
+	if err := os.Rename(away, dir); err != nil {
+		t.Fatal(err)
+	}
+	note(t, seed.Seed, map[string]json.RawMessage{"d": json.RawMessage(`4`)})
+	seed.stop()
+	seed = startSeed(t, o, seed.address)
+	got, _ := json.Marshal(seed.Notes())
+	if string(got) != `{"a":1,"b":2,"d":4}` {
+		t.Errorf("kept are %s", got)
+	}
 }
