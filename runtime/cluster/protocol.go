@@ -62,8 +62,17 @@ type delta struct {
 // ControlPrefix begins the calls that change the network (runtime/controller).
 const ControlPrefix = "controller."
 
-// deltaChunk keeps a frame below its limit.
-const deltaChunk = 512
+// deltaChunk members, or about so many bytes, keep a frame below its limit.
+const (
+	deltaChunk = 512
+	deltaBytes = maxFrame / 2
+)
+
+// pathsRequest asks for the counts of nodes after one. The answer has those of whole
+// nodes, as many as one message takes; who asks for those after the last gets the rest.
+type pathsRequest struct {
+	After uint32 `json:"after,omitempty"`
+}
 
 type callRequest struct {
 	To        uint32          `json:"to,omitempty"`   // towards the seed

@@ -16,7 +16,8 @@ import (
 const (
 	maxCallTime  = 30 * time.Second
 	maxPathsOf   = 8192 // entries one node may report
-	maxReporters = 8192 // nodes whose counts are kept, left ones included
+	maxReporters = 512  // nodes that have left whose counts are kept
+	pathsBytes   = maxFrame / 2
 )
 
 var (
@@ -47,7 +48,9 @@ func (s *Seed) handle(l *link, source netip.Addr, m message) {
 	case m.Method == methodCall:
 		l.async(m, func() { s.route(l, id, m) })
 	case m.Method == methodPaths:
-		l.respond(m.ID, s.allPaths(), nil)
+		var r pathsRequest
+		_ = json.Unmarshal(m.Body, &r) // who asks for nothing more is of an older version
+		l.respond(m.ID, s.pathsAfter(r.After), nil)
 	case id == 0:
 		l.respond(m.ID, nil, remoteErrorf(CodeBadRequest, "%s: an observer cannot", m.Method))
 	case m.Method == methodStatus:
@@ -164,12 +167,20 @@ func (s *Seed) report(id uint32, body json.RawMessage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.paths[id] = paths
-	if len(s.paths) > maxReporters {
-		delete(s.paths, slices.Min(slices.Collect(maps.Keys(s.paths))))
+	var gone []uint32
+	for id := range s.paths {
+		if s.members[id] == nil {
+			gone = append(gone, id)
+		}
+	}
+	slices.Sort(gone)
+	for _, id := range gone[:max(0, len(gone)-maxReporters)] { // nodes come and go for ever
+		delete(s.paths, id)
 	}
 }
 
-func (s *Seed) allPaths() []Path {
+// pathsAfter are the counts of the nodes after one, as many as a message takes.
+func (s *Seed) pathsAfter(after uint32) []Path {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	left := map[uint32]string{}
@@ -178,11 +189,19 @@ func (s *Seed) allPaths() []Path {
 			left[sl.ID] = name
 		}
 	}
-	all := []Path{}
+	all, size := []Path{}, 0
 	for _, id := range slices.Sorted(maps.Keys(s.paths)) {
+		if id <= after {
+			continue
+		}
+		before := len(all)
 		for _, p := range s.paths[id] {
 			p.FromLeft, p.ToLeft = left[p.From], left[p.To]
 			all = append(all, p)
+		}
+		data, _ := json.Marshal(all[before:]) // plain data: cannot fail
+		if size += len(data); size > pathsBytes && before > 0 {
+			return all[:before]
 		}
 	}
 	return all

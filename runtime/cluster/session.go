@@ -203,9 +203,17 @@ func (s *Session) Paths(ctx context.Context) ([]Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	var paths []Path
-	err = l.call(ctx, methodPaths, nil, &paths)
-	return paths, err
+	all := []Path{}
+	for after := uint32(0); ; {
+		var part []Path
+		if err := l.call(ctx, methodPaths, pathsRequest{After: after}, &part); err != nil {
+			return nil, err
+		}
+		if len(part) == 0 || part[0].From <= after { // an older seed says all at once
+			return all, nil
+		}
+		all, after = append(all, part...), part[len(part)-1].From
+	}
 }
 
 // Call asks node `to`, through the seed. What that node refuses with comes

@@ -74,20 +74,25 @@ func (s *Seed) spread() {
 func (s *Seed) encodeDeltas(ids []uint32, slots []string, full, holders bool) [][]byte {
 	var frames [][]byte
 	for first := true; first || len(ids)+len(slots) > 0; first = false {
-		n, k := min(len(ids), deltaChunk), min(len(slots), deltaChunk)
-		d := delta{Begin: full && first, End: full && n == len(ids) && k == len(slots), Reserved: s.reserved(slots[:k])}
+		n, size, k := 0, 0, min(len(slots), deltaChunk)
+		d := delta{Reserved: s.reserved(slots[:k])}
 		slots = slots[k:]
-		for _, id := range ids[:n] {
-			if rec := s.members[id]; rec != nil && (!holders || rec.member.Holds()) {
-				d.Members = append(d.Members, rec.encode())
+		for ; n < min(len(ids), deltaChunk) && size < deltaBytes; n++ {
+			id := ids[n]
+			said := s.lastWords[id]
+			rec := s.members[id]
+			if stays := rec != nil && (!holders || rec.member.Holds()); stays {
+				said = rec.encode()
 			} else {
-				if last, said := s.lastWords[id]; said {
-					d.Members = append(d.Members, last)
-				}
 				d.Left = append(d.Left, id)
 			}
+			if said != nil {
+				d.Members = append(d.Members, said)
+			}
+			size += len(said)
 		}
 		ids = ids[n:]
+		d.Begin, d.End = full && first, full && len(ids)+len(slots) == 0
 		if frame, ok := s.encodeDelta(d); ok {
 			frames = append(frames, frame)
 		}
