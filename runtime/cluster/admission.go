@@ -42,6 +42,9 @@ func (s *Seed) admit(l *link, source netip.Addr, r joinRequest) (*record, uint64
 	if err := l.bound.first(sl); err != nil {
 		return nil, 0, err
 	}
+	if err := s.checkClaim(r, sl, hash); err != nil {
+		return nil, 0, err
+	}
 	if err := s.checkLaunch(r, sl, hash); err != nil {
 		return nil, 0, err
 	}
@@ -219,6 +222,18 @@ func nameTaken(holder *record) error {
 	m := holder.member
 	return remoteErrorf(CodeNameTaken, "name %q is taken by node %d (%s, since %s): choose another name, or stop that node first",
 		m.Slot, m.ID, m.Kind, m.Since.Local().Format(time.DateTime))
+}
+
+// checkClaim keeps the slots of function nodes for their replicas. Who was there
+// before may come back. Callers hold mu.
+func (s *Seed) checkClaim(r joinRequest, sl *slot, hash string) error {
+	if s.o.Claimed == nil || r.Hello.Kind == kindByNeed || sl != nil && sl.of(hash) != nil {
+		return nil
+	}
+	if name := s.o.Claimed(s.notes, r.Hello.Slot); name != "" {
+		return remoteErrorf(CodeNameTaken, "name %q is that of a replica of function node %q: choose another name", r.Hello.Slot, name)
+	}
+	return nil
 }
 
 // holder finds a slot and the live member in it. Callers hold mu.

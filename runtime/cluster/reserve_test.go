@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -199,4 +200,31 @@ func TestALetGoHolderOutlivesTheSeed(t *testing.T) {
 	if _, err := Join(t.Context(), launched(seed.options("db-0"), "one", "")); !errors.Is(err, ErrRefused) {
 		t.Errorf("it comes back: %v", err)
 	}
+}
+
+// TestSlotsOfReplicasAreForFunctions, and for who was there before.
+func TestSlotsOfReplicasAreForFunctions(t *testing.T) {
+	o := testOptions(t)
+	o.Claimed = func(notes map[string]json.RawMessage, slot string) string {
+		if string(notes["web"]) == slot[len(slot)-1:] {
+			return "web"
+		}
+		return ""
+	}
+	seed := startSeed(t, o, "127.0.0.1:0")
+	before := seed.options("web-1")
+	before.Hello.LaunchToken = "one"
+	node := join(t, before)
+	note(t, seed.Seed, map[string]json.RawMessage{"web": json.RawMessage("1")})
+	node.Close()
+	again := join(t, before)
+	if err := again.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Join(t.Context(), seed.options("web-1"))
+	if !errors.Is(err, ErrNameTaken) || !strings.Contains(err.Error(), `name "web-1" is that of a replica of function node "web": choose another name`) {
+		t.Errorf("another VM: %v", err)
+	}
+	join(t, launched(seed.options("web-1"), "two", ""))
+	join(t, seed.options("web-2"))
 }

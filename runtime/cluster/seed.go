@@ -38,6 +38,10 @@ type SeedOptions struct {
 	Silence   time.Duration
 	Batch     time.Duration
 	Logger    zerolog.Logger
+
+	// Claimed tells, by the notes, which function node a slot is kept for: only
+	// functions get it. "": none. nil: no slot is kept.
+	Claimed func(notes map[string]json.RawMessage, slot string) string
 }
 
 // Seed admits members and spreads the member set.

@@ -178,6 +178,9 @@ func (c *Controller) declare(ctx context.Context, d Declaration) (func(context.C
 	} else {
 		d.Count = d.settle(n.Count)
 	}
+	if err := c.checkSlots(d); err != nil {
+		return nil, err
+	}
 	if err := c.change(n, d, "declared"); err != nil {
 		return nil, fmt.Errorf("declare %q: %w", d.Name, err)
 	}
@@ -198,6 +201,11 @@ func (c *Controller) resize(_ context.Context, r Resize) (func(context.Context) 
 	}
 	if len(r.Why) > 64 || strings.ContainsFunc(r.Why, unicode.IsControl) {
 		return nil, errors.New("the reason is for one line: want 64 bytes at most, none of them control characters")
+	}
+	wanted := n.Declaration
+	wanted.Count = r.Count
+	if err := c.checkSlots(wanted); err != nil {
+		return nil, err
 	}
 	was, woken := n.Count, n.Woken
 	n.Woken = false // whoever asks for so many wants to keep them

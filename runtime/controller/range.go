@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
 	"github.com/boxer-overlay/boxer/runtime/config"
@@ -117,6 +118,33 @@ func (d *Declaration) settle(were int) int {
 	}
 	low, high := d.limits()
 	return min(max(were, low), high)
+}
+
+// Claimed tells which declared function node, by the seeds' notes, a slot is kept
+// for; "": none.
+func Claimed(notes map[string]json.RawMessage, slot string) string {
+	name := slot[:max(0, strings.LastIndexByte(slot, '-'))]
+	var d Declaration
+	if json.Unmarshal(notes[keyPrefix+name], &d) != nil || d.Name != name || !d.claims(slot) {
+		return ""
+	}
+	return name
+}
+
+// claims tells whether a slot is one of d's own: a standby's is another node's.
+func (d *Declaration) claims(slot string) bool {
+	i := d.index(slot)
+	return d.StandbyFor == "" && i >= 0 && i < max(d.Count, d.Max)
+}
+
+// checkSlots: nobody else is where the replicas of d are to be.
+func (c *Controller) checkSlots(d Declaration) error {
+	for _, m := range c.members {
+		if m.Kind != config.KindFunction && m.Holds() && d.claims(m.Slot) {
+			return fmt.Errorf("function node %q: %q would be one of its replicas, and is the name of node %d (%s): choose another name for one of them, or stop that node first", d.Name, m.Slot, m.ID, m.Kind)
+		}
+	}
+	return nil
 }
 
 func (d *Declaration) sizes() string {

@@ -5,6 +5,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -75,6 +76,15 @@ func TestControllerOfASeed(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
+	}
+	ranged := d
+	ranged.Name, ranged.Count, ranged.Max = "cart", -1, 3 // started on use
+	ask(controller.MethodDeclare, ranged, nil)
+	joining, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	o := cluster.Options{Network: "shop", Secret: []byte(testSecret), Seeds: []string{w.seedAddress()}, Hello: cluster.Hello{Slot: "cart-2", Kind: config.KindVM}}
+	if _, err := cluster.Join(joining, o); !errors.Is(err, cluster.ErrNameTaken) || !strings.Contains(err.Error(), `replica of function node "cart"`) {
+		t.Errorf("a VM with the name of a replica: %v", err)
 	}
 	d.Count = 1
 	ask(controller.MethodDeclare, d, nil)

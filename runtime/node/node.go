@@ -218,7 +218,7 @@ func (n *node) startSeed() error {
 	if err != nil {
 		return fmt.Errorf("cidr: %w", err)
 	}
-	o := cluster.SeedOptions{Network: n.cfg.Network, Secret: n.o.Secret, CIDR: cidr, Logger: n.o.Logger}
+	o := cluster.SeedOptions{Network: n.cfg.Network, Secret: n.o.Secret, CIDR: cidr, Logger: n.o.Logger, Claimed: controller.Claimed}
 	switch {
 	case n.replicated():
 		number, err := n.cfg.SeedNumber()
