@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,9 +23,9 @@ func itoa(n int) string { return strconv.Itoa(n) }
 const fakeSupervisor = `#!/bin/sh
 # arguments: node --config FILE; state next to the prefix
 dir=$(dirname "$(dirname "$(dirname "$0")")")
+trap 'echo drained >>"$dir/log"; exit 0' TERM
 echo "start $* $$" >>"$dir/log"
 cp "$3" "$dir/seen.json"
-trap 'echo drained >>"$dir/log"; exit 0' TERM
 [ ! -e "$dir/exit" ] || exit "$(cat "$dir/exit")"
 while :; do sleep 0.02; done
 `
@@ -35,8 +36,32 @@ type vmRun struct {
 	dir    string
 	vm     VM
 	cmd    *exec.Cmd
-	stderr bytes.Buffer
+	stderr said
 	done   chan struct{}
+}
+
+// said collects what a program writes while the test reads it.
+type said struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+func (s *said) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text.Reset()
 }
 
 func newVMRun(t *testing.T) *vmRun {
@@ -77,7 +102,7 @@ func (r *vmRun) wait() int {
 	r.t.Helper()
 	select {
 	case <-r.done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		_ = r.cmd.Process.Kill()
 		r.t.Fatal("the script does not end")
 	}
@@ -128,7 +153,6 @@ func TestVMScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.log(2) // started again
-	time.Sleep(50 * time.Millisecond)
 	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -170,12 +194,33 @@ func TestVMScriptStopsBetweenStarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.start()
-	r.log(1)
-	time.Sleep(100 * time.Millisecond)
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(r.stderr.String(), "starting it again"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it does not wait to start the supervisor again: %s", r.stderr.String())
+		}
+	}
 	start := time.Now()
 	_ = r.cmd.Process.Signal(syscall.SIGTERM)
 	if status := r.wait(); status != 0 || time.Since(start) > 900*time.Millisecond {
 		t.Errorf("status %d after %s", status, time.Since(start))
+	}
+}
+
+// TestVMScriptStopsWhatItHasJustStarted: TERM comes just before the supervisor is
+// started, which for a moment is a copy of the shell.
+func TestVMScriptStopsWhatItHasJustStarted(t *testing.T) {
+	r := newVMRun(t)
+	bin := t.TempDir() // with a date that the script asks for then
+	if err := os.WriteFile(bin+"/date", []byte("#!/bin/sh\n[ -e $0.asked ] || kill -TERM $PPID\n: >$0.asked\nexec /bin/date \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	r.start()
+	if status := r.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if lines := r.log(2); lines[1] != "drained" || len(lines) != 2 {
+		t.Errorf("TERM was not passed on: %q", lines)
 	}
 }
 
