@@ -84,7 +84,7 @@ func (w *trio) start(name string) *replica {
 		Dir: filepath.Join(w.dirs, name), Self: name, Voters: voters, Machine: &r.words, Logger: zerolog.Nop(),
 		Dial: func(_ context.Context, to string) (net.Conn, error) { return w.dial(name, to) },
 		Lead: func(term uint64) { r.term <- term }, Follow: func() { r.term <- 0 },
-		Broken: func(err error) { r.broken <- err }, Election: 300 * time.Millisecond,
+		Broken: func(err error) { r.broken <- err }, Election: 800 * time.Millisecond,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -146,7 +146,7 @@ func (w *trio) cut(name string, cut bool) {
 // leader waits for one that leads, and the term.
 func (w *trio) leader(among ...*replica) (*replica, uint64) {
 	w.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for time.Now().Before(deadline) {
 		for _, r := range among {
 			select {
@@ -159,16 +159,16 @@ func (w *trio) leader(among ...*replica) (*replica, uint64) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-	w.t.Fatal("nobody leads within 10 s")
+	w.t.Fatal("nobody leads within 30 s")
 	return nil, 0
 }
 
 func (w *trio) eventually(what string, condition func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !condition() {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("not within 10 s: %s", what)
+			w.t.Fatalf("not within 30 s: %s", what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
@@ -184,6 +184,7 @@ func others(all []*replica, one *replica) (rest []*replica) {
 }
 
 func TestALeaderCutOffIsDeposedAndItsChangesAreVoid(t *testing.T) {
+	t.Parallel()
 	w := newTrio(t)
 	all := []*replica{w.start("a"), w.start("b"), w.start("c")}
 	first, term := w.leader(all...)
@@ -215,6 +216,7 @@ func TestALeaderCutOffIsDeposedAndItsChangesAreVoid(t *testing.T) {
 }
 
 func TestReplicasComeBackWithWhatTheyKnew(t *testing.T) {
+	t.Parallel()
 	w := newTrio(t)
 	all := []*replica{w.start("a"), w.start("b"), w.start("c")}
 	first, term := w.leader(all...)
@@ -241,6 +243,7 @@ func TestReplicasComeBackWithWhatTheyKnew(t *testing.T) {
 }
 
 func TestAMachineThatDoesNotUnderstandBreaksItsReplica(t *testing.T) {
+	t.Parallel()
 	w := newTrio(t)
 	all := []*replica{w.start("a"), w.start("b"), w.start("c")}
 	first, term := w.leader(all...)
@@ -252,7 +255,7 @@ func TestAMachineThatDoesNotUnderstandBreaksItsReplica(t *testing.T) {
 		if err.Error() != "not understood" {
 			t.Error(err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("nobody was told")
 	}
 }

@@ -16,6 +16,7 @@ import (
 )
 
 func TestKeepsTheNumber(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.controller()
 	v := declare(t, c, declaration(3))
@@ -48,6 +49,7 @@ func TestKeepsTheNumber(t *testing.T) {
 }
 
 func TestReplacesWhatEnds(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.controller()
 	declare(t, c, declaration(2))
@@ -75,6 +77,7 @@ func TestReplacesWhatEnds(t *testing.T) {
 // TestALostReplicaGoesBeforeAnotherCame: the seed tells of both one after the other,
 // and what was launched in its place is not launched twice.
 func TestALostReplicaGoesBeforeAnotherCame(t *testing.T) {
+	t.Parallel()
 	for _, ran := range []time.Duration{0, 60 * time.Millisecond} { // not stable, and stable
 		w := newWorld(t)
 		c, _ := w.controller()
@@ -100,6 +103,7 @@ func TestALostReplicaGoesBeforeAnotherCame(t *testing.T) {
 
 // TestAReplicaThatDoesNotLeave is asked again.
 func TestAReplicaThatDoesNotLeave(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.ignores = true
 	c, _ := w.controller(func(o *Options) { o.Again = 50 * time.Millisecond })
@@ -113,13 +117,14 @@ func TestAReplicaThatDoesNotLeave(t *testing.T) {
 // TestAnOldLaunchIsNoFailure: a leader that takes over finds a slot empty whose
 // last launch is long ago.
 func TestAnOldLaunchIsNoFailure(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	patience := func(o *Options) { o.Patience = 100 * time.Millisecond }
+	patience := func(o *Options) { o.Patience = 500 * time.Millisecond }
 	a, stop := w.controller(patience)
 	declare(t, a, declaration(1))
 	w.await("logic-0")
 	stop()
-	time.Sleep(150 * time.Millisecond)
+	time.Sleep(600 * time.Millisecond)
 	w.end(w.id("logic-0"), 0)
 	w.mu.Lock()
 	w.term = 2
@@ -133,8 +138,9 @@ func TestAnOldLaunchIsNoFailure(t *testing.T) {
 
 // TestALostReplicaThatComesBack is not replaced.
 func TestALostReplicaThatComesBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	c, _ := w.controller(func(o *Options) { o.Grace = 500 * time.Millisecond })
+	c, _ := w.controller(func(o *Options) { o.Grace = time.Second })
 	declare(t, c, declaration(1))
 	w.await("logic-0")
 	id := w.id("logic-0")
@@ -146,13 +152,14 @@ func TestALostReplicaThatComesBack(t *testing.T) {
 		w.mu.Unlock()
 		time.Sleep(50 * time.Millisecond)
 	}
-	time.Sleep(600 * time.Millisecond)
+	time.Sleep(1200 * time.Millisecond)
 	if w.id("logic-0") != id || w.launches("") != 1 {
 		t.Errorf("launched %v", w.invoked)
 	}
 }
 
 func TestBacksOffFromGuestsThatEndAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.life = time.Millisecond
 	c, _ := w.controller()
@@ -173,6 +180,7 @@ func TestBacksOffFromGuestsThatEndAtOnce(t *testing.T) {
 }
 
 func TestThrottledAndRefused(t *testing.T) {
+	t.Parallel()
 	for refusal, want := range map[error]string{ErrThrottled: EventThrottled, errors.New("AccessDenied"): EventFailed} {
 		w := newWorld(t)
 		w.refuse = refusal
@@ -192,10 +200,11 @@ func TestThrottledAndRefused(t *testing.T) {
 
 // TestAnEventThatGetsLost is sent again, with another token.
 func TestAnEventThatGetsLost(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	lost := 0
 	w.swallow = func() bool { lost++; return lost == 1 }
-	c, _ := w.controller(func(o *Options) { o.Patience = 100 * time.Millisecond })
+	c, _ := w.controller(func(o *Options) { o.Patience = 500 * time.Millisecond })
 	declare(t, c, declaration(1))
 	w.await("logic-0")
 	if got := w.launches(""); got != 2 {
@@ -205,11 +214,12 @@ func TestAnEventThatGetsLost(t *testing.T) {
 
 // TestALateEvent: the launch that was given up comes when another holds the slot.
 func TestALateEvent(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var late config.Node
 	w.swallow = func() bool { return late.Slot == "" }
 	c, _ := w.controller(func(o *Options) {
-		o.Patience = 100 * time.Millisecond
+		o.Patience = 500 * time.Millisecond
 		o.Invoker = invoker(func(ctx context.Context, f string, payload []byte) error {
 			err := w.Invoke(ctx, f, payload)
 			w.mu.Lock()
@@ -239,6 +249,7 @@ func (f invoker) Invoke(ctx context.Context, function string, payload []byte) er
 // TestTheLeaderDiesInAScaleOut: its successor launches what is missing, and
 // nothing twice.
 func TestTheLeaderDiesInAScaleOut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.delay = 200 * time.Millisecond
 	asked := 0
@@ -260,6 +271,7 @@ func TestTheLeaderDiesInAScaleOut(t *testing.T) {
 // TestANewLeaderKnowsWhoIsThere: replicas that others launched are lost to a
 // seed that begins again, until they have come back.
 func TestANewLeaderKnowsWhoIsThere(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a, stop := w.controller()
 	w.admit(config.Node{Name: "logic", Slot: "logic-0", Kind: config.KindFunction, LaunchToken: "by hand"})
@@ -276,14 +288,14 @@ func TestANewLeaderKnowsWhoIsThere(t *testing.T) {
 	}
 	w.term, w.late = 2, 100*time.Millisecond // events come later than the start
 	w.mu.Unlock()
-	w.controller(func(o *Options) { o.Settle = 300 * time.Millisecond })
-	time.Sleep(200 * time.Millisecond)
+	w.controller(func(o *Options) { o.Settle = 1500 * time.Millisecond })
+	time.Sleep(400 * time.Millisecond)
 	w.mu.Lock()
 	m := w.members[id]
 	m.State = cluster.StateRunning
 	w.tell(cluster.EventUpdate, m)
 	w.mu.Unlock()
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(1300 * time.Millisecond)
 	if w.launches("") != 0 || w.id("logic-0") != id {
 		t.Errorf("launches: %v", w.invoked)
 	}
@@ -291,6 +303,7 @@ func TestANewLeaderKnowsWhoIsThere(t *testing.T) {
 
 // TestOnlyTheLeaderLaunches, and what it cannot keep it does not launch.
 func TestOnlyTheLeaderLaunches(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.leads = false
 	c, _ := w.controller()
@@ -321,6 +334,7 @@ func TestOnlyTheLeaderLaunches(t *testing.T) {
 }
 
 func TestBudget(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.controller()
 	d := declaration(1)
@@ -344,13 +358,17 @@ func TestBudget(t *testing.T) {
 
 // TestRenews: a node's successor has its slot before the platform ends it.
 func TestRenews(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	w.limit = 300 * time.Millisecond
+	w.limit = 900 * time.Millisecond
 	c, _ := w.controller()
 	declare(t, c, declaration(2))
 	w.await("logic-0", "logic-1")
 	first, changes := w.id("logic-0"), 0
-	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); changes < 4; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d changes in 30 s", changes)
+		}
 		if got := w.slots(); !slices.Equal(got, []string{"logic-0", "logic-1"}) {
 			t.Fatalf("running: %v", got)
 		}
@@ -359,16 +377,16 @@ func TestRenews(t *testing.T) {
 			changes++
 		}
 	}
-	// Each has 300 ms, of which two thirds, and a little less, before its successor is launched.
-	if got := w.launches("logic-0"); changes < 4 || got > 12 || got < changes {
+	if got := w.launches("logic-0"); got < 5 || got > 6 { // the next one may be under way
 		t.Errorf("%d changes, %d launches", changes, got)
 	}
 }
 
 // TestASuccessorThatFails is launched again with growing pauses, while the holder runs.
 func TestASuccessorThatFails(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	w.limit = 900 * time.Millisecond
+	w.limit = 3 * time.Second
 	c, _ := w.controller()
 	declare(t, c, declaration(1))
 	w.await("logic-0")
@@ -391,6 +409,7 @@ func TestASuccessorThatFails(t *testing.T) {
 
 // TestDeclaredAgain: tokens of a node that was removed are not used again.
 func TestDeclaredAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.controller()
 	for range 3 {
@@ -404,6 +423,7 @@ func TestDeclaredAgain(t *testing.T) {
 }
 
 func TestDamagedNote(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.notes["function/broken"] = json.RawMessage(`{"name":"other"}`)
 	w.notes["function/worse"] = json.RawMessage(`[]`)

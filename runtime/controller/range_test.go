@@ -24,6 +24,7 @@ func scaleTo(t *testing.T, c *Controller, count int) (Resized, error) {
 // TestScalesWithinTheRange: whoever asks moves the number, and a declaration
 // without one leaves it where it is.
 func TestScalesWithinTheRange(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, stop := w.controller()
 	if _, err := scaleTo(t, c, 1); !errors.Is(err, ErrNotDeclared) {
@@ -80,6 +81,7 @@ func TestScalesWithinTheRange(t *testing.T) {
 }
 
 func TestScaledNumberIsKeptFirst(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.controller()
 	declare(t, c, ranged(-1, 1, 4))

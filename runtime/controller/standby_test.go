@@ -50,17 +50,20 @@ func (w *world) vm(slot string) (id uint32) {
 	return m.ID
 }
 
-// becomes lets a member fall silent, come back, or leave.
-func (w *world) becomes(id uint32, state string) {
+// becomes lets a member fall silent, come back, or leave; what is said together
+// everybody hears together.
+func (w *world) becomes(id uint32, states ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	m := w.members[id]
-	if state == cluster.StateLeft {
-		w.tell(cluster.EventLeave, m)
-		return
+	for _, state := range states {
+		m := w.members[id]
+		if state == cluster.StateLeft {
+			w.tell(cluster.EventLeave, m)
+			continue
+		}
+		m.State = state
+		w.tell(cluster.EventUpdate, m)
 	}
-	m.State = state
-	w.tell(cluster.EventUpdate, m)
 }
 
 // held tells what kind of node has the slot and runs.
@@ -92,6 +95,7 @@ func (w *world) quiet(what string) {
 }
 
 func TestStandbyTakesTheSlotAndGivesItBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.controller()
 	declare(t, c, standby())
@@ -100,8 +104,7 @@ func TestStandbyTakesTheSlotAndGivesItBack(t *testing.T) {
 	w.quiet("its node runs")
 
 	// Gone for less than the grace: back, the same.
-	w.becomes(id, cluster.StateLost)
-	w.becomes(id, cluster.StateRunning)
+	w.becomes(id, cluster.StateLost, cluster.StateRunning)
 	w.quiet("its node was away for a moment")
 
 	w.becomes(id, cluster.StateLost)
@@ -121,6 +124,7 @@ func TestStandbyTakesTheSlotAndGivesItBack(t *testing.T) {
 }
 
 func TestStandbyOfANodeThatLeaves(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.controller()
 	declare(t, c, standby())
@@ -130,12 +134,12 @@ func TestStandbyOfANodeThatLeaves(t *testing.T) {
 
 	// Lost, and then gone: that is no order.
 	id = w.vm("zk-3")
-	w.becomes(id, cluster.StateLost)
-	w.becomes(id, cluster.StateLeft)
+	w.becomes(id, cluster.StateLost, cluster.StateLeft)
 	w.awaitKind("a standby", "zk-3", config.KindFunction)
 }
 
 func TestStandbyDiesAndIsFollowed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.controller()
 	declare(t, c, standby())
@@ -152,8 +156,9 @@ func TestStandbyDiesAndIsFollowed(t *testing.T) {
 
 // TestNodeIsBackBeforeItsStandby: the launch comes late, or never.
 func TestNodeIsBackBeforeItsStandby(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	w.delay = 200 * time.Millisecond
+	w.delay = 600 * time.Millisecond
 	c, _ := w.controller()
 	declare(t, c, standby())
 	id := w.vm("zk-3")
@@ -161,7 +166,7 @@ func TestNodeIsBackBeforeItsStandby(t *testing.T) {
 	eventually(t, "a launch", func() bool { return w.launches("zk-3") == 1 })
 	w.becomes(id, cluster.StateRunning)
 	eventually(t, "no standby", func() bool { return views(t, c)[0].Count == 0 })
-	time.Sleep(250 * time.Millisecond) // its launch comes now, and is refused
+	time.Sleep(700 * time.Millisecond) // its launch comes now, and is refused
 	if m := w.held("zk-3"); m.ID != id || len(w.Members()) != 1 {
 		t.Errorf("the slot is %+v's, of %+v", m, w.Members())
 	}
@@ -180,6 +185,7 @@ func TestNodeIsBackBeforeItsStandby(t *testing.T) {
 // TestSeedDiesWithTheNode: the next leader finishes what the one before began, and
 // sees who did not come back to it.
 func TestSeedDiesWithTheNode(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a, stop := w.controller()
 	declare(t, a, standby())
@@ -211,23 +217,25 @@ func TestSeedDiesWithTheNode(t *testing.T) {
 
 // TestANewLeaderWaitsForTheNode: it may have lost its seed only.
 func TestANewLeaderWaitsForTheNode(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a, stop := w.controller()
 	declare(t, a, standby())
 	id := w.vm("zk-3")
 	stop()
 	w.becomes(id, cluster.StateLost)
-	c, _ := w.controller(func(o *Options) { o.Settle = 300 * time.Millisecond })
+	c, _ := w.controller(func(o *Options) { o.Settle = time.Second })
 	w.quiet("it may come back") // for five times the grace
 	w.becomes(id, cluster.StateRunning)
 	eventually(t, "it is known", func() bool { return len(views(t, c)) == 1 })
-	time.Sleep(250 * time.Millisecond)
+	time.Sleep(time.Second)
 	if events, _ := c.Counts(t.Context()); w.launches("") != 0 || events[EventScaled] != 0 {
 		t.Errorf("launched %v: %v", w.invoked, events)
 	}
 }
 
 func TestASlotHasOneStandby(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.controller()
 	declare(t, c, standby())

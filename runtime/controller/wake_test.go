@@ -97,7 +97,7 @@ func TestWhoAsksForAGuestThatCrashesIsToldSo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.stuck = true // every launch ends before it runs
-	c, _ := w.controller(func(o *Options) { o.Backoff = 100 * time.Millisecond })
+	c, _ := w.controller(func(o *Options) { o.Backoff = 400 * time.Millisecond })
 	declare(t, c, sleeper())
 	refuses(t, wake(t, c), "exit status 3")
 	n := w.launches("")
@@ -120,12 +120,12 @@ func TestWhoAsksInALongPauseNeedNotWait(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.stuck = true
-	c, _ := w.controller(func(o *Options) { o.Backoff = time.Minute })
+	c, _ := w.controller(func(o *Options) { o.Patience, o.Backoff = 10*time.Second, time.Minute })
 	declare(t, c, sleeper())
 	refuses(t, wake(t, c), "exit status 3")
 	began := time.Now()
 	refuses(t, wake(t, c), "launched again at")
-	if took := time.Since(began); took > 500*time.Millisecond {
+	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it took %s", took)
 	}
 }
@@ -133,7 +133,7 @@ func TestWhoAsksInALongPauseNeedNotWait(t *testing.T) {
 func TestASpentBudgetStartsNobodyOnUse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.life = 20 * time.Millisecond
+	w.life = 200 * time.Millisecond
 	c, _ := w.controller()
 	d := sleeper()
 	d.Budget = 0.01 // 10 ms of 1 GB
@@ -151,7 +151,7 @@ func TestASpentBudgetStartsNobodyOnUse(t *testing.T) {
 func TestWhoAsksIsSentToTheNextLeader(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.delay = 200 * time.Millisecond
+	w.delay = 500 * time.Millisecond
 	c, stop := w.controller()
 	declare(t, c, sleeper())
 	answer := make(chan error, 1)
@@ -190,7 +190,7 @@ func TestWhoWaitsTooLongIsToldSo(t *testing.T) {
 }
 
 // shortCooldown is long enough to be told from none.
-const shortCooldown = 300 * time.Millisecond
+const shortCooldown = 600 * time.Millisecond
 
 // rests makes a node that was started on use.
 func (w *world) rests() *Controller {

@@ -310,7 +310,7 @@ func (w *world) controller(change ...func(*Options)) (*Controller, func()) {
 // call as another member does.
 func call[Out any](t *testing.T, c *Controller, method string, in any) (out Out, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -350,9 +350,9 @@ func views(t *testing.T, c *Controller) []View {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within 30 s: %s", what)
 		}
 	}
 }

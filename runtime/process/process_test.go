@@ -210,16 +210,17 @@ func TestAStartFailureIsFinal(t *testing.T) {
 func TestStopTerminatesThenKills(t *testing.T) {
 	for _, tt := range []struct {
 		script string
+		grace  time.Duration
 		want   int
 	}{
-		{"trap 'exit 3' TERM; echo; while :; do sleep 0.05; done", 3},
-		{"trap '' TERM; echo; while :; do sleep 0.05; done", 137},
+		{"trap 'exit 3' TERM; echo; while :; do sleep 0.05; done", 20 * time.Second, 3},
+		{"trap '' TERM; echo; while :; do sleep 0.05; done", 300 * time.Millisecond, 137},
 	} {
 		ready, w, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, r, cancel, done := run(t, Options{Spec: Spec{Argv: []string{"sh", "-c", tt.script}, Stdout: w}, Grace: 300 * time.Millisecond})
+		_, r, cancel, done := run(t, Options{Spec: Spec{Argv: []string{"sh", "-c", tt.script}, Stdout: w}, Grace: tt.grace})
 		r.next(t)
 		w.Close()
 		_, _ = ready.Read(make([]byte, 1))
