@@ -144,6 +144,15 @@ func TestAccNetworkOnAWSUpgrade(t *testing.T) {
 	if got := next.planned()[networkOnAWS]; got != "update" {
 		t.Fatalf("planned %q", got)
 	}
+	// One that fails half-way is not taken for done.
+	for _, call := range []string{"PublishLayerVersion", "ListFunctions"} {
+		a.Inject(emulator.Denied("lambda", call))
+		next.errors("apply", "-auto-approve", "-input=false")
+		a.Mend()
+		if got := next.planned()[networkOnAWS]; got != "update" {
+			t.Fatalf("planned %q after an upgrade that ended at %s", got, call)
+		}
+	}
 	next.apply()
 	next.emptyPlan()
 	after, now := next.values(networkOnAWS), seedInstance(t, a.Config())

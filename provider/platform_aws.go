@@ -162,13 +162,12 @@ func (p *awsPlatform) UpdateNetwork(ctx context.Context, spec networkSpec) (netw
 		return networkStatus{}, err
 	}
 	n := p.networkOf(spec)
-	n.VPC, n.Group, n.Endpoints, n.Layers = has.VPC, has.Group, has.Endpoints, has.Layers
+	n.Made, n.VPC, n.Group, n.Endpoints, n.Layers = has.Made, has.VPC, has.Group, has.Endpoints, has.Layers
 	design := p.design(n, spec)
-	design.Upgrade = n.RuntimeVersion != has.RuntimeVersion
-	err = p.cloud.Change(ctx, design)
-	if err == nil && design.Upgrade {
-		err = p.cloud.UpgradeNodes(ctx, n)
+	if n.RuntimeVersion != has.RuntimeVersion {
+		n.RuntimeVersion, design.Upgrade = has.RuntimeVersion, n.RuntimeVersion
 	}
+	err = p.cloud.Change(ctx, design)
 	return p.statusOf(n), err
 }
 

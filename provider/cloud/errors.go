@@ -141,5 +141,5 @@ func remedy(err error) string {
 func Passing(err error) bool {
 	var wire *net.OpError
 	return is(err, throttled...) || is(err, "InternalError", "InternalFailure", "InternalServerError", "ServiceUnavailable", "ServiceUnavailableException",
-		"Unavailable", "RequestTimeout") || errors.As(err, &wire)
+		"ServiceException", "ServiceFailure", "Unavailable", "RequestTimeout") || errors.As(err, &wire)
 }

@@ -134,8 +134,8 @@ func (c *Client) CreateFunction(ctx context.Context, s FunctionSpec) (made bool,
 	tags := s.allTags()
 	logTags := maps.Clone(tags)
 	logTags[TagPart] = PartLogs
-	if err := c.EnsureLogGroup(ctx, s.LogGroup, s.LogDays, logTags); err != nil {
-		return false, err
+	if made, err := c.EnsureLogGroup(ctx, s.LogGroup, s.LogDays, logTags); err != nil {
+		return made, err
 	}
 	in := &lambda.CreateFunctionInput{
 		FunctionName: aws.String(s.Name), Role: aws.String(s.Role), Architectures: s.architectures(),
@@ -312,7 +312,7 @@ func (c *Client) UpdateFunction(ctx context.Context, s FunctionSpec, code bool) 
 	}
 	logTags := s.allTags()
 	logTags[TagPart] = PartLogs
-	if err := c.EnsureLogGroup(ctx, s.LogGroup, s.LogDays, logTags); err != nil {
+	if _, err := c.EnsureLogGroup(ctx, s.LogGroup, s.LogDays, logTags); err != nil {
 		return err
 	}
 	if code {

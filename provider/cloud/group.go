@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -40,9 +41,17 @@ func (n *Network) rules() []rule {
 		from = anywhere
 	}
 	for _, cidr := range from {
-		all = append(all, rule{false, "tcp", int32(n.Port), int32(min(n.Port+1, 65535)), cidr})
+		all = append(all, rule{false, "tcp", int32(n.Port), int32(min(n.Port+1, 65535)), canonical(cidr)})
 	}
 	return all
+}
+
+// canonical is a range as EC2 writes it.
+func canonical(cidr string) string {
+	if p, err := netip.ParsePrefix(cidr); err == nil {
+		return p.String()
+	}
+	return cidr
 }
 
 func (c *Client) findGroup(ctx context.Context, n *Network) (*types.SecurityGroup, error) {

@@ -124,7 +124,9 @@ func (c *Client) RunInstance(ctx context.Context, s InstanceSpec) (Instance, err
 	}
 	s.Volume.SizeGB = cmp.Or(s.Volume.SizeGB, size)
 	tags := Tags(s.Network, s.Slot, s.Part, s.Tags)
-	tags[tagName] = s.Name
+	if tags[tagName] == "" {
+		tags[tagName] = s.Name
+	}
 	in := &ec2.RunInstancesInput{
 		MinCount: aws.Int32(1), MaxCount: aws.Int32(1), ClientToken: optional(s.ClientToken),
 		ImageId: aws.String(s.Image), InstanceType: types.InstanceType(s.Type), SubnetId: optional(s.Subnet), KeyName: optional(s.KeyName),

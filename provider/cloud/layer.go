@@ -52,7 +52,7 @@ func (c *Client) checkLayers(ctx context.Context, d *Design) ([]step, error) {
 	var steps []step
 	for _, arch := range Architectures {
 		known, published := d.Layers[arch]
-		if published && !d.Upgrade {
+		if published && d.Upgrade == "" {
 			there, err := c.layerThere(ctx, d.LayerName(arch), known)
 			if err != nil {
 				return nil, err
@@ -108,7 +108,7 @@ func (c *Client) ensureLayer(ctx context.Context, d *Design, arch string) (Layer
 	case len(zip) > maxLayer:
 		return Layer{}, &Error{Doing: "publishing layer", On: name, Err: fmt.Errorf("it has %d bytes, and Lambda takes %d", len(zip), maxLayer),
 			Remedy: "This is a bug of the provider's build: report it."}
-	case known.SHA256 != "" && known.SHA256 != want && !d.Upgrade:
+	case known.SHA256 != "" && known.SHA256 != want && d.Upgrade == "":
 		return Layer{}, &Error{Doing: "publishing layer", On: name, Err: fmt.Errorf("somebody deleted %s, and this provider carries another one", known.ARN),
 			Remedy: "Leave runtime_version out or set it to the provider's, so that the nodes change to it; or use the provider of version " + d.RuntimeVersion + "."}
 	}
@@ -117,7 +117,7 @@ func (c *Client) ensureLayer(ctx context.Context, d *Design, arch string) (Layer
 		return found, err
 	}
 	out, err := c.Lambda.PublishLayerVersion(ctx, &lambda.PublishLayerVersionInput{
-		LayerName: aws.String(name), Description: aws.String(describeLayer(d.RuntimeVersion, want)),
+		LayerName: aws.String(name), Description: aws.String(describeLayer(cmp.Or(d.Upgrade, d.RuntimeVersion), want)),
 		Content:                 &types.LayerVersionContentInput{ZipFile: zip},
 		CompatibleArchitectures: []types.Architecture{LambdaArch(arch)}, CompatibleRuntimes: runtimes,
 	})

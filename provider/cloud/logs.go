@@ -12,19 +12,21 @@ import (
 
 // EnsureLogGroup makes a log group, if it is not there, and has it keep what it gets
 // for so many days; 0: for ever. Lambda would make one by itself, without tags and
-// for ever. One that somebody else made is left alone: its tags are not ours.
-func (c *Client) EnsureLogGroup(ctx context.Context, name string, days int, tags map[string]string) error {
-	_, err := c.Logs.CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: aws.String(name), Tags: tags})
+// for ever. One that somebody else made is left alone: its tags are not ours. made: it
+// was not there.
+func (c *Client) EnsureLogGroup(ctx context.Context, name string, days int, tags map[string]string) (made bool, err error) {
+	_, err = c.Logs.CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: aws.String(name), Tags: tags})
+	made = err == nil
 	if is(err, "ResourceAlreadyExistsException") {
 		has, found := c.logTags(ctx, name)
 		if found == nil && has[TagNetwork] != "" && has[TagNetwork] != tags[TagNetwork] {
-			return &Error{Doing: "making the log group", On: name, Err: fmt.Errorf("it belongs to network %q", has[TagNetwork]),
+			return false, &Error{Doing: "making the log group", On: name, Err: fmt.Errorf("it belongs to network %q", has[TagNetwork]),
 				Remedy: "Choose another name or name_prefix."}
 		}
 		err = found
 	}
 	if err != nil {
-		return failed("making the log group", name, err)
+		return made, failed("making the log group", name, err)
 	}
 	if days == 0 {
 		_, err = c.Logs.DeleteRetentionPolicy(ctx, &cloudwatchlogs.DeleteRetentionPolicyInput{LogGroupName: aws.String(name)})
@@ -35,9 +37,9 @@ func (c *Client) EnsureLogGroup(ctx context.Context, name string, days int, tags
 		_, err = c.Logs.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: aws.String(name), RetentionInDays: aws.Int32(int32(days))})
 	}
 	if err != nil {
-		return failed("setting how long logs are kept in", name, err)
+		return made, failed("setting how long logs are kept in", name, err)
 	}
-	return c.tagLogGroup(ctx, name, tags)
+	return made, c.tagLogGroup(ctx, name, tags)
 }
 
 func (c *Client) logTags(ctx context.Context, name string) (map[string]string, error) {

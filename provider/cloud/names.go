@@ -15,6 +15,7 @@ const DefaultPrefix = "boxer-"
 // read; the secret is not in it.
 type Network struct {
 	Name           string `json:"name"`
+	Made           string `json:"made,omitempty"` // tells who made it
 	CIDR           string `json:"cidr"`
 	Port           int    `json:"port"`
 	SecretVersion  int64  `json:"secret_version,omitempty"` // 0: the secret was generated

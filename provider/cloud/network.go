@@ -4,9 +4,11 @@ package cloud
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -21,8 +23,9 @@ type Design struct {
 
 	// Zip is the layer of an architecture, as this program carries it.
 	Zip func(arch string) ([]byte, error)
-	// Upgrade publishes Zip although the record names another layer.
-	Upgrade bool
+	// Upgrade is the runtime version to change to: Zip is published although the record
+	// names another layer. Empty: none.
+	Upgrade string
 	// UserData is that of a seed.
 	UserData func(n *Network, number int) ([]byte, error)
 
@@ -50,7 +53,14 @@ func (c *Client) Create(ctx context.Context, d *Design) (made bool, err error) {
 	if err := c.place(ctx, d.Network); err != nil {
 		return false, err
 	}
-	if err := c.record(ctx, d.Network, true); err != nil {
+	d.Made = rand.Text()
+	err = c.record(ctx, d.Network, true)
+	if errors.Is(err, ErrExists) { // or the answer was lost, and it was sent again
+		if has, look := c.Network(ctx, d.Name); look == nil && has.Made == d.Made {
+			err = nil
+		}
+	}
+	if err != nil {
 		return false, err
 	}
 	d.fresh = true
@@ -81,12 +91,22 @@ func (c *Client) Converge(ctx context.Context, d *Design) error {
 	return nil
 }
 
-// Change writes a new record, then makes the network so.
+// Change writes a new record, then makes the network so. The record has the runtime
+// version that all of it runs: one that was changed half-way is still the old one, and
+// the next plan proposes the change again.
 func (c *Client) Change(ctx context.Context, d *Design) error {
-	if err := c.record(ctx, d.Network, false); err != nil {
+	err := c.record(ctx, d.Network, false)
+	if err == nil {
+		err = c.Converge(ctx, d)
+	}
+	if err != nil || d.Upgrade == "" {
 		return err
 	}
-	return c.Converge(ctx, d)
+	if err := c.UpgradeNodes(ctx, d.Network); err != nil {
+		return err
+	}
+	d.RuntimeVersion, d.Upgrade = d.Upgrade, ""
+	return c.record(ctx, d.Network, false)
 }
 
 // Drift says what is not as the network's record has it.
@@ -136,18 +156,30 @@ func (c *Client) Delete(ctx context.Context, name string) error {
 	return nil
 }
 
-// noNodes refuses to take the network from under its VM nodes.
+// noNodes refuses to take the network from under its nodes: without its record nobody
+// finds them any more.
 func (c *Client) noNodes(ctx context.Context, n *Network) error {
-	nodes, err := c.instances(ctx, n.Name, PartVM, "", existing)
-	if err != nil || len(nodes) == 0 {
+	machines, err := c.instances(ctx, n.Name, PartVM, "", existing)
+	if err != nil {
+		return failed("looking for the VM nodes of network", n.Name, err)
+	}
+	functions, err := c.functions(ctx, n)
+	if err != nil {
 		return err
 	}
 	var names []string
-	for _, i := range nodes {
+	for _, i := range machines {
 		names = append(names, fmt.Sprintf("%s (%s)", i.Tags[TagNode], i.ID))
 	}
-	return &Error{Doing: "deleting network", On: n.Name, Err: fmt.Errorf("it still has VM nodes: %v", names),
-		Remedy: "Destroy them first; those that no configuration has can be imported (NETWORK,NAME) or terminated with \"aws ec2 terminate-instances\"."}
+	for _, f := range functions {
+		names = append(names, fmt.Sprintf("%s (function %s)", f.Tags[TagNode], f.Name))
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return &Error{Doing: "deleting network", On: n.Name, Err: fmt.Errorf("it still has nodes: %s", strings.Join(names, ", ")),
+		Remedy: "Destroy them first; those that no configuration has can be imported (NETWORK,NAME), or removed with \"aws ec2 terminate-instances\" and " +
+			"\"aws lambda delete-function\"."}
 }
 
 // place finds the VPC and the subnets of a network whose configuration names none.

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -83,11 +84,27 @@ func (c *Client) record(ctx context.Context, n *Network, new bool) error {
 	if new {
 		in.Tags = ssmTags(Tags(n.Name, "", PartRecord, n.Tags))
 	}
-	_, err = c.SSM.PutParameter(ctx, in)
+	err = c.put(ctx, in)
 	if is(err, "ParameterAlreadyExists") {
 		return fmt.Errorf("network %q %w", n.Name, ErrExists)
 	}
 	return failed("writing the record of network", n.Name, err)
+}
+
+// put writes a parameter. Systems Manager may take one that was just deleted for there
+// for half a minute.
+func (c *Client) put(ctx context.Context, in *ssm.PutParameterInput) error {
+	ghost := func(err error) bool {
+		if !is(err, "ParameterAlreadyExists") {
+			return false
+		}
+		there, err := c.hasParameter(ctx, aws.ToString(in.Name))
+		return err == nil && !there
+	}
+	return c.retry(ctx, time.Minute, ghost, func(ctx context.Context) error {
+		_, err := c.SSM.PutParameter(ctx, in)
+		return err
+	})
 }
 
 // Secret reads the secret of a network. ErrNotFound: there is none.
@@ -139,8 +156,7 @@ func (c *Client) putSecret(ctx context.Context, name, value string, tags map[str
 		Name: aws.String(name), Type: types.ParameterTypeSecureString, Value: aws.String(value),
 		Description: aws.String("Secret of a Boxer network"), Tags: ssmTags(tags), Overwrite: aws.Bool(tags == nil),
 	}
-	_, err := c.SSM.PutParameter(ctx, in)
-	return failed("keeping the secret as", name, err)
+	return failed("keeping the secret as", name, c.put(ctx, in))
 }
 
 // checkRecord wants the record to have the tags of the network; what it says is

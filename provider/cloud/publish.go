@@ -29,7 +29,7 @@ func publishRules(openings []Opening) []rule {
 			from = anywhere
 		}
 		for _, cidr := range from {
-			r := rule{false, "tcp", int32(o.Port), int32(o.Port), cidr}
+			r := rule{false, "tcp", int32(o.Port), int32(o.Port), canonical(cidr)}
 			if !slices.Contains(all, r) {
 				all = append(all, r)
 			}

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// unseen is how long what is waited for may not be seen.
+const unseen = 2 * time.Minute
+
 // propagation is how long IAM may take until all of AWS knows a new role.
 const propagation = 2 * time.Minute
 
@@ -89,13 +92,18 @@ type state struct {
 	Failed bool // it will never be done
 }
 
-// await looks until what is waited for is there. Errors say how it was last.
+// await looks until what is waited for is there. Errors say how it was last. That AWS
+// is busy for a while, or does not answer, says nothing about it.
 func (c *Client) await(ctx context.Context, what string, look func(context.Context) (state, error)) error {
 	start, last := time.Now(), state{Now: "unknown"}
+	seen := start
 	for pause := c.Pause; ; pause = min(2*pause, 5*c.Pause) {
 		s, err := look(ctx)
+		if err == nil {
+			seen = time.Now()
+		}
 		switch {
-		case err != nil && ctx.Err() == nil:
+		case err != nil && ctx.Err() == nil && (!Passing(err) || time.Since(seen) > unseen):
 			return failed("waiting for", what, err)
 		case err == nil && s.Done:
 			return nil

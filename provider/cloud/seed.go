@@ -3,6 +3,7 @@
 package cloud
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -24,30 +26,58 @@ const DefaultSeedType = "t4g.nano"
 // SeedSlot is the slot of a seed.
 func SeedSlot(number int) string { return "seed-" + strconv.Itoa(number) }
 
-// addresses are the Elastic IPs of the network's seeds, by slot.
-func (c *Client) addresses(ctx context.Context, network string) (map[string]types.Address, error) {
-	out, err := c.EC2.DescribeAddresses(ctx, &ec2.DescribeAddressesInput{Filters: tagged(network, PartAddress, "")})
+// addresses are the Elastic IPs of the network's seeds, by slot. A slot has more than one
+// when the answer to a request was lost, and it was sent again: the first is the one that
+// nodes know, else the one in use.
+func (c *Client) addresses(ctx context.Context, n *Network) (map[string][]types.Address, error) {
+	out, err := c.EC2.DescribeAddresses(ctx, &ec2.DescribeAddressesInput{Filters: tagged(n.Name, PartAddress, "")})
 	if err != nil {
-		return nil, failed("looking for the Elastic IPs of network", network, err)
+		return nil, failed("looking for the Elastic IPs of network", n.Name, err)
 	}
-	found := map[string]types.Address{}
+	rank := func(a types.Address) int {
+		switch {
+		case slices.Contains(n.Endpoints, n.endpoint(a)):
+			return 0
+		case a.AssociationId != nil:
+			return 1
+		}
+		return 2
+	}
+	slices.SortFunc(out.Addresses, func(a, b types.Address) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(aws.ToString(a.AllocationId), aws.ToString(b.AllocationId)))
+	})
+	found := map[string][]types.Address{}
 	for _, a := range out.Addresses {
-		found[ofEC2(a.Tags)[TagNode]] = a
+		slot := ofEC2(a.Tags)[TagNode]
+		found[slot] = append(found[slot], a)
 	}
 	return found, nil
+}
+
+// endpoint is where a seed with this address is reached.
+func (n *Network) endpoint(a types.Address) string {
+	return net.JoinHostPort(aws.ToString(a.PublicIp), strconv.Itoa(n.Port))
+}
+
+// addressOf is the one that a seed has or should have; the zero one: none.
+func addressOf(found map[string][]types.Address, slot string) types.Address {
+	if len(found[slot]) == 0 {
+		return types.Address{}
+	}
+	return found[slot][0]
 }
 
 // checkAddresses wants an Elastic IP for each seed. They are there before the
 // seeds, which are told all of them, and stay when a seed goes.
 func (c *Client) checkAddresses(ctx context.Context, d *Design) ([]step, error) {
-	found, err := c.addresses(ctx, d.Name)
+	found, err := c.addresses(ctx, d.Network)
 	if err != nil {
 		return nil, err
 	}
 	var steps []step
 	for i := range d.Seeds {
 		slot := SeedSlot(i)
-		a, there := found[slot]
+		a := addressOf(found, slot)
 		note := func(ip string) {
 			endpoints := slices.Clone(d.Endpoints)
 			for len(endpoints) <= i {
@@ -57,7 +87,7 @@ func (c *Client) checkAddresses(ctx context.Context, d *Design) ([]step, error) 
 			d.Endpoints = endpoints
 		}
 		tags := Tags(d.Name, slot, PartAddress, d.Tags)
-		if !there {
+		if a.AllocationId == nil {
 			steps = append(steps, step{"the Elastic IP of " + slot + " is gone", func(ctx context.Context) error {
 				out, err := c.EC2.AllocateAddress(ctx, &ec2.AllocateAddressInput{
 					Domain:            types.DomainTypeVpc,
@@ -72,17 +102,22 @@ func (c *Client) checkAddresses(ctx context.Context, d *Design) ([]step, error) 
 			continue
 		}
 		ip := aws.ToString(a.PublicIp)
-		if i >= len(d.Endpoints) || d.Endpoints[i] != net.JoinHostPort(ip, strconv.Itoa(d.Port)) {
+		if i >= len(d.Endpoints) || d.Endpoints[i] != d.endpoint(a) {
 			steps = append(steps, step{"the Elastic IP of " + slot + " is another", func(context.Context) error { note(ip); return nil }})
 		}
 		steps = append(steps, c.retag(aws.ToString(a.AllocationId), "Elastic IP", ofEC2(a.Tags), tags)...)
+		for _, more := range found[slot][1:] {
+			steps = append(steps, step{slot + " has another Elastic IP, " + aws.ToString(more.PublicIp), func(ctx context.Context) error {
+				return c.release(ctx, d.Network, more)
+			}})
+		}
 	}
 	return steps, nil
 }
 
 // checkSeeds wants an instance for each seed, running, with its address.
 func (c *Client) checkSeeds(ctx context.Context, d *Design) ([]step, error) {
-	addresses, err := c.addresses(ctx, d.Name)
+	addresses, err := c.addresses(ctx, d.Network)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +131,7 @@ func (c *Client) checkSeeds(ctx context.Context, d *Design) ([]step, error) {
 		case err != nil:
 			return nil, err
 		default:
-			all = append(all, c.seedSteps(d, i, has, addresses[slot])...)
+			all = append(all, c.seedSteps(d, i, has, addressOf(addresses, slot))...)
 		}
 	}
 	return all, nil
@@ -174,15 +209,15 @@ func (c *Client) associate(ctx context.Context, d *Design, slot, instance string
 		return err
 	}
 	err := c.settled(ctx, func(ctx context.Context) error {
-		found, err := c.addresses(ctx, d.Name)
-		if err == nil && found[slot].AllocationId == nil {
+		found, err := c.addresses(ctx, d.Network)
+		if err == nil && len(found[slot]) == 0 {
 			err = fmt.Errorf("its Elastic IP: %w", ErrNotFound)
 		}
 		if err != nil {
 			return err
 		}
 		_, err = c.EC2.AssociateAddress(ctx, &ec2.AssociateAddressInput{
-			AllocationId: found[slot].AllocationId, InstanceId: aws.String(instance), AllowReassociation: aws.Bool(true),
+			AllocationId: found[slot][0].AllocationId, InstanceId: aws.String(instance), AllowReassociation: aws.Bool(true),
 		})
 		return err
 	})
@@ -200,8 +235,8 @@ func (c *Client) resize(ctx context.Context, id, to string) error {
 	}
 	_, err := c.EC2.ModifyInstanceAttribute(ctx, &ec2.ModifyInstanceAttributeInput{
 		InstanceId: aws.String(id), InstanceType: &types.AttributeValue{Value: aws.String(to)}})
-	if err != nil {
-		return failed("making a "+to+" of instance", id, err)
+	if err != nil { // it stays what it was, but not stopped
+		return errors.Join(failed("making a "+to+" of instance", id, err), c.startAgain(ctx, id))
 	}
 	return c.startAgain(ctx, id)
 }
@@ -234,20 +269,36 @@ func (c *Client) deleteSeeds(ctx context.Context, n *Network) error {
 }
 
 func (c *Client) deleteAddresses(ctx context.Context, n *Network) error {
-	found, err := c.addresses(ctx, n.Name)
+	found, err := c.addresses(ctx, n)
 	if err != nil {
 		return err
 	}
 	for _, slot := range slices.Sorted(maps.Keys(found)) {
-		a := found[slot]
-		if a.AssociationId != nil {
-			if _, err := c.EC2.DisassociateAddress(ctx, &ec2.DisassociateAddressInput{AssociationId: a.AssociationId}); err != nil && !missing(err) {
-				return failed("taking the Elastic IP from", n.InstanceName(slot), err)
+		for _, a := range found[slot] {
+			if err := c.release(ctx, n, a); err != nil {
+				return err
 			}
-		}
-		if _, err := c.EC2.ReleaseAddress(ctx, &ec2.ReleaseAddressInput{AllocationId: a.AllocationId}); err != nil && !missing(err) {
-			return failed("releasing the Elastic IP of", n.InstanceName(slot), err)
 		}
 	}
 	return nil
+}
+
+// release gives an Elastic IP back. EC2 takes it for used for a moment after it was
+// taken from its instance.
+func (c *Client) release(ctx context.Context, n *Network, a types.Address) error {
+	of := n.InstanceName(ofEC2(a.Tags)[TagNode])
+	if a.AssociationId != nil {
+		if _, err := c.EC2.DisassociateAddress(ctx, &ec2.DisassociateAddressInput{AssociationId: a.AssociationId}); err != nil && !missing(err) {
+			return failed("taking the Elastic IP from", of, err)
+		}
+	}
+	used := func(err error) bool { return is(err, "InvalidIPAddress.InUse") }
+	err := c.retry(ctx, time.Minute, used, func(ctx context.Context) error {
+		_, err := c.EC2.ReleaseAddress(ctx, &ec2.ReleaseAddressInput{AllocationId: a.AllocationId})
+		return err
+	})
+	if missing(err) {
+		return nil
+	}
+	return failed("releasing the Elastic IP of", of, err)
 }

@@ -34,37 +34,44 @@ func (c *Client) UpgradeNodes(ctx context.Context, n *Network) error {
 			return failed("upgrading instance", i.ID, err)
 		}
 	}
+	functions, err := c.functions(ctx, n)
+	for i := 0; err == nil && i < len(functions); i++ {
+		err = c.upgradeFunction(ctx, n, functions[i])
+	}
+	return err
+}
+
+// functions of a network.
+func (c *Client) functions(ctx context.Context, n *Network) (found []Function, err error) {
 	for pages := lambda.NewListFunctionsPaginator(c.Lambda, &lambda.ListFunctionsInput{}); pages.HasMorePages(); {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return failed("looking for the functions of network", n.Name, err)
+			return nil, failed("looking for the functions of network", n.Name, err)
 		}
 		for _, f := range page.Functions {
 			if !strings.HasPrefix(aws.ToString(f.FunctionName), n.FunctionPrefix()) {
 				continue
 			}
-			if err := c.upgradeFunction(ctx, n, aws.ToString(f.FunctionName)); err != nil {
-				return err
+			has, err := c.FindFunction(ctx, aws.ToString(f.FunctionName))
+			switch {
+			case missing(err): // removed meanwhile
+			case err != nil:
+				return nil, err
+			case has.Tags[TagNetwork] == n.Name:
+				found = append(found, has)
 			}
 		}
 	}
-	return nil
+	return found, nil
 }
 
-func (c *Client) upgradeFunction(ctx context.Context, n *Network, name string) error {
-	has, err := c.FindFunction(ctx, name)
-	if missing(err) {
-		return nil // removed meanwhile
-	}
-	if err != nil {
-		return err
-	}
+func (c *Client) upgradeFunction(ctx context.Context, n *Network, has Function) error {
 	want := []string{n.Layers[has.Arch].ARN}
-	if has.Tags[TagNetwork] != n.Name || has.Image != "" || want[0] == "" || slices.Equal(has.Layers, want) {
+	if has.Image != "" || want[0] == "" || slices.Equal(has.Layers, want) {
 		return nil // an image has its layer in it
 	}
-	return c.changed(ctx, FunctionSpec{Name: name, Role: has.Role}, func(ctx context.Context) error {
-		_, err := c.Lambda.UpdateFunctionConfiguration(ctx, &lambda.UpdateFunctionConfigurationInput{FunctionName: aws.String(name), Layers: want})
+	return c.changed(ctx, FunctionSpec{Name: has.Name, Role: has.Role}, func(ctx context.Context) error {
+		_, err := c.Lambda.UpdateFunctionConfiguration(ctx, &lambda.UpdateFunctionConfigurationInput{FunctionName: aws.String(has.Name), Layers: want})
 		return err
 	})
 }
