@@ -3,6 +3,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/listvalidator"
@@ -115,7 +116,7 @@ func seedAttribute() schema.SingleNestedAttribute {
 			"instance_type": schema.StringAttribute{
 				Optional: true, Computed: true,
 				MarkdownDescription: "On `aws`: type of the seeds' instances. Default `" + cloud.DefaultSeedType + "`. A change stops one after " +
-					"the other for a minute; they keep their addresses and what they know.",
+					"the other for a minute; they keep their addresses and what they know. A type of another architecture replaces the network.",
 				Validators: []validator.String{stringCheck{"Invalid instance type", "a type of instance", checkInstanceType}},
 			},
 			"subnet_id": schema.StringAttribute{
@@ -148,6 +149,18 @@ func (r seedsReplace) PlanModifyObject(ctx context.Context, req planmodifier.Obj
 	if moved.needed(req.State, req.Plan, req.Path.AtName("subnet_id"), was.SubnetID, is.SubnetID, &resp.Diagnostics) {
 		resp.RequiresReplace = true
 	}
+	if is.InstanceType.IsUnknown() {
+		return
+	}
+	processors := replaceBecause{"a seed keeps what it knows on a disk that boots one architecture"}
+	if processors.needed(req.State, req.Plan, req.Path.AtName("instance_type"), seedArch(was), seedArch(is), &resp.Diagnostics) {
+		resp.RequiresReplace = true
+	}
+}
+
+// seedArch is the architecture of the seeds' processors.
+func seedArch(s seedModel) types.String {
+	return types.StringValue(archOf(cmp.Or(s.InstanceType.ValueString(), cloud.DefaultSeedType)))
 }
 
 // validSeedCount wants a number of seeds that can lose one, or is one.

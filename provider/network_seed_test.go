@@ -34,6 +34,22 @@ func TestNetworkSeeds(t *testing.T) {
 	}
 }
 
+// TestSeedsOfAnotherArchitecture: no disk of a seed boots on other processors.
+func TestSeedsOfAnotherArchitecture(t *testing.T) {
+	f := newFakePlatform()
+	f.aws = true
+	w := newWorkspace(t, withPlatform(f))
+	w.configure(shop)
+	w.apply()
+	w.emptyPlan()
+	for instance, want := range map[string]string{"t4g.nano": "no-op", "m7g.medium": "update", "t3.nano": "delete,create"} {
+		w.configure(fmt.Sprintf("resource \"boxer_network\" \"shop\" {\n name = \"shop\"\n seed = { instance_type = %q }\n}\n", instance))
+		if got := w.planned()["boxer_network.shop"]; got != want {
+			t.Errorf("%s: planned %q, want %q", instance, got, want)
+		}
+	}
+}
+
 // Networks of an earlier version have one seed, and are not replaced for that.
 func TestStateWithoutSeedsMeansOne(t *testing.T) {
 	if got := seedCount(types.ObjectNull(seedTypes)); got != 1 {
