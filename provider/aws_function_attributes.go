@@ -109,6 +109,9 @@ func (m *functionAWSModel) read(ctx context.Context, found awsNode, at *awsFunct
 		return
 	}
 	m.FunctionARN, m.LogGroupName = orNull(at.ARN), orNull(at.LogGroup)
+	if at.Unrecorded {
+		return // a function is not replaced because a record is lost
+	}
 	if known := m.spec(ctx, diags); known.architecture() != found.architecture() {
 		m.Architecture = types.StringValue(found.architecture())
 	}

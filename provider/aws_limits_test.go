@@ -222,4 +222,26 @@ func TestVMNodeOnAWS(t *testing.T) {
 			t.Errorf("%s: planned %q, want %q", tt.more, planned, tt.want)
 		}
 	}
+
+	// An instance keeps the user data that it booted with, whatever a later provider's are.
+	state := readText(t, filepath.Join(w.dir, "terraform.tfstate"))
+	measured := fmt.Sprintf("\"user_data_size\": %v", got["user_data_size"])
+	if !strings.Contains(state, measured) {
+		t.Fatalf("no %s in the state", measured)
+	}
+	w.write("terraform.tfstate", strings.Replace(state, measured, "\"user_data_size\": 2000", 1))
+	w.configure(config("source_dir = \"./app\"\nenvironment = { A = \"a\" }"))
+	w.emptyPlan()
+
+	// One that comes with the apply may be another image.
+	image := func(id string) string {
+		return fmt.Sprintf("resource \"terraform_data\" \"image\" { input = %q }\n", id) + config("source_dir = \"./app\"\nimage_id = terraform_data.image.output")
+	}
+	w.configure(image("ami-0123456789abcdef0"))
+	w.apply()
+	w.emptyPlan()
+	w.configure(image("ami-0fedcba9876543210"))
+	if planned := w.planned()[storeVM]; planned != "delete,create" {
+		t.Errorf("an image that is not known yet: planned %q", planned)
+	}
 }

@@ -56,7 +56,8 @@ func (p *awsPlatform) Await(ctx context.Context, network string, launches []laun
 		return nil, err
 	}
 	defer session.Close()
-	w := &awsWait{p: p, n: n, wants: launches, seen: map[string]cluster.Member{}, holders: map[string]*launch.Holder{}, began: time.Now()}
+	w := &awsWait{p: p, n: n, wants: launches, seen: map[string]cluster.Member{}, holders: map[string]*launch.Holder{}, began: time.Now(),
+		gone: map[string]time.Time{}}
 	members, err := w.wait(ctx, session)
 	var failure *launch.Failure
 	switch {
@@ -76,10 +77,15 @@ type awsWait struct {
 	seen    map[string]cluster.Member // by launch, as they were last, those that left included
 	holders map[string]*launch.Holder // by slot: other launches
 	began   time.Time
+	gone    map[string]time.Time // by slot: since when EC2 shows no instance
 }
 
 // platformTick is how often AWS is asked whether what does not join still is there.
 const platformTick = 3 * time.Second
+
+// goneTime is how long EC2 may not show an instance: what it lists lags behind what it
+// was asked for, and it shows one that has ended for much longer.
+const goneTime = 15 * time.Second
 
 func (w *awsWait) wait(ctx context.Context, session *cluster.Session) ([]cluster.Member, error) {
 	events, stop := session.Subscribe()
@@ -197,7 +203,13 @@ func (w *awsWait) checkPlatform(ctx context.Context) error {
 			continue // of one invocation Lambda tells nothing
 		}
 		found, err := w.p.cloud.FindInstance(ctx, w.n.Name, cloud.PartVM, want.Slot)
+		if missing := errors.Is(err, cloud.ErrNotFound); !missing {
+			delete(w.gone, want.Slot)
+		} else if w.gone[want.Slot].IsZero() {
+			w.gone[want.Slot] = time.Now()
+		}
 		switch {
+		case errors.Is(err, cloud.ErrNotFound) && time.Since(w.gone[want.Slot]) < goneTime:
 		case errors.Is(err, cloud.ErrNotFound):
 			return &launch.Failure{Slot: want.Slot, Cause: "its instance ended while it started", Output: w.output(ctx, want),
 				Remedy: "\"aws ec2 describe-instances\" shows the reason (StateReason): a spot instance may be taken back at any time, and a volume's key may not be allowed."}

@@ -52,11 +52,13 @@ type awsVolume struct {
 // awsVM is what AWS tells of an instance.
 type awsVM struct {
 	InstanceID, PrivateIP, PublicIP, ImageID string
+	Unrecorded                               bool // what it was told to be nobody knows
 }
 
 // awsFunction is what AWS tells of a function.
 type awsFunction struct {
 	ARN, LogGroup string
+	Unrecorded    bool // what it was told to be nobody knows
 }
 
 // onAWS: the nodes of p are instances and functions of AWS.

@@ -19,8 +19,6 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
-
-	"github.com/boxer-overlay/boxer/provider/cloud"
 )
 
 // vmAWSModel are the attributes of a VM node that only AWS has.
@@ -195,6 +193,9 @@ func (m *vmAWSModel) read(ctx context.Context, found awsNode, at *awsVM, diags *
 	known := m.spec(ctx, diags)
 	m.InstanceID, m.PrivateIP, m.PublicIP = orNull(at.InstanceID), orNull(at.PrivateIP), orNull(at.PublicIP)
 	m.ImageID = orNull(cmp.Or(at.ImageID, found.ImageID))
+	if at.Unrecorded {
+		return // an instance is not replaced because a record is lost
+	}
 	if known.instanceType() != found.instanceType() {
 		m.InstanceType = orNull(found.InstanceType)
 	}
@@ -268,14 +269,11 @@ func checkInstanceTag(key string) error {
 }
 
 // planInstance plans what a VM node on AWS is, and whether another instance is needed.
-func (m *vmNodeModel) planInstance(ctx context.Context, old *vmNodeModel, resp *resource.ModifyPlanResponse) {
+// image is the one that is configured.
+func (m *vmNodeModel) planInstance(ctx context.Context, old *vmNodeModel, image types.String, resp *resource.ModifyPlanResponse) {
 	diags := &resp.Diagnostics
 	m.checkVM(ctx, diags)
-	checkTagTexts(m.TagsAll, diags)
-	if n := len(m.TagsAll.Elements()); n > cloud.MaxTags {
-		diags.AddAttributeError(path.Root("tags"), "Too many tags",
-			fmt.Sprintf("%d tags with those of default_tags are more than the %d that AWS leaves beside Boxer's own: remove some.", n, cloud.MaxTags))
-	}
+	checkNodeTags(m.TagsAll, diags)
 	for key := range m.TagsAll.Elements() {
 		if err := checkInstanceTag(key); err != nil {
 			diags.AddAttributeError(path.Root("tags"), "Tag that an instance cannot have", sentence(err.Error()))
@@ -291,7 +289,7 @@ func (m *vmNodeModel) planInstance(ctx context.Context, old *vmNodeModel, resp *
 		return
 	}
 	m.exports(true, &old.vmAWSModel)
-	if m.ImageID.IsUnknown() { // it was left out: what the node has stays
+	if image.IsNull() { // what the node has stays
 		m.ImageID = old.ImageID
 	}
 	before := old.replaced()
@@ -315,5 +313,7 @@ func (m *vmNodeModel) planInstance(ctx context.Context, old *vmNodeModel, resp *
 			m.ImageID = types.StringUnknown()
 		}
 		m.exports(true, nil)
+	} else if !old.UserDataSize.IsNull() { // an instance keeps what it booted with
+		m.UserDataSize = old.UserDataSize
 	}
 }

@@ -466,6 +466,7 @@ func (r *functionNodeResource) change(ctx context.Context, spec nodeSpec, plan *
 		return nil, err
 	}
 	count := len(found.Running)
+	differs = differs || found.AWS != nil && found.AWS.Unrecorded
 	guest = guest || found.Kept == nil || !spec.Policy.owned() && found.Kept.Count != spec.Policy.Count
 	if guest { // meanwhile the controller must not launch what is being replaced
 		was, err := r.platform.Release(ctx, spec.Network, spec.Name)

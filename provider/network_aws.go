@@ -180,13 +180,8 @@ func checkAWSTags(tags types.Map, diags *diag.Diagnostics) {
 	if tags.IsUnknown() {
 		return
 	}
-	checkTagTexts(tags, diags)
-	all := stringsOf(tags)
-	if len(all) > cloud.MaxTags {
-		diags.AddAttributeError(path.Root("tags"), "Too many tags",
-			fmt.Sprintf("%d tags with those of default_tags are more than the %d that AWS leaves beside Boxer's own: remove some.", len(all), cloud.MaxTags))
-	}
-	for key := range all {
+	checkTags(tags, diags)
+	for key := range stringsOf(tags) {
 		if !tagKey.MatchString(key) || strings.HasPrefix(key, "boxer:") || key == "Name" || key == "." || key == ".." || key == "_index" {
 			diags.AddAttributeError(path.Root("tags"), "Invalid tag for AWS",
 				fmt.Sprintf("Key %q: on aws use letters, digits and + - = . , _ : @ only (instances see their tags as paths); Name and boxer:... are Boxer's own.", key))
@@ -194,11 +189,25 @@ func checkAWSTags(tags types.Map, diags *diag.Diagnostics) {
 	}
 }
 
+// checkNodeTags is checkTags for nodes, whose own tags tell what they are.
+func checkNodeTags(tags types.Map, diags *diag.Diagnostics) {
+	checkTags(tags, diags)
+	for key := range tags.Elements() {
+		if strings.HasPrefix(key, "boxer:") {
+			diags.AddAttributeError(path.Root("tags"), "Invalid tag for AWS", fmt.Sprintf("Key %q: boxer:... are Boxer's own: choose another.", key))
+		}
+	}
+}
+
 // tagText is what roles, parameters and functions take; EC2 takes more.
 var tagText = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+@-]*$`)
 
-// checkTagTexts refuses tags that AWS would refuse at apply, when half is made.
-func checkTagTexts(tags types.Map, diags *diag.Diagnostics) {
+// checkTags refuses tags that AWS would refuse at apply, when half is made.
+func checkTags(tags types.Map, diags *diag.Diagnostics) {
+	if n := len(tags.Elements()); n > cloud.MaxTags {
+		diags.AddAttributeError(path.Root("tags"), "Too many tags",
+			fmt.Sprintf("%d tags with those of default_tags are more than the %d that AWS leaves beside Boxer's own: remove some.", n, cloud.MaxTags))
+	}
 	for key, value := range stringsOf(tags) {
 		var problem string
 		switch {

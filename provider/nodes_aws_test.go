@@ -50,7 +50,8 @@ func TestAccNodesOnAWS(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := func(word, memory string) string {
-		return onAWSBlock + vm("store", loop, "environment = { WORD = \""+word+"\" }\nuser = \""+self.Username+"\"\n") +
+		return onAWSBlock + vm("store", loop, "environment = { WORD = \""+word+"\" }\nuser = \""+self.Username+"\"\n"+
+			"user_data = \"#!/bin/sh\"\ntags = { Name = \"our store\" }\n") +
 			function("logic", loop, source+"desired_count = 2\nenvironment = { WORD = \""+word+"\" }\nmemory_size = "+memory+"\n")
 	}
 	aws, err := cloud.Open(t.Context(), cloud.Config{})
@@ -75,6 +76,9 @@ func TestAccNodesOnAWS(t *testing.T) {
 
 	t.Run("in place", func(t *testing.T) {
 		w.t = t
+		if err := aws.DeleteNode(t.Context(), "shop", "logic"); err != nil { // who lost the record can still be changed
+			t.Fatal(err)
+		}
 		w.configure(config("two", "512"))
 		if planned := w.planned(); planned[storeVM] != "update" || planned[logicAddress] != "update" {
 			t.Fatalf("planned %v", planned)
@@ -112,6 +116,13 @@ func TestAccNodesOnAWS(t *testing.T) {
 			t.Errorf("planned %v", planned)
 		}
 		w.apply()
+		w.emptyPlan()
+	})
+	t.Run("a record is lost", func(t *testing.T) {
+		w.t = t
+		if err := aws.DeleteNode(t.Context(), "shop", "store"); err != nil {
+			t.Fatal(err)
+		}
 		w.emptyPlan()
 	})
 	t.Run("vanish", func(t *testing.T) {

@@ -55,7 +55,13 @@ func (p *awsPlatform) makeFunction(ctx context.Context, n *cloud.Network, spec n
 	if err != nil {
 		return false, err
 	}
-	if made, err := p.cloud.CreateFunction(ctx, f); err != nil {
+	made, err = p.cloud.CreateFunction(ctx, f)
+	if errors.Is(err, cloud.ErrForeign) { // made meanwhile, or by a request whose answer was lost
+		if found, look := p.cloud.FindFunction(ctx, f.Name); look == nil {
+			err = p.functionTaken(n, spec, found)
+		}
+	}
+	if err != nil {
 		return made, err
 	}
 	return true, p.noteFunction(ctx, spec, f, awsRecord{})
@@ -184,7 +190,7 @@ func (p *awsPlatform) Function(ctx context.Context, network, name string) (funct
 		return functionStatus{}, errGone // another one has the name
 	}
 	status := functionStatus{Kept: r.Kept, Spec: r.Spec, AWS: &awsFunction{ARN: found.ARN, LogGroup: n.LogGroup(name)}}
-	if recorded {
+	if status.AWS.Unrecorded = !recorded; recorded {
 		compareFunction(&status.Spec, n, found, r)
 	}
 	status.Spec.Tags = cloud.UserTags(found.Tags)
@@ -343,8 +349,8 @@ func (p *awsPlatform) Keep(ctx context.Context, spec nodeSpec, count int) ([]lau
 }
 
 func (p *awsPlatform) Release(ctx context.Context, network, name string) (was int, err error) {
-	r, _, err := p.recordOf(ctx, network, name)
-	if err != nil || r.Kept == nil {
+	r, recorded, err := p.recordOf(ctx, network, name)
+	if err != nil || recorded && r.Kept == nil {
 		return -1, err
 	}
 	n, err := p.networkFor(ctx, network)
@@ -354,6 +360,9 @@ func (p *awsPlatform) Release(ctx context.Context, network, name string) (was in
 	view := controller.View{Count: -1}
 	if err := p.tell(ctx, n, controller.MethodRemove, controller.Order{Name: name, Stay: true}, &view); err != nil {
 		return -1, fmt.Errorf("take the replicas of %q from the network's controller: %w", name, err)
+	}
+	if !recorded {
+		return view.Count, nil
 	}
 	r.Kept = nil
 	_, tags, err := p.cloud.Node(ctx, network, name)

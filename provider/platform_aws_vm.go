@@ -168,16 +168,20 @@ func (p *awsPlatform) VM(ctx context.Context, network, name string) (vmStatus, e
 		AWS: &awsVM{InstanceID: found.ID, PrivateIP: found.PrivateIP, PublicIP: found.PublicIP, ImageID: found.Image},
 	}
 	if !recorded { // nothing is known but what AWS tells
-		status.Spec = nodeSpec{Network: network, Name: name, Kind: "vm"}
+		status.Spec, status.AWS.Unrecorded = nodeSpec{Network: network, Name: name, Kind: "vm"}, true
+		status.Notice = fmt.Sprintf("Its record, the SSM parameters /boxer/%s/nodes/%s/..., is gone or not whole: what was changed by hand cannot be told. "+
+			"The next change of the node writes it anew.", network, name)
 	}
 	status.Spec.Tags = cloud.UserTags(found.Tags)
-	delete(status.Spec.Tags, "Name")
+	if (&cloud.Network{Name: network}).InstanceName(name) == status.Spec.Tags["Name"] { // the console's, not the user's
+		delete(status.Spec.Tags, "Name")
+	}
 	if len(status.Spec.Tags) == 0 {
 		status.Spec.Tags = nil
 	}
 	p.compare(ctx, &status.Spec, network, found)
 	if found.Stopped() {
-		status.Notice = fmt.Sprintf("Instance %s is %s (%s): its guest does not run. Start it with \"aws ec2 start-instances --instance-ids %s\", or replace the node "+
+		status.Notice += fmt.Sprintf("Instance %s is %s (%s): its guest does not run. Start it with \"aws ec2 start-instances --instance-ids %s\", or replace the node "+
 			"(terraform apply -replace). Terraform leaves it as it is.", found.ID, found.State, found.Reason, found.ID)
 	}
 	return status, nil
@@ -237,7 +241,9 @@ func (p *awsPlatform) UpdateVM(ctx context.Context, spec nodeSpec, again bool) e
 		return err
 	}
 	tags := cloud.Tags(n.Name, spec.Name, cloud.PartVM, p.vmTags(n, spec, found.Tags[tagLaunch]))
-	tags["Name"] = n.InstanceName(spec.Name)
+	if tags["Name"] == "" {
+		tags["Name"] = n.InstanceName(spec.Name)
+	}
 	groups, err := p.groups(ctx, n, spec)
 	if err != nil {
 		return err

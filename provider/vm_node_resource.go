@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/hashicorp/terraform-plugin-log/tflog"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
@@ -100,7 +102,9 @@ func (r *vmNodeResource) ModifyPlan(ctx context.Context, req resource.ModifyPlan
 		}
 	}
 	if onAWS(r.platform) {
-		plan.planInstance(ctx, state, resp)
+		var image types.String
+		resp.Diagnostics.Append(req.Config.GetAttribute(ctx, path.Root("image_id"), &image)...)
+		plan.planInstance(ctx, state, image, resp)
 	} else if r.platform != nil {
 		plan.onlyAWS(&resp.Diagnostics)
 		plan.onlyLocalPackage(&resp.Diagnostics)
