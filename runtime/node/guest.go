@@ -77,6 +77,7 @@ func (n *node) runGuest(life context.Context) (process.State, error) {
 		n.guestChanged(last)
 		return last, nil
 	}
+	n.endStale()
 	if !n.run.alive() {
 		if err := placeFiles(n.cfg); err != nil {
 			return n.cannotStart(err), nil
@@ -94,13 +95,38 @@ func (n *node) runGuest(life context.Context) (process.State, error) {
 		return process.State{}, err
 	}
 	guest := process.NewGuest(process.Options{
-		Spec: n.spec(library), Restart: n.cfg.Restart, Grace: n.grace(), Changed: n.guestChanged, Logger: n.log,
+		Spec: n.spec(library), Restart: n.cfg.Restart, Grace: n.grace(), Starting: n.guestStarts, Changed: n.guestChanged, Logger: n.log,
 	})
 	n.setGuest(guest)
 	if n.o.Starting != nil {
 		n.o.Starting()
 	}
 	return guest.Run(life, n.run.process, n.run.Restarts), nil
+}
+
+// endStale ends the guest of another document, which a supervisor before this one
+// was about to end.
+func (n *node) endStale() {
+	if n.run.stale == nil {
+		return
+	}
+	n.log.Info().Int("pid", n.run.stale.PID()).Msg("a guest of another configuration still runs: ending it")
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	process.NewGuest(process.Options{Grace: n.grace(), Logger: n.log}).Run(over, n.run.stale, 0)
+	n.run.stale = nil
+}
+
+// guestStarts notes that there may be a guest from now on.
+func (n *node) guestStarts() {
+	n.run.Guest, n.run.Phase, n.run.PID, n.run.StartTime = guestDigest(n.cfg), process.PhaseStarting, 0, 0
+	n.saveRun()
+}
+
+func (n *node) saveRun() {
+	if err := n.run.save(n.dir); err != nil {
+		n.log.Error().Err(err).Msg("a supervisor after this one could not take the guest up")
+	}
 }
 
 // cannotStart is the last state of a guest that lacks what it was promised.
@@ -155,7 +181,7 @@ func (n *node) environment(library string) []string {
 		preload += ":" + theirs
 	}
 	for k, v := range map[string]string{
-		"LD_PRELOAD": preload, "BOXER_LIB": library, "BOXER_IPC": n.run.Tokens.Environment(n.run.IPC),
+		"LD_PRELOAD": preload, "BOXER_LIB": library, ipcVariable: n.run.Tokens.Environment(n.run.IPC),
 		"BOXER_CIDR": n.session.CIDR().String(), "BOXER_NETWORK": n.cfg.Network, "BOXER_NODE_ID": strconv.FormatUint(uint64(self.ID), 10),
 		"BOXER_NODE_NAME": self.Slot, "BOXER_NODE_ADDRESS": self.OverlayAddress.String(), "BOXER_DIR": n.dir,
 	} {
@@ -197,9 +223,7 @@ func (n *node) guestChanged(s process.State) {
 	if s.Err != nil {
 		n.run.Failure = s.Err.Error()
 	}
-	if err := n.run.save(n.dir); err != nil {
-		n.log.Error().Err(err).Msg("a supervisor after this one could not take the guest up")
-	}
+	n.saveRun()
 	n.status.mu.Lock()
 	adopted := n.run.process != nil && s.PID == n.run.process.PID()
 	n.status.started, n.status.ready = time.Now(), adopted // asked only while it runs

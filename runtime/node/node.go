@@ -121,6 +121,7 @@ type node struct {
 	guest    *process.Guest
 	draining sync.Once
 	drainEnd time.Time // when what it relays is reset
+	lived    bool      // it came to where its guest runs
 }
 
 // Causes of stopping.
@@ -158,6 +159,7 @@ func Run(ctx context.Context, o Options) (int, error) {
 		}
 		return ExitFailed, fmt.Errorf("node %q: %w", n.cfg.Slot, err)
 	}
+	n.lived = true
 	code, err := n.live(life)
 	if errors.Is(context.Cause(life), ErrConfigured) {
 		return 0, ErrConfigured
@@ -404,14 +406,15 @@ func (n *node) serve(background context.Context) error {
 	if _, err := n.refresh(); err != nil {
 		return err
 	}
-	n.serveOverlayPort(background)
-	if err := n.writeFiles(); err != nil {
+	ln, err := n.listenForMonitors()
+	if err != nil {
 		return err
 	}
-	ln, err := ipc.Listen(n.run.IPC)
-	if err != nil {
-		return fmt.Errorf("open the process monitors' socket: %w", err)
+	if err := n.writeFiles(); err != nil {
+		ln.Close()
+		return err
 	}
+	n.serveOverlayPort(background)
 	n.task(func() error { return ipc.Serve(background, ln, n.run.tokens(), handler{n}) })
 	n.task(func() error { return n.sockets.Run(background) })
 	n.task(func() error { return n.beat(background) })
@@ -430,6 +433,19 @@ func (n *node) serve(background context.Context) error {
 		return n.publish(background)
 	}
 	return nil
+}
+
+// listenForMonitors opens the socket by which guests tell what they listen on. A guest
+// that is taken up may have begun to listen when there was none.
+func (n *node) listenForMonitors() (*net.UnixListener, error) {
+	ln, err := ipc.Listen(n.run.IPC)
+	if err != nil {
+		return nil, fmt.Errorf("open the process monitors' socket: %w", err)
+	}
+	if n.run.alive() {
+		n.sockets.Adopt()
+	}
+	return ln, nil
 }
 
 // task runs f in the background; its failure ends the node.
@@ -481,6 +497,9 @@ func (n *node) close() {
 		default:
 			return // the next supervisor takes the guest up
 		}
+	}
+	if !n.lived && !n.run.temporary {
+		return // what it found there is the next one's to go by
 	}
 	n.run.clean(n.dir)
 }

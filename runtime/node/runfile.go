@@ -4,6 +4,7 @@ package node
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -28,7 +29,8 @@ type runFile struct {
 	LaunchToken string     `json:"launch_token"`
 	IPC         string     `json:"ipc"`
 	Tokens      ipc.Tokens `json:"tokens"`
-	Phase       string     `json:"phase"` // of the guest; empty: never started
+	Guest       string     `json:"guest,omitempty"` // digest of what it runs
+	Phase       string     `json:"phase"`           // of the guest; empty: never started
 	PID         int        `json:"pid,omitempty"`
 	StartTime   uint64     `json:"start_time,omitempty"`
 	ExitCode    *int       `json:"exit_code,omitempty"`
@@ -36,6 +38,7 @@ type runFile struct {
 	Failure     string     `json:"failure,omitempty"`
 
 	process   *process.Process // the adopted guest
+	stale     *process.Process // a guest of another document, to be ended
 	temporary bool             // the directory goes with the node
 }
 
@@ -62,12 +65,32 @@ func loadRun(cfg config.Node, dir string) (runFile, error) {
 		return fresh, nil // of another life
 	}
 	old.temporary = fresh.temporary
+	if old.Phase == process.PhaseStarting { // killed before it could note more
+		old.PID, old.StartTime, _ = process.Find(ipcVariable + "=" + old.Tokens.Environment(old.IPC))
+	}
 	if old.PID != 0 {
 		if old.process, err = process.Adopt(old.PID, old.StartTime); err != nil {
 			old.PID, old.StartTime, old.Phase = 0, 0, "" // it died too: start it again
 		}
 	}
+	if old.Guest != "" && old.Guest != guestDigest(cfg) { // killed on the way to another document
+		old.stale, old.process = old.process, nil
+		old.PID, old.StartTime, old.Phase, old.ExitCode, old.Restarts, old.Failure = 0, 0, "", nil, 0, ""
+	}
 	return old, nil
+}
+
+// ipcVariable leads a guest's monitors to the supervisor.
+const ipcVariable = "BOXER_IPC"
+
+// guestDigest tells one guest from another.
+func guestDigest(cfg config.Node) string {
+	data, err := json.Marshal([]any{cfg.Argv, cfg.Env, cfg.WorkingDir, cfg.User, cfg.Files, cfg.Remap})
+	if err != nil {
+		return "" // plain data: cannot fail
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:16])
 }
 
 // alive: there is a guest to adopt.

@@ -22,10 +22,11 @@ const (
 
 // Phases of a guest.
 const (
-	PhaseRunning = "running"
-	PhaseWaiting = "waiting" // ended, to be restarted
-	PhaseExited  = "exited"
-	PhaseFailed  = "failed" // could not be started
+	PhaseStarting = "starting" // only told by Options.Starting
+	PhaseRunning  = "running"
+	PhaseWaiting  = "waiting" // ended, to be restarted
+	PhaseExited   = "exited"
+	PhaseFailed   = "failed" // could not be started
 )
 
 const (
@@ -52,6 +53,9 @@ type Options struct {
 	Spec    Spec
 	Restart string // default no
 	Grace   time.Duration
+	// Starting is told just before each start: who is killed then can know that there
+	// may be a guest.
+	Starting func()
 	// Changed is told of every state, in order.
 	Changed func(State)
 	Logger  zerolog.Logger
@@ -74,6 +78,9 @@ func NewGuest(o Options) *Guest {
 	if o.Changed == nil {
 		o.Changed = func(State) {}
 	}
+	if o.Starting == nil {
+		o.Starting = func() {}
+	}
 	delay := backoff.NewExponentialBackOff()
 	delay.InitialInterval, delay.MaxInterval, delay.Multiplier = firstDelay, lastDelay, 2
 	return &Guest{o: o, delay: delay}
@@ -91,6 +98,7 @@ func (g *Guest) Run(ctx context.Context, adopted *Process, restarts int) State {
 			if ctx.Err() != nil {
 				return g.ended(st)
 			}
+			g.o.Starting()
 			var err error
 			if p, err = Start(g.o.Spec); err != nil {
 				return g.failed(st, err)

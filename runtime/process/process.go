@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -212,6 +213,33 @@ func (p *Process) SignalAll(sig syscall.Signal) error {
 		return fmt.Errorf("send %v to process group %d: %w", sig, p.pid, err)
 	}
 	return nil
+}
+
+// Find looks for a guest by a variable of its environment ("NAME=value") that no other
+// has: the process that leads its session, as Start makes it lead one. Not found are
+// those that write over their environment to change what ps shows.
+func Find(variable string) (pid int, started uint64, ok bool) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, 0, false
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if sid, err := unix.Getsid(pid); err != nil || sid != pid {
+			continue
+		}
+		environ, err := os.ReadFile("/proc/" + entry.Name() + "/environ")
+		if err != nil || !slices.Contains(strings.Split(string(environ), "\x00"), variable) {
+			continue
+		}
+		if started, err := startTime(pid); err == nil {
+			return pid, started, true
+		}
+	}
+	return 0, 0, false
 }
 
 // startTime reads field 22 of /proc/<pid>/stat. The command in field 2 may

@@ -305,3 +305,23 @@ func FuzzParseStartTime(f *testing.F) {
 		}
 	})
 }
+
+func TestFind(t *testing.T) {
+	const mark = "BOXER_TEST_MARK=one-of-a-kind"
+	if pid, _, ok := Find(mark); ok {
+		t.Fatalf("process %d has it", pid)
+	}
+	p, err := Start(Spec{Argv: []string{"sh", "-c", "sleep 60 & wait"}, Env: append([]string{mark}, testEnv...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, started, ok := Find(mark)
+	if !ok || pid != p.PID() || started != p.StartTime() {
+		t.Errorf("found %d, %d, %t; want %d, %d", pid, started, ok, p.PID(), p.StartTime())
+	}
+	_ = p.SignalAll(syscall.SIGKILL)
+	outcome(t, p)
+	if pid, _, ok := Find(mark); ok {
+		t.Errorf("process %d is found when all have ended", pid)
+	}
+}

@@ -112,9 +112,7 @@ func New(o Options) *Layer {
 	}
 	l.book.entries = map[uint64]*entry{}
 	if o.Adopt {
-		if err := l.adopt(); err != nil {
-			o.Logger.Warn().Err(err).Msg("listeners of a guest that ran before are not taken up")
-		}
+		l.Adopt()
 	}
 	return l
 }

@@ -209,7 +209,14 @@ func (l *Layer) update(ls *listener, s kernelSocket) {
 	ls.backlog, ls.missed = int(s.backlog), 0
 }
 
-// adopt takes up the listeners that exist already.
+// Adopt takes up the listeners that exist already, as New does if asked to: those of a
+// guest that had nobody to tell of them.
+func (l *Layer) Adopt() {
+	if err := l.adopt(); err != nil {
+		l.o.Logger.Warn().Err(err).Msg("listeners of a guest that ran before are not taken up")
+	}
+}
+
 func (l *Layer) adopt() error {
 	own, err := ownSockets()
 	if err != nil {
