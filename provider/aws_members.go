@@ -125,9 +125,9 @@ func (w *awsWait) note(ev cluster.Event) {
 	for _, want := range w.wants {
 		switch {
 		case ev.Member.Slot != want.Slot:
-		case ev.Member.LaunchID == launchOf(want):
-			w.seen[ev.Member.LaunchID] = ev.Member
-		default:
+		case want.Takes(ev.Member, w.seen[launchOf(want)]):
+			w.seen[launchOf(want)] = ev.Member
+		case ev.Member.LaunchID != launchOf(want) && want.Contends(ev.Member):
 			if w.holders[want.Slot] == nil {
 				w.holders[want.Slot] = &launch.Holder{}
 			}

@@ -109,7 +109,7 @@ func (l *Launcher) Scale(ctx context.Context, name string, count int, why string
 func Wants(function string, view controller.View) []Want {
 	var all []Want
 	for _, s := range view.Slots {
-		all = append(all, Want{Slot: s.Slot, ID: s.LaunchID, Function: function})
+		all = append(all, Want{Slot: s.Slot, ID: s.LaunchID, Function: function, Kept: true})
 	}
 	return all
 }

@@ -102,7 +102,19 @@ type Want struct {
 	ID       string // of the launch, of which the token is not known
 	Function string // empty: a VM node
 	JoinOnly bool   // enough that it is in the network, whatever its guest does
+	Kept     bool   // the controller keeps the slot: another launch that it made instead is as good
 }
+
+// Takes tells whether what becomes of m is what is waited for, where before (the zero
+// Member: nobody) was taken for it until now.
+func (w Want) Takes(m, before cluster.Member) bool {
+	instead := w.Kept && m.Kind == config.KindFunction && m.Holds() && !m.Leaving &&
+		(m.State == cluster.StateRunning || w.JoinOnly && m.State == cluster.StateStarting)
+	return instead || m.ID == before.ID || m.LaunchID == w.launch() && before.State != cluster.StateRunning
+}
+
+// Contends tells whether m keeps from the slot what is waited for.
+func (w Want) Contends(m cluster.Member) bool { return !w.Kept || m.Kind != config.KindFunction }
 
 // launch is the launch id of a want.
 func (w Want) launch() string {
@@ -187,9 +199,9 @@ func (w *wait) note(ev cluster.Event) {
 	for _, want := range w.wants {
 		switch {
 		case m.Slot != want.Slot:
-		case m.LaunchID == want.launch():
-			w.seen[m.LaunchID] = m
-		default:
+		case want.Takes(m, w.seen[want.launch()]):
+			w.seen[want.launch()] = m
+		case m.LaunchID != want.launch() && want.Contends(m):
 			if w.holders[m.Slot] == nil {
 				w.holders[m.Slot] = &Holder{}
 			}
