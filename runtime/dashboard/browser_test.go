@@ -143,6 +143,12 @@ func crowd(n int) Facts {
 	return facts
 }
 
+// asleep adds a node that is started on use.
+func asleep(facts Facts) Facts {
+	facts.Dormant = cluster.Dormant(nil, []cluster.Reserved{{Slot: "mail-0", Name: "mail", Service: "mail", Address: netip.MustParseAddr("100.80.200.1")}})
+	return facts
+}
+
 // TestBrowser is the page as a browser has it, in one Chromium.
 func TestBrowser(t *testing.T) {
 	source := &fake{}
@@ -286,7 +292,7 @@ func (w *window) plain(source *fake, url string) {
 
 // layout: from a telephone to a wide screen nothing sticks out, with 200 nodes.
 func (w *window) layout(source *fake, url string) {
-	source.set(crowd(200), nil)
+	source.set(asleep(crowd(200)), nil)
 	for _, width := range []int{360, 768, 1024, 1600} {
 		w.do(w.Resize(w.ctx, width, 900, 1))
 		w.do(w.Open(w.ctx, url))
@@ -306,7 +312,7 @@ func (w *window) layout(source *fake, url string) {
 
 // contrast: every text against what is behind it, in both schemes (WCAG 2, AA).
 func (w *window) contrast(source *fake, url string) {
-	source.set(crowd(60), nil)
+	source.set(asleep(crowd(60)), nil)
 	w.do(w.Resize(w.ctx, 1280, 900, 1))
 	defer func() { w.do(w.Dark(w.ctx, false)) }()
 	for _, dark := range []bool{false, true} {

@@ -37,6 +37,7 @@ const DefaultInterval = 500 * time.Millisecond
 // Facts are what is true of a network at one moment.
 type Facts struct {
 	Members []cluster.Member
+	Dormant []cluster.Member // have a name and no process: cluster.Dormant
 	Paths   []cluster.Path
 	Lines   map[string][]string // by slot: what its guest wrote last, in any bytes
 	Events  []cluster.Event     // since the last look: of members that came and went too

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -267,6 +268,40 @@ func TestSuccession(t *testing.T) {
 
 // Callers are on the left of what they call, circles included, and no two boxes
 // share a place.
+// TestDormant: what has no process is shown, and not counted as one.
+func TestDormant(t *testing.T) {
+	facts := Facts{Members: []cluster.Member{member(2, "vm", "front", "running")}}
+	facts.Dormant = cluster.Dormant(nil, []cluster.Reserved{
+		{Slot: "cart-0", Name: "cart", Service: "cart", Address: netip.MustParseAddr("100.80.0.7")},
+		{Slot: "logic-0", Name: "logic", Service: "front", Address: netip.MustParseAddr("100.80.0.9")},
+	})
+	v := New(Options{}).view(snapshot{facts: facts}, "")
+	if len(v.Nodes) != 3 || v.Total != 3 || v.Nodes[1].Key != "dormant-cart-0" || v.Nodes[2].Slot != "logic-0" || v.Nodes[2].Address != "100.80.0.9" || v.Nodes[2].Behind != "" {
+		t.Errorf("nodes %+v", v.Nodes)
+	}
+	if diff := cmp.Diff([]count{{"running", "●", 1}, {"dormant", "◌", 2}}, v.States); diff != "" {
+		t.Error(diff)
+	}
+	if s := v.Services; len(s) != 2 || s[0].Total != 0 || s[1].Running != 1 || s[1].Total != 1 || len(s[1].Holders) != 2 {
+		t.Errorf("services %+v", s)
+	}
+	var boxes []string
+	for _, b := range v.Picture.Boxes {
+		boxes = append(boxes, b.Name+": "+b.Detail)
+	}
+	if diff := cmp.Diff([]string{"cart: function · dormant", "front: mixed · 1 of 1 running"}, boxes); diff != "" {
+		t.Error(diff)
+	}
+	if one := New(Options{}).view(snapshot{facts: facts}, "dormant cart"); len(one.Nodes) != 1 {
+		t.Errorf("found %+v", one.Nodes)
+	}
+	source := &fake{}
+	source.set(facts, nil)
+	if _, _, body := ask(t, "GET", serve(t, source), ""); !strings.Contains(body, `id="dormant-cart-0" class="dormant"`) || strings.Contains(body, `id="node-0"`) {
+		t.Errorf("the page is %s", body)
+	}
+}
+
 func TestPicture(t *testing.T) {
 	services := []string{"front", "logic", "store", "zoo", "alone"}
 	members := []cluster.Member{member(1, "seed", "seed", "running")}

@@ -80,7 +80,7 @@ func draw(members []cluster.Member, paths []cluster.Path) *picture {
 // newBoxes makes a box per service; seeds carry no guests.
 func newBoxes(members []cluster.Member) map[string]*box {
 	boxes := map[string]*box{}
-	running, total := map[string]int{}, map[string]int{}
+	running, total, dormant := map[string]int{}, map[string]int{}, map[string]bool{}
 	for _, m := range members {
 		if m.Kind == config.KindSeed {
 			continue
@@ -93,7 +93,7 @@ func newBoxes(members []cluster.Member) map[string]*box {
 			b.Kind = "mixed"
 		}
 		b.Behind = b.Behind || m.NAT == cluster.NATBehind
-		if !m.Holds() {
+		if dormant[m.Service] = dormant[m.Service] || m.State == cluster.StateDormant; !m.Holds() || m.State == cluster.StateDormant {
 			continue
 		}
 		total[m.Service]++
@@ -104,6 +104,9 @@ func newBoxes(members []cluster.Member) map[string]*box {
 	for service, b := range boxes {
 		b.Title = clean(b.Name, maxTitle)
 		b.Detail = fmt.Sprintf("%s · %d of %d running", b.Kind, running[service], total[service])
+		if total[service] == 0 && dormant[service] {
+			b.Detail = b.Kind + " · dormant"
+		}
 	}
 	return boxes
 }

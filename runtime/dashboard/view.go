@@ -46,7 +46,8 @@ type count struct {
 }
 
 type nodeRow struct {
-	ID                     uint32
+	Key                    string // on the page
+	ID                     uint32 // 0: of none, it is dormant
 	Slot, Service, Kind    string
 	State, Mark            string
 	Guest, Error           string
@@ -84,21 +85,23 @@ var marks = map[string]string{
 	cluster.StateExited:   "○",
 	cluster.StateFailed:   "✕",
 	cluster.StateLost:     "?",
+	cluster.StateDormant:  "◌",
 }
 
-var stateOrder = []string{cluster.StateRunning, cluster.StateStarting, cluster.StateExited, cluster.StateFailed, cluster.StateLost}
+var stateOrder = []string{cluster.StateRunning, cluster.StateStarting, cluster.StateExited, cluster.StateFailed, cluster.StateLost, cluster.StateDormant}
 
 func (d *Dashboard) view(now snapshot, query string) view {
 	query = clean(query, maxWord)
 	v := view{
 		Network: d.o.Network, CIDR: d.o.CIDR, Query: query, AsOf: now.at,
-		Total: len(now.facts.Members), News: now.history.news,
+		Total: len(now.facts.Members) + len(now.facts.Dormant), News: now.history.news,
 	}
 	if now.err != nil {
 		v.Problem = clean(now.err.Error(), 4*maxWord)
 	}
 	members := slices.Clone(now.facts.Members)
 	slices.SortFunc(members, func(a, b cluster.Member) int { return cmp.Compare(a.ID, b.ID) })
+	members = append(members, now.facts.Dormant...)
 	states := map[string]int{}
 	for _, m := range members {
 		states[m.State]++
@@ -129,7 +132,10 @@ func newNodeRow(m cluster.Member, lines []string, now time.Time) nodeRow {
 		Address: m.OverlayAddress.String(), Ports: ports(m.Listeners),
 		Since: m.Since.Local(), Age: age(now.Sub(m.Since)),
 	}
-	if m.NAT == cluster.NATBehind {
+	row.Key = fmt.Sprintf("node-%d", m.ID)
+	if m.State == cluster.StateDormant {
+		row.Key, lines = "dormant-"+row.Slot, nil
+	} else if m.NAT == cluster.NATBehind {
 		row.Behind = "behind NAT"
 	}
 	for _, line := range lines[max(0, len(lines)-maxLines):] {
@@ -139,7 +145,7 @@ func newNodeRow(m cluster.Member, lines []string, now time.Time) nodeRow {
 		row.Last = row.Lines[n-1]
 	}
 	row.searched = strings.ToLower(strings.Join([]string{
-		fmt.Sprintf("node-%d", m.ID), row.Slot, row.Service, row.Kind, row.State, row.Guest, row.Error, row.Address, row.Behind, row.Last,
+		row.Key, row.Slot, row.Service, row.Kind, row.State, row.Guest, row.Error, row.Address, row.Behind, row.Last,
 	}, "\n"))
 	return row
 }
@@ -183,7 +189,7 @@ func services(members []cluster.Member) []serviceRow {
 			s = &serviceRow{Name: name}
 			byName[name] = s
 		}
-		if m.Holds() {
+		if m.Holds() && m.State != cluster.StateDormant {
 			s.Total++
 			if m.State == cluster.StateRunning {
 				s.Running++

@@ -156,7 +156,8 @@ func (s *networkSource) Look(ctx context.Context) (dashboard.Facts, error) {
 	}
 	facts.Deeds = s.done(ctx)
 	facts.Events = s.events.take() // before the members: they are newer, if anything
-	facts.Members = s.session.Members()
+	members, reserved := s.session.Network()
+	facts.Members, facts.Dormant = members, cluster.Dormant(members, reserved)
 	facts.Lines = s.lines(info, facts.Members)
 	return facts, nil
 }
