@@ -77,7 +77,10 @@ func (h *handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	deadline, _ := ctx.Deadline()
+	deadline, bounded := ctx.Deadline()
+	if bounded { // a short life is no shorter than its end
+		cfg.DeadlineMarginMS = min(cfg.DeadlineMarginMS, int(max(0, time.Until(deadline)/2).Milliseconds()))
+	}
 	var result node.Result
 	var before int64
 	if info, err := h.o.Stdout.Stat(); err == nil {

@@ -183,6 +183,7 @@ func TestOneEventIsOneNodesLife(t *testing.T) {
 		{"deadline", event{launch("b", 1500, "exec sleep 60"), 2500 * time.Millisecond}, "response", `"reason":"deadline","node_id":3,"address":"100.80.0.3","exit_code":143`},
 		{"the guest fails", event{launch("c", 0, "echo no database >&2; exit 3"), time.Minute}, "error", `node \"c\": the guest ended with exit status 3; its last output: no database`},
 		{"a repeated event", event{launch("a", 0, "echo again"), time.Minute}, "error", `this launch of \"a\" has ended already`},
+		{"a life shorter than its margin", event{launch("e", 0, "echo lives; exec sleep 60"), 3 * time.Second}, "response", `"reason":"deadline","node_id":5,"address":"100.80.0.5","exit_code":143`},
 		{"unknown version", event{`{"version": 9}`, time.Minute}, "error", `launch event: node configuration: version 9 is not supported`},
 		{"not JSON", event{`now`, time.Minute}, "error", `not JSON`},
 		{"not for a function", event{strings.Replace(launch("d", 0, "true"), `"kind":"function"`, `"kind":"vm"`, 1), time.Minute}, "error", `a function runs nodes of kind \"function\" only`},
@@ -192,7 +193,7 @@ func TestOneEventIsOneNodesLife(t *testing.T) {
 			t.Errorf("%s: %s %s\nwant %s with %s", tt.name, got.kind, got.body, tt.kind, tt.want)
 		}
 	}
-	if data, _ := os.ReadFile(output); string(data) != "working\nno database\n" {
+	if data, _ := os.ReadFile(output); string(data) != "working\nno database\nlives\n" {
 		t.Errorf("the guests' output is %q", data)
 	}
 }
