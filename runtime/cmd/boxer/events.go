@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -38,24 +39,16 @@ print those that come as well, until interrupted. With --json, JSON lines.`,
 		Args:              exactArgs(0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
-			info, err := g.running(c.Context())
+			ctx := c.Context()
+			info, err := g.running(ctx)
 			if err != nil {
 				return err
 			}
-			seq, err := g.printEvents(c.Context(), c.OutOrStdout(), info, controller.Since{})
-			for follow && c.Context().Err() == nil {
-				if err != nil && !passingEvents(err) {
-					break
-				}
-				if err != nil {
-					select {
-					case <-c.Context().Done():
-					case <-time.After(eventsPause): // another seed is about to lead
-					}
-				}
-				seq, err = g.printEvents(c.Context(), c.OutOrStdout(), info, controller.Since{Seq: seq, WaitMS: eventsWait.Milliseconds()})
+			seq, err := g.printEvents(ctx, c.OutOrStdout(), info, controller.Since{})
+			if err == nil && follow {
+				err = g.followEvents(ctx, c.OutOrStdout(), info, seq)
 			}
-			if follow && c.Context().Err() != nil {
+			if follow && ctx.Err() != nil {
 				return nil // interrupted, as it is meant to be
 			}
 			return err
@@ -63,6 +56,33 @@ print those that come as well, until interrupted. With --json, JSON lines.`,
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "print those that come, too, until interrupted")
 	return cmd
+}
+
+// followEvents prints what comes, until ctx or the network ends.
+func (g *globals) followEvents(ctx context.Context, w io.Writer, info localcloud.NetworkInfo, seq uint64) error {
+	for told := false; ; {
+		next, err := g.printEvents(ctx, w, info, controller.Since{Seq: seq, WaitMS: eventsWait.Milliseconds()})
+		seq = next
+		if err == nil {
+			told = false
+			continue
+		}
+		if !passingEvents(err) || ctx.Err() != nil {
+			return err
+		}
+		if err := g.gone(info.Name); err != nil {
+			return err
+		}
+		if !told {
+			fmt.Fprintf(os.Stderr, "boxer: events: %v; trying again\n", err)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(eventsPause): // another seed is about to lead
+		}
+	}
 }
 
 func passingEvents(err error) bool {

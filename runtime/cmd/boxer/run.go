@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,6 +66,9 @@ Exit status: the program's own; 125 Boxer failed, or the command line is wrong;
 			if len(args) == 0 {
 				return errors.New("run: no command given; write it after --, as in: boxer run --network shop -- redis-cli -h store ping")
 			}
+			if err := checkOnlyFor(c, f.kind); err != nil {
+				return err
+			}
 			code, err := run(c.Context(), g, f, args)
 			if err == nil && code != 0 {
 				err = &exitError{code: code}
@@ -107,6 +112,27 @@ relay: spliced through a third node, where both sides meet`)
 		"transports": words(config.TransportNative, config.TransportDirect, config.TransportPunch, config.TransportRelay),
 	})
 	return cmd
+}
+
+// onlyFor are flags that mean nothing to other kinds of node.
+var onlyFor = map[string][]string{
+	"source-dir": {config.KindVM, config.KindFunction}, "memory-size": {config.KindFunction},
+	"ephemeral-storage": {config.KindFunction}, "timeout": {config.KindFunction},
+}
+
+// checkOnlyFor refuses what would have no effect, or another than was asked for.
+func checkOnlyFor(c *cobra.Command, kind string) error {
+	for _, name := range slices.Sorted(maps.Keys(onlyFor)) {
+		flag, kinds := c.Flags().Lookup(name), onlyFor[name]
+		switch {
+		case !flag.Changed:
+		case !slices.Contains(kinds, kind):
+			return fmt.Errorf("run: --%s is for %s nodes: add --kind %s", name, strings.Join(kinds, " and "), strings.Join(kinds, " or --kind "))
+		case flag.Value.String() == "0": // which stands for the default elsewhere
+			return fmt.Errorf("run: --%s 0: want a number as said in its help (%s)", name, flag.Usage)
+		}
+	}
+	return nil
 }
 
 func run(ctx context.Context, g *globals, f *runFlags, argv []string) (int, error) {
