@@ -157,6 +157,12 @@ func (l *Layer) examine(fd int, b []byte) {
 	}
 	p, err := l.check(b)
 	switch {
+	case errors.Is(err, errVersion) && p.kind != kindDirect: // there it would be a guest's answer
+		l.adopt(fd, func(c *net.TCPConn) {
+			l.complain(c, err)
+			_ = say(c, otherwise)
+			c.Close()
+		})
 	case err != nil:
 		l.strangers.Add(1)
 		l.adopt(fd, func(c *net.TCPConn) {
@@ -172,10 +178,13 @@ func (l *Layer) examine(fd int, b []byte) {
 
 func (l *Layer) check(b []byte) (preface, error) {
 	p, err := open(*l.key.Load(), b)
-	if err != nil {
+	if err != nil && !errors.Is(err, errVersion) {
 		return p, err
 	}
 	if err := l.nonces.admit(p.nonce, p.time, time.Now()); err != nil {
+		return p, err
+	}
+	if err != nil {
 		return p, err
 	}
 	if p.kind == kindRelayActive || p.kind == kindRelayPassive || p.kind == kindProbe {

@@ -140,7 +140,7 @@ func (l *Layer) reachBack(ctx context.Context, self, m cluster.Member, src, dst 
 	defer cancel()
 	id, arrived := l.backs.expect()
 	defer l.backs.forget(id, arrived)
-	call := meetCall{Session: id[:], Port: dst.Port(), From: src, Endpoint: l.placeOf(m, self).String()}
+	call := meetCall{Session: id[:], Port: dst.Port(), From: src, Endpoint: l.placeOf(m, self).String(), Version: version}
 	failed := make(chan error, 1)
 	if !l.spawn(func() { // it comes before it has said so
 		if err := l.ask(ctx, m.ID, methodDialBack, call); err != nil {
@@ -195,8 +195,8 @@ func await(ctx context.Context, conn *net.TCPConn, word byte) error {
 	if err != nil {
 		return fmt.Errorf("the other side did not come: %w", err)
 	}
-	if b[0] != word {
-		return fmt.Errorf("the other side began with byte %#x and not with %#x: is it of another version?", b[0], word)
+	if err := understand(b[0], word); err != nil {
+		return err
 	}
 	return conn.SetReadDeadline(time.Time{})
 }

@@ -78,7 +78,7 @@ func (l *Layer) meet(ctx context.Context, self, m cluster.Member, src, dst netip
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if !l.spawn(func() {
-		err := l.ask(ctx, m.ID, methodRelay, meetCall{Session: id[:], Port: dst.Port(), From: src, Relay: relay.ID})
+		err := l.ask(ctx, m.ID, methodRelay, meetCall{Session: id[:], Port: dst.Port(), From: src, Relay: relay.ID, Version: version})
 		if err == nil {
 			err = errors.New("both are there and are not paired")
 			select {
@@ -99,6 +99,7 @@ func (l *Layer) meet(ctx context.Context, self, m cluster.Member, src, dst netip
 		if err = await(ctx, conn, paired); err == nil {
 			return conn, nil
 		}
+		l.sayVersion(conn, err)
 		conn.Close()
 	}
 	if ctx.Err() != nil {

@@ -5,6 +5,7 @@ package transport
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -33,6 +34,7 @@ type meetCall struct {
 	From     netip.AddrPort `json:"from"` // overlay address of the caller's guest
 	Endpoint string         `json:"endpoint,omitempty"`
 	Relay    uint32         `json:"relay,omitempty"`
+	Version  int            `json:"version,omitempty"` // of what will be said; 0: 1
 }
 
 type meetAnswer struct {
@@ -77,6 +79,9 @@ func (l *Layer) answerMeet(ctx context.Context, from uint32, k kind, in json.Raw
 	}
 	if len(call.Session) != len(session{}) || !call.From.IsValid() {
 		return nil, fmt.Errorf("meet: session of %d bytes, from %q", len(call.Session), call.From)
+	}
+	if theirs := max(call.Version, 1); theirs != version {
+		return meetAnswer{Status: statusUnreachable, Reason: versionError(theirs).Error()}, nil
 	}
 	if !l.o.Sockets.Listening(call.Port) {
 		return meetAnswer{Status: statusRefused}, nil
@@ -143,11 +148,19 @@ func (l *Layer) place(from uint32, k kind, call meetCall) (endpoint string, err 
 	return "", fmt.Errorf("node %d is no relay that is known here", call.Relay)
 }
 
+// sayVersion logs that a meeting fails for as long as releases differ.
+func (l *Layer) sayVersion(with net.Conn, err error) {
+	if at := remote(with); errors.Is(err, errVersion) && l.mute.speak(at.Addr()) {
+		l.o.Logger.Warn().Err(err).Stringer("at", at).Msg("connections through this node cannot be made")
+	}
+}
+
 // join waits for the other side and hands the connection to the guest.
 func (l *Layer) join(conn *net.TCPConn, local, peer netip.AddrPort) {
 	err := await(l.ctx, conn, start)
 	l.leaveMeeting()
 	if err != nil {
+		l.sayVersion(conn, err)
 		l.o.Logger.Debug().Err(err).Stringer("peer", peer).Msg("meeting failed")
 		conn.Close()
 		return

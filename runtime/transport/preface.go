@@ -16,13 +16,37 @@ import (
 // prefaceSize is the length of a preface; what follows belongs to the guests.
 const prefaceSize = 96
 
+// version of prefaces and of what is said at a meeting.
+const version = 1
+
 // What is said before the guests speak: a relay tells the active half that the
 // passive one is there, and the active side tells the passive one, through the
-// relay or after a dial-back, that its guest is connected from now on.
+// relay or after a dial-back, that its guest is connected from now on. Who gets the
+// preface of another version says otherwise, and no more.
+//
+// A word is the lower half of a byte; the upper half is the speaker's version, less
+// one: each version can be told from every other, and this one's bytes are as they
+// were before words had versions.
 const (
-	start  = 0x01
-	paired = 0x02
+	start     = (version-1)<<4 | 0x1
+	paired    = (version-1)<<4 | 0x2
+	otherwise = (version-1)<<4 | 0xf
 )
+
+// understand checks a word that was said instead of want.
+func understand(said, want byte) error {
+	switch theirs := int(said>>4) + 1; {
+	case theirs != version || said == otherwise:
+		return versionError(theirs)
+	case said != want:
+		return fmt.Errorf("the other side began with byte %#x and not with %#x", said, want)
+	}
+	return nil
+}
+
+func versionError(theirs int) error {
+	return fmt.Errorf("%w: it speaks version %d, this node version %d: use the same Boxer release on both", errVersion, theirs, version)
+}
 
 // maxSkew is how far the clocks of two nodes may differ.
 const maxSkew = 120 * time.Second
@@ -63,6 +87,7 @@ var (
 	errMAC     = errors.New("preface with a wrong code: another network's secret")
 	errTime    = errors.New("preface out of time: set the clocks of both nodes")
 	errReplay  = errors.New("preface seen before")
+	errVersion = errors.New("the other side is of another version")
 )
 
 // fresh fills in time and nonce.
@@ -76,7 +101,7 @@ func (p preface) seal(key []byte) []byte {
 	b := make([]byte, prefaceSize)
 	be := binary.BigEndian
 	copy(b, "BXP1")
-	b[4], b[5] = 1, byte(p.kind)
+	b[4], b[5] = version, byte(p.kind)
 	be.PutUint16(b[6:], p.flags)
 	be.PutUint64(b[8:], uint64(p.time.UnixMilli()))
 	copy(b[16:], p.nonce[:])
@@ -90,7 +115,8 @@ func (p preface) seal(key []byte) []byte {
 	return b
 }
 
-// open reads a preface and checks its code, and nothing else.
+// open reads a preface and checks its code, and nothing else. One of another version
+// comes with errVersion, for who may say so.
 func open(key, b []byte) (preface, error) {
 	if len(b) != prefaceSize || string(b[:4]) != "BXP1" {
 		return preface{}, errPreface
@@ -109,8 +135,11 @@ func open(key, b []byte) (preface, error) {
 		dst:     netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[44:])), be.Uint16(b[42:])),
 		session: session(b[48:]),
 	}
-	if b[4] != 1 || p.kind < kindDirect || p.kind > kindProbe {
-		return preface{}, fmt.Errorf("%w: version %d, kind %d; use the same release on both nodes", errPreface, b[4], p.kind)
+	switch {
+	case b[4] != version:
+		return p, versionError(int(b[4]))
+	case p.kind < kindDirect || p.kind > kindProbe:
+		return preface{}, fmt.Errorf("%w: kind %d; use the same release on both nodes", errPreface, p.kind)
 	}
 	return p, nil
 }
