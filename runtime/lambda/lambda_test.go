@@ -180,7 +180,7 @@ func TestOneEventIsOneNodesLife(t *testing.T) {
 		want  string
 	}{
 		{"the guest ends", event{launch("a", 0, "echo working"), time.Minute}, "response", `"reason":"guest","node_id":2,"address":"100.80.0.2","exit_code":0`},
-		{"deadline", event{launch("b", 1500, "exec sleep 60"), 2500 * time.Millisecond}, "response", `"reason":"deadline","node_id":3,"address":"100.80.0.3","exit_code":143`},
+		{"deadline", event{launch("b", 2500, "exec sleep 60"), 4500 * time.Millisecond}, "response", `"reason":"deadline","node_id":3,"address":"100.80.0.3","exit_code":143`},
 		{"the guest fails", event{launch("c", 0, "echo no database >&2; exit 3"), time.Minute}, "error", `node \"c\": the guest ended with exit status 3; its last output: no database`},
 		{"a repeated event", event{launch("a", 0, "echo again"), time.Minute}, "error", `this launch of \"a\" has ended already`},
 		{"a life shorter than its margin", event{launch("e", 0, "echo lives; exec sleep 60"), 3 * time.Second}, "response", `"reason":"deadline","node_id":5,"address":"100.80.0.5","exit_code":143`},

@@ -98,6 +98,8 @@ func TestControllerOfASeed(t *testing.T) {
 	})
 	var events []controller.Event
 	ask(controller.MethodEvents, controller.Since{}, &events)
+	mu.Lock()
+	defer mu.Unlock()
 	if text, _ := json.Marshal(events); started != 2 || !strings.Contains(string(text), "Rate Exceeded") {
 		t.Errorf("%d started; %s", started, text)
 	}

@@ -63,7 +63,7 @@ type stranger struct {
 
 // knock sends b and keeps the connection.
 func (s *stranger) knock(b []byte) {
-	d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 201, byte(mrand.IntN(256)), byte(1+mrand.IntN(250)))}}
+	d := net.Dialer{Timeout: 30 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 201, byte(mrand.IntN(256)), byte(1+mrand.IntN(250)))}}
 	conn, err := d.DialContext(s.t.Context(), "tcp", s.to)
 	if err != nil {
 		s.t.Errorf("a stranger: %v", err)

@@ -130,7 +130,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, library: so, dir: t.TempDir(), net: 70 + int(worlds.Add(1))}
 	w.seed = w.start(config.Node{Kind: config.KindSeed, Slot: "seed-0", CIDR: "100.80.0.0/16", StateDir: w.path("seed"),
 		Metrics: "unix:" + w.path("seed.sock"), Invoke: "unix:" + w.path("invoke.sock")})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	for w.watch == nil {
 		s, err := cluster.Observe(ctx, cluster.Options{Network: "shop", Secret: []byte(testSecret), Seeds: []string{w.seedAddress()}, Logger: zerolog.Nop()})
@@ -247,7 +247,7 @@ func (s *supervisor) wait() int {
 	select {
 	case <-s.done:
 		return s.cmd.ProcessState.ExitCode()
-	case <-time.After(15 * time.Second):
+	case <-time.After(30 * time.Second):
 		s.w.t.Fatalf("%s does not end", s.task.Config.Slot)
 		return -1
 	}
@@ -281,10 +281,10 @@ func (w *world) member(slot string, condition func(cluster.Member) bool) cluster
 
 func (w *world) eventually(what string, condition func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !condition() {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("not within 15 s: %s; members %+v", what, w.watch.Members())
+			w.t.Fatalf("not within 30 s: %s; members %+v", what, w.watch.Members())
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -21,7 +21,7 @@ import (
 // scrape gets the metrics that are served at a socket or an address.
 func scrape(t *testing.T, network, at string) string {
 	t.Helper()
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, at)
@@ -44,12 +44,15 @@ var metricLine = regexp.MustCompile(`^[a-z_]+(\{([a-zA-Z_]+="[^"\\]*",? ?)+\})? 
 
 func TestMetrics(t *testing.T) {
 	w := newWorld(t)
-	w.start(config.Node{Kind: config.KindVM, Slot: "store", Argv: []string{"python3", "-c", server, "18102"}})
+	w.start(config.Node{Kind: config.KindVM, Slot: "store", Argv: []string{"python3", "-c", server, "18105"}})
 	w.member("store", func(m cluster.Member) bool { return len(m.Listeners) > 0 })
 	const where = `echo $BOXER_DIR; exec sleep 60`
 	shy := w.start(config.Node{Kind: config.KindFunction, Slot: "shy", Argv: []string{"sh", "-c", where}})
 	asked := w.start(config.Node{Kind: config.KindFunction, Slot: "asked", Metrics: "unix:" + w.path("asked.sock"), Argv: []string{"sh", "-c", where}})
-	s := w.start(config.Node{Kind: config.KindClient, Slot: "laptop", Argv: []string{"sh", "-c", "python3 -c '" + fetch + "' http://store:18102/x; " + where}})
+	for _, slot := range []string{"shy", "asked"} { // who joins later is not counted
+		w.member(slot, func(cluster.Member) bool { return true })
+	}
+	s := w.start(config.Node{Kind: config.KindClient, Slot: "laptop", Argv: []string{"sh", "-c", "python3 -c '" + fetch + "' http://store:18105/x; " + where}})
 	dir := func(s *supervisor) (dir string) {
 		w.eventually("the guest names its directory", func() bool {
 			lines := strings.Split(s.output(), "\n")

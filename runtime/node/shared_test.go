@@ -40,6 +40,7 @@ func TestNodesShareALoopback(t *testing.T) {
 			t.Errorf("%s listens on %v", slot, m.Listeners)
 		}
 		address[slot] = m.OverlayAddress.String()
+		w.eventually(slot+" says so", func() bool { return strings.HasSuffix(s.output(), ":80") })
 		if got := s.output(); got != "bound to 0.0.0.0:80" {
 			t.Errorf("%s: %q", slot, got)
 		}

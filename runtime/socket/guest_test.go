@@ -47,7 +47,7 @@ func start(t *testing.T, change func(*Options)) *Layer {
 			t.Error(err)
 		}
 		var g, f int
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 			if g, f = runtime.NumGoroutine(), countFDs(t); g <= goroutines && f <= fds {
 				return
 			}
@@ -74,12 +74,12 @@ func countFDs(t *testing.T) int {
 
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if is() {
 			return
 		}
 	}
-	t.Errorf("not so within 5 s: %s", what)
+	t.Errorf("not so within 20 s: %s", what)
 }
 
 // guest is a listening program with its process monitor.
@@ -218,7 +218,7 @@ func arrival(t *testing.T) (here int, far *net.TCPConn) {
 	raw.Control(func(fd uintptr) { here, err = unix.Dup(int(fd)) })
 	must(t, err)
 	t.Cleanup(func() { far.Close() })
-	far.SetDeadline(time.Now().Add(5 * time.Second))
+	far.SetDeadline(time.Now().Add(20 * time.Second))
 	return here, far
 }
 
@@ -233,7 +233,7 @@ func (g *guest) deliver() *net.TCPConn {
 // serve accepts one connection and checks that it is the one to far.
 func (g *guest) serve(far *net.TCPConn) {
 	g.t.Helper()
-	if !g.wait(5 * time.Second) {
+	if !g.wait(20 * time.Second) {
 		g.t.Fatal("the guest is not woken")
 	}
 	conn, a, err := g.accept()

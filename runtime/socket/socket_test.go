@@ -99,7 +99,7 @@ func TestQueuedConnectionsAreResetWithTheirListener(t *testing.T) {
 	l := start(t, func(o *Options) { o.Sweep = time.Hour }) // found by the signal alone
 	g := listen(t, l, "0.0.0.0", 0, 5)
 	far := g.deliver()
-	if !g.wait(5 * time.Second) {
+	if !g.wait(20 * time.Second) {
 		t.Fatal("not woken")
 	}
 	g.close()
@@ -123,13 +123,13 @@ func TestQueuedConnectionsAreResetWithTheSupervisor(t *testing.T) {
 	if !lingers(here) {
 		t.Error("a waiting connection would end in order")
 	}
-	g.wait(5 * time.Second)
+	g.wait(20 * time.Second)
 	_, _, err := g.acceptAnd(false)
 	must(t, err)
 	if !lingers(here) {
 		t.Error("a connection that was given back would end in order")
 	}
-	g.wait(5 * time.Second)
+	g.wait(20 * time.Second)
 	conn, _, err := g.accept()
 	must(t, err)
 	defer conn.Close()
@@ -139,7 +139,7 @@ func TestQueuedConnectionsAreResetWithTheSupervisor(t *testing.T) {
 }
 
 func TestNeverMoreSignalsThanTheBacklog(t *testing.T) {
-	l := start(t, func(o *Options) { o.QueueWait = 200 * time.Millisecond })
+	l := start(t, func(o *Options) { o.QueueWait = time.Second })
 	g := listen(t, l, "0.0.0.0", 0, 2)
 	fars := []*net.TCPConn{g.deliver(), g.deliver()}
 	here, _ := arrival(t)
@@ -148,7 +148,7 @@ func TestNeverMoreSignalsThanTheBacklog(t *testing.T) {
 	if err := l.Deliver(context.Background(), here, local, peer); !errors.Is(err, ErrFull) {
 		t.Fatalf("third connection on a backlog of two: %v, want ErrFull", err)
 	}
-	if took := time.Since(begin); took < 150*time.Millisecond || took > 2*time.Second {
+	if took := time.Since(begin); took < 900*time.Millisecond || took > 5*time.Second {
 		t.Errorf("waited %v", took)
 	}
 	// With room the same connection is taken.
@@ -158,7 +158,7 @@ func TestNeverMoreSignalsThanTheBacklog(t *testing.T) {
 	g.serve(fars[0])
 	must(t, <-done)
 	g.serve(fars[1])
-	if !g.wait(5 * time.Second) {
+	if !g.wait(20 * time.Second) {
 		t.Fatal("not woken for the third")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -189,7 +189,7 @@ func TestReuseportPairWithOneClosed(t *testing.T) {
 	eventually(t, "both listeners are woken", func() bool { return a.wait(0) && b.wait(0) })
 	a.close()
 	for range 20 {
-		if !b.wait(5 * time.Second) {
+		if !b.wait(20 * time.Second) {
 			t.Fatal("a connection is lost")
 		}
 		conn, _, err := b.accept()
@@ -211,7 +211,7 @@ func TestRefusedHandOverIsQueuedAgain(t *testing.T) {
 	g := listen(t, l, "0.0.0.0", 0, 5)
 	first, second := g.deliver(), g.deliver()
 	for range 3 {
-		if !g.wait(5 * time.Second) {
+		if !g.wait(20 * time.Second) {
 			t.Fatal("not woken")
 		}
 		if _, _, err := g.acceptAnd(false); err != nil {
@@ -231,7 +231,7 @@ func TestStaleSignalAndGreedyStranger(t *testing.T) {
 	old, err := d.Dial("tcp4", netip.AddrPortFrom(loopback, g.port).String())
 	must(t, err)
 	defer old.Close()
-	if !g.wait(5 * time.Second) {
+	if !g.wait(20 * time.Second) {
 		t.Fatal("not woken")
 	}
 	if _, _, err := g.accept(); !errors.Is(err, errStale) {
@@ -240,17 +240,27 @@ func TestStaleSignalAndGreedyStranger(t *testing.T) {
 	// A program without a monitor throws signals away: the connection is
 	// reset in the end, not signalled for ever.
 	far := g.deliver()
-	stop := time.Now().Add(5 * time.Second)
-	seen := 0
-	for time.Now().Before(stop) && g.wait(500*time.Millisecond) {
-		fd, _, err := unix.Accept(g.fd)
-		if err == nil {
+	ended := make(chan error, 1)
+	go func() {
+		_, err := far.Read(make([]byte, 1))
+		ended <- err
+	}()
+	for seen := 0; ; {
+		if g.wait(10 * time.Millisecond) {
+			fd, _, err := unix.Accept(g.fd)
+			must(t, err)
 			seen++
 			unix.Close(fd)
+			continue
 		}
-	}
-	if _, err := far.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) || seen != maxLost+1 {
-		t.Errorf("after %d signals: %v, want ECONNRESET after %d", seen, err, maxLost+1)
+		select {
+		case err := <-ended:
+			if !errors.Is(err, syscall.ECONNRESET) || seen != maxLost+1 {
+				t.Errorf("after %d signals: %v, want ECONNRESET after %d", seen, err, maxLost+1)
+			}
+			return
+		default:
+		}
 	}
 }
 
@@ -260,7 +270,7 @@ func TestDeclinedSignalsAreNotLost(t *testing.T) {
 	g := listen(t, l, "0.0.0.0", 0, 5)
 	far := g.deliver()
 	for range maxLost + 2 {
-		if !g.wait(5 * time.Second) {
+		if !g.wait(20 * time.Second) {
 			t.Fatal("not signalled again")
 		}
 		fd, _, err := unix.Accept(g.fd)
@@ -447,7 +457,7 @@ func TestNextListenerGetsNoOldConnections(t *testing.T) {
 		g := listen(t, l, "0.0.0.0", 0, 8)
 		here, far := arrival(t)
 		must(t, l.Deliver(context.Background(), here, netip.AddrPortFrom(overlay, g.port), peer))
-		g.wait(5 * time.Second)
+		g.wait(20 * time.Second)
 		g.close()
 		next := listen(t, l, "0.0.0.0", g.port, 8)
 		far.SetReadDeadline(time.Now().Add(5 * time.Second))
@@ -465,7 +475,7 @@ func TestNextListenerIsNotWokenForOldConnections(t *testing.T) {
 	for range 5 {
 		g := listen(t, l, "0.0.0.0", 0, 8)
 		far := g.deliver()
-		g.wait(5 * time.Second)
+		g.wait(20 * time.Second)
 		g.close()
 		next := listen(t, nil, "0.0.0.0", g.port, 8)
 		if next.wait(5 * retryPause) {
@@ -485,7 +495,7 @@ func TestSharedPortGivesNoOlderConnections(t *testing.T) {
 	share := func(fd int) { must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)) }
 	a := listen(t, l, "0.0.0.0", 0, 64, share)
 	older := a.deliver()
-	a.wait(5 * time.Second)
+	a.wait(20 * time.Second)
 	b := listen(t, l, "0.0.0.0", a.port, 64, share)
 	var fars []*net.TCPConn
 	for !b.wait(10 * time.Millisecond) { // the kernel chooses
@@ -508,7 +518,7 @@ func TestRefusedHandOverIsNotForTheNextListener(t *testing.T) {
 	again := func(fd int) { must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)) }
 	g := listen(t, l, "0.0.0.0", 0, 8, again)
 	far := g.deliver()
-	g.wait(5 * time.Second)
+	g.wait(20 * time.Second)
 	fd, from, err := unix.Accept(g.fd)
 	must(t, err)
 	_, done, err := l.Accept(context.Background(), ipc.AcceptRequest{Cookie: g.cookie, Signal: sourceOf(from)})
@@ -529,7 +539,7 @@ func TestListenAgainKeepsWhatWaits(t *testing.T) {
 	far := g.deliver()
 	must(t, unix.Listen(g.fd, 7))
 	must(t, l.Listen(context.Background(), ipc.ListenRequest{Cookie: g.cookie, Addr: netip.AddrPortFrom(loopback, g.port), Backlog: 7}))
-	g.wait(5 * time.Second)
+	g.wait(20 * time.Second)
 	_, _, err := g.acceptAnd(false) // so that it is signalled once more
 	must(t, err)
 	g.serve(far)

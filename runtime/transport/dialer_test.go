@@ -50,7 +50,7 @@ func TestHoldGivesNoEventUntilReleased(t *testing.T) {
 				near, err := h.release(context.Background(), local, connecting)
 				must(t, err)
 				if nonblock {
-					if got := g.events(time.Second); got != unix.POLLOUT {
+					if got := g.events(5 * time.Second); got != unix.POLLOUT {
 						t.Errorf("events %#x after the release, want POLLOUT", got)
 					}
 				} else if err := <-connected; err != nil {

@@ -64,7 +64,7 @@ func newNetwork(t *testing.T) *network {
 	goroutines, fds := runtime.NumGoroutine(), countFDs(t)
 	t.Cleanup(func() {
 		var g, f int
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 			dropPipes()
 			if g, f = runtime.NumGoroutine(), countFDs(t); g <= goroutines && f <= fds {
 				return
@@ -344,7 +344,7 @@ func receive(t *testing.T, ch <-chan arrived) arrived {
 	case a := <-ch:
 		t.Cleanup(func() { a.conn.Close() })
 		return a
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("nothing arrives")
 		return arrived{}
 	}
@@ -383,10 +383,10 @@ func must(t *testing.T, err error) {
 
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if is() {
 			return
 		}
 	}
-	t.Errorf("not so within 5 s: %s", what)
+	t.Errorf("not so within 20 s: %s", what)
 }

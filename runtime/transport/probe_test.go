@@ -106,7 +106,7 @@ func TestTooManyMappings(t *testing.T) {
 	defer m.Close()
 	select {
 	case <-m.Gone():
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Error("one more mapping is kept")
 	}
 }
@@ -115,15 +115,16 @@ func TestTooManyMappings(t *testing.T) {
 func TestProbeDials(t *testing.T) {
 	_, v := probing(t)
 	endpoint := v.relays()[0].Endpoint
-	seen := map[verdict]int{}
+	seen, began := map[verdict]int{}, time.Now()
 	for range 8 {
 		conn, a, err := v.probe(context.Background(), endpoint, 0, preface{flags: probeDial, src: netip.MustParseAddrPort("0.0.0.0:1")})
 		must(t, err)
 		conn.Close()
 		seen[a.verdict]++
 	}
-	if seen[verdictRefused] != 4 || seen[verdictNone] != 4 {
-		t.Errorf("verdicts %v, want 4 refused and 4 not tried", seen)
+	most := 4 + int(time.Since(began)/time.Second) // one more for each second that this takes
+	if n := seen[verdictRefused]; n < 4 || n > most || n+seen[verdictNone] != 8 {
+		t.Errorf("verdicts %v, want 4 refused, %d at most, and the others not tried", seen, most)
 	}
 }
 
@@ -148,7 +149,7 @@ func TestKeepMapped(t *testing.T) {
 		if r.Mapping != cluster.MappingIndependent || r.Filtering != "" {
 			t.Errorf("first report %+v", r)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("no report")
 	}
 	select {
@@ -161,7 +162,7 @@ func TestKeepMapped(t *testing.T) {
 		if r != want {
 			t.Errorf("report\n%+v, want\n%+v", r, want)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("no report")
 	}
 	first := keptOne(t, s, v.id)

@@ -22,8 +22,8 @@ func TestRaceShowsOneConnection(t *testing.T) {
 		punch, meet time.Duration // how late b is asked
 		paths       []string
 	}{
-		{"the punch first", 50 * time.Millisecond, 150 * time.Millisecond, []string{pathPunch}},
-		{"the relay first", 150 * time.Millisecond, 50 * time.Millisecond, []string{pathRelay}},
+		{"the punch first", 50 * time.Millisecond, 500 * time.Millisecond, []string{pathPunch}},
+		{"the relay first", 500 * time.Millisecond, 50 * time.Millisecond, []string{pathRelay}},
 		{"together", 50 * time.Millisecond, 50 * time.Millisecond, []string{pathPunch, pathRelay}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

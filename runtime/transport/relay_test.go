@@ -57,7 +57,7 @@ func TestRelayRefusesAndForgets(t *testing.T) {
 	v := newNetwork(t).node(seed)
 	r := v.Layer.relay
 	r.mu.Lock()
-	r.wait, r.most = 200*time.Millisecond, 3
+	r.wait, r.most = 600*time.Millisecond, 3
 	r.mu.Unlock()
 	first := v.half(kindRelayActive, session{1})
 	waitHalves(t, v, 1)
@@ -77,7 +77,7 @@ func TestRelayAtItsLimitForgetsHalves(t *testing.T) {
 	v := newNetwork(t).node(seed)
 	r := v.Layer.relay
 	r.mu.Lock()
-	r.wait, r.pairs = 200*time.Millisecond, maxRelayed
+	r.wait, r.pairs = 600*time.Millisecond, maxRelayed
 	r.mu.Unlock()
 	first := v.half(kindRelayActive, session{1})
 	waitHalves(t, v, 1)
@@ -180,7 +180,7 @@ func TestRelayDrainsWhoWaits(t *testing.T) {
 	v := newNetwork(t).node(seed)
 	r := v.Layer.relay
 	r.mu.Lock()
-	r.wait = 200 * time.Millisecond
+	r.wait = 600 * time.Millisecond
 	r.mu.Unlock()
 	begun := v.half(kindRelayActive, session{1})
 	waitHalves(t, v, 1)
@@ -266,7 +266,7 @@ func TestRelayThatIsGoneIsAvoided(t *testing.T) {
 	}
 	a, b := n.node(behindNAT, with), n.node(behindNAT, with)
 	arrivals := b.listen(80)
-	for _, most := range []time.Duration{2 * time.Second, relayDial} {
+	for _, most := range []time.Duration{2*relayDial + time.Second, relayDial} {
 		began := time.Now()
 		g := a.connect(b.port(80), false)
 		in := receive(t, arrivals)
@@ -280,7 +280,7 @@ func TestRelayThatIsGoneIsAvoided(t *testing.T) {
 func waitHalves(t *testing.T, v *node, want int) {
 	t.Helper()
 	r := v.Layer.relay
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		r.mu.Lock()
 		n := len(r.halves)
 		r.mu.Unlock()
@@ -288,7 +288,7 @@ func waitHalves(t *testing.T, v *node, want int) {
 			return
 		}
 	}
-	t.Fatalf("not %d waiting halves within 5 s", want)
+	t.Fatalf("not %d waiting halves within 20 s", want)
 }
 
 // tcpPair is the two ends of a connection.
@@ -326,7 +326,7 @@ func wait(t *testing.T, done <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-done:
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("the splice does not end")
 	}
 }
@@ -494,7 +494,7 @@ func TestSplicePassesResetsOn(t *testing.T) {
 			// Bytes in flight that nobody reads make the close a reset.
 			_, err := right.Write(make([]byte, 1000))
 			must(t, err)
-			time.Sleep(20 * time.Millisecond)
+			readable(t, left)
 			left.Close()
 		} else {
 			reset(left)
@@ -504,6 +504,22 @@ func TestSplicePassesResetsOn(t *testing.T) {
 		}
 		wait(t, done)
 	}
+}
+
+// readable waits until there is something to read.
+func readable(t *testing.T, conn *net.TCPConn) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	must(t, err)
+	must(t, raw.Control(func(fd uintptr) {
+		n, err := 0, error(unix.EINTR)
+		for errors.Is(err, unix.EINTR) {
+			n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
+		}
+		if n != 1 || err != nil {
+			t.Fatalf("nothing arrives: %v", err)
+		}
+	}))
 }
 
 func TestSpliceEndsWithItsContext(t *testing.T) {
@@ -530,10 +546,14 @@ func TestIdleSpliceHoldsNoPipes(t *testing.T) {
 		_, err = io.ReadFull(way[1], make([]byte, 4))
 		must(t, err)
 	}
-	time.Sleep(20 * time.Millisecond) // both directions wait again
-	dropPipes()
-	if now := countFDs(t); now > before {
-		t.Errorf("%d descriptors before, %d when idle again", before, now)
+	now := 0
+	eventually(t, "both directions wait again, without pipes", func() bool {
+		dropPipes()
+		now = countFDs(t)
+		return now <= before
+	})
+	if t.Failed() {
+		t.Logf("%d descriptors before, %d when idle again", before, now)
 	}
 	left.Close()
 	right.Close()
