@@ -86,6 +86,7 @@ func TestAccNetworkOnAWS(t *testing.T) {
 		run  func(t *testing.T)
 	}{
 		{"the secret is nowhere", func(t *testing.T) { secretNowhere(t, a, w) }},
+		{"the secret is in no log", func(t *testing.T) { inNoLog(t, a) }},
 		{"in place", func(t *testing.T) {
 			w.configure(awsBlock + awsNet("shop", `
 				seed = { instance_type = "t4g.micro", ingress_cidrs = ["198.51.100.0/24"] }
