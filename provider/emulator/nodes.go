@@ -80,18 +80,18 @@ func (a *AWS) RunNodes() *Nodes {
 	}
 	n := &Nodes{a: a, t: t, dir: dir, bin: bin, byID: map[string]*process{}, public: map[string]string{},
 		code: map[string][]byte{}, unpacked: map[string]string{}}
+	claim, block, err := claimBlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.block = block
+	t.Cleanup(func() { _ = claim.Close() }) // when nothing is there any more
 	t.Cleanup(n.end)
 	if probe, err := withAccount(dir, "true"); err != nil {
 		t.Fatal(err)
 	} else if out, err := probe.CombinedOutput(); err != nil {
 		a.cannot("no namespaces to run nodes in: %v: %s", err, out)
 	}
-	claim, block, err := claimBlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.block = block
-	t.Cleanup(func() { _ = claim.Close() })
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.observe = append(a.observe, n.see)

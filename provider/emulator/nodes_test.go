@@ -79,7 +79,7 @@ func TestNodes(t *testing.T) {
 			t.Errorf("%s has the secret", call)
 		}
 	}
-	if asked != 3 {
+	if asked < 3 { // who gets no answer in time asks again
 		t.Errorf("the secret was asked for %d times, by three nodes", asked)
 	}
 

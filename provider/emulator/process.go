@@ -20,6 +20,9 @@ import (
 // stopTime is for a supervisor to leave and its guest to end.
 const stopTime = 15 * time.Second
 
+// killTime is for what was killed to be gone.
+const killTime = 5 * time.Second
+
 // process is one supervisor, with all that it starts: known by their mount namespace,
 // for programs that change their title overwrite their environment.
 type process struct {
@@ -157,6 +160,12 @@ func (p *process) stop() {
 		}
 	}
 	p.kill()
+	if cmd != nil {
+		select {
+		case <-p.ended: // what is said of that is written where it is removed next
+		case <-time.After(killTime):
+		}
+	}
 }
 
 // kill returns when nothing of it is left.
@@ -168,7 +177,7 @@ func (p *process) kill() {
 	if mounts == "" {
 		return
 	}
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(killTime); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		found := false
 		entries, _ := os.ReadDir("/proc")
 		for _, e := range entries {
