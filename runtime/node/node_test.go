@@ -200,6 +200,11 @@ func TestAVMStaysWhenItsGuestEnds(t *testing.T) {
 	if m := w.member("typo", in(cluster.StateFailed)); m.Guest.State != cluster.GuestFailed || !strings.Contains(m.Guest.Error, "not found") || *m.Guest.ExitCode != 127 {
 		t.Errorf("guest %+v", m.Guest)
 	}
+	// Why a guest fails is told in any case, as far as it fits.
+	w.start(config.Node{Kind: config.KindVM, Slot: "lost", Argv: []string{"no-such-command"}, Env: map[string]string{"PATH": strings.Repeat("/nowhere:", 1000)}})
+	if m := w.member("lost", in(cluster.StateFailed)); !strings.Contains(m.Guest.Error, `"no-such-command" not found`) {
+		t.Errorf("guest %+v", m.Guest)
+	}
 	w.start(config.Node{Kind: config.KindVM, Slot: "flaky", Restart: config.RestartAlways, Argv: []string{"sh", "-c", "sleep 0.05"}})
 	w.member("flaky", func(m cluster.Member) bool { return m.Guest.Restarts >= 2 })
 }

@@ -17,6 +17,7 @@ const (
 	settleTime  = 2 * time.Second  // a guest that listens on nothing is ready after it
 	publishTime = 30 * time.Second // published ports are waited for so long
 	readyTick   = 200 * time.Millisecond
+	maxSaid     = 4096 // bytes of an error, and listeners: with more a status is not taken at all
 )
 
 // statusBoard is what this node says of itself.
@@ -48,6 +49,8 @@ func (n *node) say(change func(*cluster.Status)) {
 	before := b.get()
 	after := before
 	change(&after)
+	after.Guest.Error = after.Guest.Error[:min(len(after.Guest.Error), maxSaid)]
+	after.Listeners = after.Listeners[:min(len(after.Listeners), maxSaid)]
 	if reflect.DeepEqual(before, after) {
 		return
 	}
