@@ -36,6 +36,9 @@ func (n *nonces) admit(nonce [16]byte, t, now time.Time) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.expire(bucketOf(now.Add(-maxSkew)))
+	// A clock that was set back: what may have been dropped is refused for as long as it
+	// can be told from what is new, not until the clock is where it was.
+	n.floor = min(n.floor, bucketOf(now.Add(maxSkew))+1)
 	b := bucketOf(t)
 	if b < n.floor {
 		return errTime

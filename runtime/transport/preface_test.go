@@ -90,6 +90,31 @@ func TestNoncesAreAdmittedOnceAndBounded(t *testing.T) {
 	}
 }
 
+// A clock that was an hour ahead and is set right keeps prefaces out for a while: some of
+// this time may have been seen.
+func TestNoncesWhenTheClockIsSetBack(t *testing.T) {
+	n := newNonces()
+	now := time.Now()
+	must(t, n.admit([16]byte{1}, now, now))
+	ahead := now.Add(time.Hour)
+	must(t, n.admit([16]byte{2}, ahead, ahead))
+	for after := time.Duration(0); ; after += nonceSpan {
+		at := now.Add(after)
+		err := n.admit([16]byte{3, byte(after / nonceSpan)}, at, at)
+		if n.admit([16]byte{1}, now, at) == nil {
+			t.Fatalf("a replay is let in after %v", after)
+		}
+		switch {
+		case err == nil && after <= maxSkew:
+			t.Fatalf("let in after %v", after)
+		case err == nil:
+			return
+		case after > 2*maxSkew:
+			t.Fatalf("kept out after %v: %v", after, err)
+		}
+	}
+}
+
 func FuzzOpenPreface(f *testing.F) {
 	key := cluster.PrefaceKey(secret)
 	f.Add(example().seal(key))
