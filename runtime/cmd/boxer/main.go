@@ -87,6 +87,22 @@ func untilSignal(parent context.Context) (context.Context, func()) {
 	}
 }
 
+// goingOn is an error of what goes on when the command does not.
+type goingOn struct {
+	error
+	what string
+}
+
+func (g *goingOn) Unwrap() error { return g.error }
+
+// goesOn says of an error that a signal was the reason of what becomes of the work.
+func goesOn(ctx context.Context, err error, what string) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	return &goingOn{err, what}
+}
+
 // report prints err and returns the exit status.
 func report(ctx context.Context, err error) int {
 	if err == nil {
@@ -101,7 +117,12 @@ func report(ctx context.Context, err error) int {
 			return code
 		}
 	case errors.As(context.Cause(ctx), &by):
-		fmt.Fprintf(os.Stderr, "boxer: ended by a signal (%v); what was begun was taken back\n", by)
+		became := "what was begun was taken back"
+		var going *goingOn
+		if errors.As(err, &going) {
+			became = going.what
+		}
+		fmt.Fprintf(os.Stderr, "boxer: ended by a signal (%v); %s\n", by, became)
 		return by.status()
 	}
 	fmt.Fprintf(os.Stderr, "boxer: %v\n", err)

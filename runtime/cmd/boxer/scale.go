@@ -124,11 +124,15 @@ func (s *scaling) run(ctx context.Context) error {
 	if err := s.declare(ctx, f, len(running)); err != nil {
 		return err
 	}
-	if err := s.drained(ctx); err != nil {
-		return err
+	err = s.drained(ctx)
+	if err == nil {
+		err = s.stop(ctx, s.Stopped)
 	}
-	return s.stop(ctx, s.Stopped)
+	return goesOn(ctx, err, scaleGoesOn)
 }
+
+// scaleGoesOn is what becomes of a number that was changed already.
+const scaleGoesOn = "the number stays changed: see 'boxer events'"
 
 // drained waits until those that are too many have left: they let their
 // connections end. Who cannot is stopped then.

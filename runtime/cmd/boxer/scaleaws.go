@@ -28,6 +28,7 @@ func (g *globals) scaleOnAWS(ctx context.Context, out io.Writer, name string, co
 	if err != nil {
 		return fail(err)
 	}
+	interrupted := ctx
 	ctx, cancel := context.WithTimeout(ctx, scaleTime)
 	defer cancel()
 	var before, view controller.View
@@ -43,7 +44,7 @@ func (g *globals) scaleOnAWS(ctx context.Context, out io.Writer, name string, co
 	for view = resized.View; !settled(view, count); {
 		select {
 		case <-ctx.Done():
-			return fail(fmt.Errorf("%d of %d replicas run%s; the controller goes on: see boxer events: %w", view.Running, count, reasons(view), ctx.Err()))
+			return goesOn(interrupted, fail(fmt.Errorf("%d of %d replicas run%s; the controller goes on: see boxer events: %w", view.Running, count, reasons(view), ctx.Err())), scaleGoesOn)
 		case <-time.After(scaleTick):
 		}
 		if err := launch.Control(ctx, info, controller.MethodView, controller.Order{Name: name}, &view); err != nil && ctx.Err() == nil {

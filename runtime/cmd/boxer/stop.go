@@ -48,7 +48,7 @@ comes back with the next apply.`,
 			err = stop(c.Context(), client, info, args[0])
 			w.done()
 			if err != nil {
-				return err
+				return goesOn(c.Context(), err, "its guest is ended all the same: see 'boxer nodes'")
 			}
 			if g.json {
 				return printJSON(c.OutOrStdout(), map[string]string{"name": args[0], "state": "stopped"})
