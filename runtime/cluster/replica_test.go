@@ -323,7 +323,7 @@ func joinPatiently(t *testing.T, o Options) *Session {
 }
 
 func TestMembersOfADeadSeedGoOnUnderAnother(t *testing.T) {
-	w := startTrio(t)
+	w := startTrioWith(t, 6*time.Second) // they come over before half of it ends
 	first := w.leader()
 	a, b := join(t, w.options("a")), join(t, w.options("b"))
 	if err := b.SetStatus(t.Context(), Status{State: StateRunning, Listeners: []uint16{80}}); err != nil {
@@ -600,8 +600,12 @@ func TestATokenOpensNoStreamOfTheLog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// An answer to nothing never comes; a refusal does, at once.
-		_ = conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		// An answer to nothing never comes; a refusal does.
+		patience := 20 * time.Second
+		if want {
+			patience = 500 * time.Millisecond
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
 		_, err = conn.Read(make([]byte, 1))
 		if open := errors.Is(err, os.ErrDeadlineExceeded); open != want {
 			t.Errorf("a stream stays open: %v, want %v (%v)", open, want, err)

@@ -69,7 +69,7 @@ func TestStatusSpreadsAndLeaveEndsMembership(t *testing.T) {
 		select {
 		case e := <-events:
 			seen = append(seen, e.Type)
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("no leave event after %v", seen)
 		}
 	}
@@ -231,7 +231,7 @@ func TestSameLaunchResumesAndReplaces(t *testing.T) {
 	}
 	select {
 	case <-first.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the older process of the launch goes on")
 	}
 	if !errors.Is(first.Err(), ErrReplaced) {
@@ -293,7 +293,7 @@ func TestLastWordsOfALeaverAreHeard(t *testing.T) {
 				t.Errorf("the leaver's guest is %+v, want exit code %d", g, code)
 			}
 			return
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("no leave event")
 		}
 	}

@@ -44,10 +44,10 @@ func partOf(s *Session, id uint32) string {
 func is(t *testing.T, s *Session, id uint32, part string) {
 	t.Helper()
 	last := ""
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for last != part {
 		if time.Now().After(deadline) {
-			t.Fatalf("node %d is %s for 10 s, want %s", id, last, part)
+			t.Fatalf("node %d is %s for 30 s, want %s", id, last, part)
 		}
 		time.Sleep(2 * time.Millisecond)
 		last = partOf(s, id)
@@ -96,7 +96,7 @@ func TestASuccessorStandsBesideTheHolderUntilItRuns(t *testing.T) {
 			if e.Type == EventLeave {
 				t.Errorf("node %d left", m.ID)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("the change is not in the events")
 		}
 	}
@@ -358,7 +358,7 @@ func TestASuccessorThatDoesNotReturnAfterARestart(t *testing.T) {
 }
 
 func TestSuccessionUnderAnotherLeader(t *testing.T) {
-	w := startTrio(t)
+	w := startTrioWith(t, 6*time.Second) // they come over before it ends
 	watcher := join(t, w.options("watcher"))
 	holder := join(t, launched(w.options("web-0"), "one", ""))
 	successor := join(t, launched(w.options("web-0"), "two", "one"))

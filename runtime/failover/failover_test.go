@@ -66,10 +66,11 @@ func TestFailover(t *testing.T) {
 	time.Sleep(s.before)
 
 	home := e.holder()
-	part, err := mode(l.address[victim])
-	if err != nil {
-		t.Fatalf("ask zk-3 who it is: %v", err)
-	}
+	part, err := "", error(nil)
+	e.await("zk-3 says who it is", func() (ok bool) {
+		part, err = mode(l.address[victim])
+		return err == nil
+	})
 	killed := time.Now()
 	e.kill()
 	e.await("the standby serves", func() bool {

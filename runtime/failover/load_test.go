@@ -224,8 +224,12 @@ func (l *load) writer(ctx context.Context, server int, pause time.Duration) {
 			continue
 		}
 		if code != 0 {
-			_, version, err := c.conn.get(nodePath)
-			if err != nil || int64(version) != next {
+			var version int32
+			err := c.do(ctx, "read", func(conn *connection) (err error) {
+				_, version, err = conn.get(nodePath)
+				return err
+			})
+			if ctx.Err() == nil && (err != nil || int64(version) != next) {
 				l.wrongly("a write gets %v, and the version is %d, not %d: %v", code, version, next, err)
 			}
 		}
