@@ -71,11 +71,10 @@ func (tr traces) left() []string {
 func (tr traces) gone(t *testing.T, files ...string) {
 	t.Helper()
 	var left []string
-	for range 500 {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if left = tr.left(); strings.Join(left, " ") == strings.Join(files, " ") {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Errorf("left: %q", left)
 }
@@ -285,11 +284,10 @@ func TestCreatorKilled(t *testing.T) {
 		_, err := s.CreateNetwork(ctx, NetworkSpec{Name: "shop"})
 		done <- err
 	}()
-	for range 500 {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if p, _ := d.daemon(); p.Inner.alive() {
 			break
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
@@ -360,11 +358,10 @@ func TestCorruptLayer(t *testing.T) {
 	}
 	vm(t, c, "a", nil, "sleep", "1000")
 	var h Host
-	for range 300 {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if h, _ = c.Host(testContext(t), "a"); h.State == HostExited {
 			break
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	sum, err := layer.Hash(s.rt.Layers[runtime.GOARCH])
 	if err != nil || !strings.Contains(h.Error, "layer checksum mismatch: file:///run/boxer/layer.zip: expected SHA-256 "+sum+", found ") {
@@ -412,7 +409,7 @@ func TestOrdinaryUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(program, "-test.v", "-test.timeout=5m", "-test.run="+os.Getenv("BOXER_TEST_RUN"))
+	cmd := exec.Command(program, "-test.v", "-test.timeout=10m", "-test.run="+os.Getenv("BOXER_TEST_RUN"))
 	cmd.Env = []string{"PATH=" + hostPath, "HOME=" + dir + "/tmp", "TMPDIR=" + dir + "/tmp", "BOXER_TEST_LAYER=" + zip}
 	cmd.Dir = dir + "/tmp"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody, Groups: []uint32{}}}

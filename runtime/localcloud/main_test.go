@@ -137,12 +137,11 @@ func vm(t *testing.T, c *Client, slot string, publish []config.Publish, argv ...
 func output(t *testing.T, c *Client, slot, want string) string {
 	t.Helper()
 	var lines []string
-	for range 500 {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		lines, _ = c.Tail(slot, 1000)
 		if text := strings.Join(lines, "\n"); strings.Contains(text, want) {
 			return text
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	node, _ := os.ReadFile(c.NodeLogPath(slot))
 	t.Fatalf("%s wrote no %q: %q; node log: %s", slot, want, lines, node)

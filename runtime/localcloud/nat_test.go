@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -106,9 +108,14 @@ func (l *lab) dial(p *place, from uint16, to netip.AddrPort, wait time.Duration)
 	return conn, err
 }
 
-// outcome of a dial, in a word.
-func (l *lab) try(p *place, from uint16, to netip.AddrPort) string {
-	conn, err := l.dial(p, from, to, 300*time.Millisecond)
+// try gives the outcome of a dial, in a word. It takes its time, but for what is
+// expected to be dropped.
+func (l *lab) try(p *place, to netip.AddrPort, want string) string {
+	wait := 5 * time.Second
+	if want == "drop" {
+		wait = 300 * time.Millisecond
+	}
+	conn, err := l.dial(p, 0, to, wait)
 	var failure net.Error
 	switch {
 	case err == nil:
@@ -209,10 +216,10 @@ func TestNATKinds(t *testing.T) {
 				if (a.Port() == port) != kind.keeps {
 					t.Errorf("port %d is seen at %s", port, a)
 				}
-				if got := l.try(stranger, 0, a); got != kind.stranger {
+				if got := l.try(stranger, a, kind.stranger); got != kind.stranger {
 					t.Errorf("a stranger's SYN to %s: %s, want %s", a, got, kind.stranger)
 				}
-				if got := l.try(friend, 0, a); got != kind.sameFriend {
+				if got := l.try(friend, a, kind.sameFriend); got != kind.sameFriend {
 					t.Errorf("another port's SYN to %s: %s, want %s", a, got, kind.sameFriend)
 				}
 				if err := works(ends); err != nil {
@@ -222,7 +229,7 @@ func TestNATKinds(t *testing.T) {
 					l.meet(box, port, a, stranger)
 				}
 				if kind.name == NATHairpin {
-					if got := l.try(box, 0, a); got != "drop" {
+					if got := l.try(box, a, "drop"); got != "drop" {
 						t.Errorf("from behind the NAT itself, uninvited: %s", got)
 					}
 				}
@@ -236,16 +243,38 @@ func (l *lab) meet(box *place, port uint16, mapped netip.AddrPort, stranger *pla
 	l.Helper()
 	met := make(chan error, 1)
 	go func() {
-		_, err := l.dial(stranger, 5000, mapped, 5*time.Second)
+		_, err := l.dial(stranger, 5000, mapped, 10*time.Second)
 		met <- err
 	}()
-	time.Sleep(20 * time.Millisecond) // else it would refuse, and the test fail
-	if _, err := l.dial(box, port, at(stranger, 5000), 5*time.Second); err != nil {
+	l.connecting(stranger, 5000) // else it would refuse, and the test fail
+	if _, err := l.dial(box, port, at(stranger, 5000), 10*time.Second); err != nil {
 		l.Error("simultaneous open:", err)
 	}
 	if err := <-met; err != nil {
 		l.Error("simultaneous open:", err)
 	}
+}
+
+// connecting waits until a place has sent a SYN from a port.
+func (l *lab) connecting(p *place, port uint16) {
+	l.Helper()
+	const synSent = "02"
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		var list []byte
+		err := inNamespace(p.ns, func() (err error) {
+			list, err = os.ReadFile("/proc/thread-self/net/tcp")
+			return err
+		})
+		if err != nil {
+			l.Fatal(err)
+		}
+		for line := range strings.Lines(string(list)) {
+			if f := strings.Fields(line); len(f) > 3 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) && f[3] == synSent {
+				return
+			}
+		}
+	}
+	l.Errorf("nobody connects from port %d", port)
 }
 
 // TestSharedNAT: two functions have different ports at one address, and reach
@@ -273,10 +302,10 @@ func TestSharedNAT(t *testing.T) {
 				}
 				local := ends[0].LocalAddr().(*net.TCPAddr).AddrPort().Port()
 				l.listen(a, local)
-				if got := l.try(b, 0, seenA); got != want {
+				if got := l.try(b, seenA, want); got != want {
 					t.Errorf("from %s to %s, through the NAT: %s, want %s", b.inside, seenA, got, want)
 				}
-				if got := l.try(server, 0, seenA); got != "drop" {
+				if got := l.try(server, seenA, "drop"); got != "drop" {
 					t.Errorf("from outside: %s", got)
 				}
 			}
@@ -335,7 +364,7 @@ func TestDisturbedNAT(t *testing.T) {
 	before, ends := l.seen(box, 40000, to, accepted)
 	disturb(box, NATCut)
 	disturb(box, NATCut)
-	if got := l.try(box, 0, to); got != "drop" {
+	if got := l.try(box, to, "drop"); got != "drop" {
 		t.Errorf("through a cut link: %s", got)
 	}
 	disturb(box, NATMend)

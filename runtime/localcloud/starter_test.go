@@ -106,7 +106,7 @@ func TestSeedHostDies(t *testing.T) {
 	if err := unix.Kill(before.MachinePID, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for range 1000 {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		after, err := c.Host(testContext(t), cluster.SeedName(0))
 		if err == nil && after.State == HostRunning && after.PID != before.PID {
 			if after.UnderlayAddress != before.UnderlayAddress {
