@@ -21,7 +21,9 @@ const (
 const spare = 160
 
 // mostPipes is how many pipes hold bytes on their way at a time (two descriptors each).
-var mostPipes = max(4, min(descriptorLimit()/16, 4096))
+var mostPipes = pipesFor(descriptorLimit())
+
+func pipesFor(descriptors int) int { return max(4, min(descriptors/16, 4096)) }
 
 // budget is the descriptors that connections of the guest may take: relayed ones, and
 // those that it has not accepted. A supervisor without any left could not even say no:

@@ -87,7 +87,7 @@ type Options struct {
 	HoldTimeout time.Duration
 	Logger      zerolog.Logger
 
-	unproven int // for tests; default maxUnproven
+	unproven int // for tests; default maxUnproven, less where descriptors are few
 }
 
 // Bounds of what others can make this node do.
@@ -138,7 +138,7 @@ func New(o Options) *Layer {
 		o.HoldTimeout = 130 * time.Second
 	}
 	if o.unproven == 0 {
-		o.unproven = maxUnproven
+		o.unproven = max(1, min(maxUnproven, descriptorLimit()/8)) // of a function's: what is spare
 	}
 	descriptors := newBudget()
 	l := &Layer{
