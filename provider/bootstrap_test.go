@@ -100,7 +100,7 @@ data "boxer_node_bootstrap" "job" {
 	w.apply()
 	w.emptyPlan()
 	web, job := w.values("data.boxer_node_bootstrap.web"), w.values("data.boxer_node_bootstrap.job")
-	if web["event"] != nil || job["user_data_base64"] != nil || job["event"] == nil || web["instance_profile"] != "boxer-shop_vm" {
+	if web["event"] != nil || job["user_data_base64"] != nil || job["event"] == nil || web["instance_profile"] != "boxer-shop_vm_us-east-1" {
 		t.Fatalf("%v\n%v", web, job)
 	}
 	through := a.Config()

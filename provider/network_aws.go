@@ -138,7 +138,7 @@ func awsID(prefix, what string) validator.String {
 }
 
 // roleSuffix is the longest that follows prefix and network in a role's name.
-const roleSuffix = "_function"
+const roleSuffix = "_function_ap-southeast-1"
 
 // planAWS fills in what aws has by default, and refuses what the platform lacks.
 func (m *networkModel) planAWS(configured *networkModel, p platform, diags *diag.Diagnostics) {
@@ -162,7 +162,7 @@ func (m *networkModel) planAWS(configured *networkModel, p platform, diags *diag
 	name := m.NamePrefix.ValueString() + m.Name.ValueString() + roleSuffix
 	if !m.NamePrefix.IsUnknown() && !m.Name.IsUnknown() && len(name) > 64 {
 		diags.AddAttributeError(path.Root("name"), "Name too long for AWS",
-			fmt.Sprintf("The role %s would have %d characters, and IAM takes 64: choose a shorter name or name_prefix.", name, len(name)))
+			fmt.Sprintf("A role such as %s would have %d characters, and IAM takes 64: choose a shorter name or name_prefix.", name, len(name)))
 	}
 	if port := m.Port.ValueInt64(); !m.Port.IsNull() && !m.Port.IsUnknown() && (port < 1024 || port == 9001 || port == 3000) {
 		diags.AddAttributeError(path.Root("port"), "Port that functions cannot have",

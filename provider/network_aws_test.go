@@ -186,7 +186,7 @@ func driftOnAWS(t *testing.T, a *emulator.AWS, w *workspace, made map[string]any
 			return err
 		},
 		"a role's policy": func() error {
-			_, err := rights.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{RoleName: aws.String("boxer-shop_vm"), PolicyName: aws.String("boxer"),
+			_, err := rights.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{RoleName: aws.String("boxer-shop_vm_us-east-1"), PolicyName: aws.String("boxer"),
 				PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["*"],"Resource":["*"]}]}`)})
 			return err
 		},
@@ -209,10 +209,10 @@ func driftOnAWS(t *testing.T, a *emulator.AWS, w *workspace, made map[string]any
 			return err
 		},
 		"the function's role": func() error {
-			if _, err := rights.DeleteRolePolicy(t.Context(), &iam.DeleteRolePolicyInput{RoleName: aws.String("boxer-shop_function"), PolicyName: aws.String("boxer")}); err != nil {
+			if _, err := rights.DeleteRolePolicy(t.Context(), &iam.DeleteRolePolicyInput{RoleName: aws.String("boxer-shop_function_us-east-1"), PolicyName: aws.String("boxer")}); err != nil {
 				return err
 			}
-			_, err := rights.DeleteRole(t.Context(), &iam.DeleteRoleInput{RoleName: aws.String("boxer-shop_function")})
+			_, err := rights.DeleteRole(t.Context(), &iam.DeleteRoleInput{RoleName: aws.String("boxer-shop_function_us-east-1")})
 			return err
 		},
 	}

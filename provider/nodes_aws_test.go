@@ -17,6 +17,7 @@ import (
 
 	"github.com/boxer-overlay/boxer/provider/cloud"
 	"github.com/boxer-overlay/boxer/provider/emulator"
+	"github.com/boxer-overlay/boxer/runtime/launch"
 )
 
 // onAWSBlock is what a configuration for AWS begins with. Nodes of the emulator are of
@@ -192,6 +193,15 @@ func TestAccNodeFailuresOnAWS(t *testing.T) {
 		if now := a.Leftovers(); !slices.Equal(now, before) {
 			t.Errorf("%s: left %v, was %v", tt.name, now, before)
 		}
+	}
+	// What EC2 lists may lag behind: an instance that it does not show has not ended yet.
+	wait := &awsWait{p: newAWSPlatform(aws, nil), n: &cloud.Network{Name: "shop"}, wants: []launch.Want{{Slot: "store", Token: "t"}}, gone: map[string]time.Time{}}
+	if err := wait.checkPlatform(t.Context()); err != nil {
+		t.Errorf("at once: %v", err)
+	}
+	wait.gone["store"] = wait.gone["store"].Add(-goneTime)
+	if err := wait.checkPlatform(t.Context()); err == nil || !strings.Contains(err.Error(), "its instance ended") {
+		t.Errorf("at last: %v", err)
 	}
 	// What cannot be undone stays in the state, and is removed later.
 	w.configure(onAWSBlock + function("logic", `["sh", "-c", "exit 3"]`, "desired_count = 1\n"))

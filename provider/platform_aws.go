@@ -162,7 +162,7 @@ func (p *awsPlatform) UpdateNetwork(ctx context.Context, spec networkSpec) (netw
 		return networkStatus{}, err
 	}
 	n := p.networkOf(spec)
-	n.Made, n.VPC, n.Group, n.Endpoints, n.Layers = has.Made, has.VPC, has.Group, has.Endpoints, has.Layers
+	n.Made, n.Region, n.VPC, n.Group, n.Endpoints, n.Layers = has.Made, has.Region, has.VPC, has.Group, has.Endpoints, has.Layers
 	design := p.design(n, spec)
 	if n.RuntimeVersion != has.RuntimeVersion {
 		n.RuntimeVersion, design.Upgrade = has.RuntimeVersion, n.RuntimeVersion

@@ -21,7 +21,7 @@ func TestBadDays(t *testing.T) {
 	c.Pause /= 10
 	for name, day := range map[string]func(*testing.T, *Client, *emulator.AWS){
 		"answers are lost": lostAnswers, "again at once": againAtOnce, "functions keep their network": functionsKeepTheirNetwork,
-		"a log group alone": logGroupAlone, "waits past throttling": waitsPastThrottling, "a resize that fails": resizeThatFails,
+		"a log group alone": logGroupAlone, "waits past throttling": waitsPastThrottling, "a resize that fails": resizeThatFails, "two regions": twoRegions,
 	} {
 		t.Run(name, func(t *testing.T) {
 			day(t, c, a)
@@ -167,6 +167,35 @@ func resizeThatFails(t *testing.T, c *Client, a *emulator.AWS) {
 		t.Errorf("the seed: %+v, %v", seed, err)
 	}
 	a.Mend()
+	if err := c.Delete(ctx, "shop"); err != nil {
+		t.Error(err)
+	}
+}
+
+// twoRegions: an account has one set of roles for all of them, and each its own network.
+func twoRegions(t *testing.T, c *Client, _ *emulator.AWS) {
+	ctx := t.Context()
+	other, err := Open(ctx, Config{Region: "eu-west-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Pause = c.Pause
+	one, two := shopDesign(), shopDesign()
+	if _, err := c.Create(ctx, one); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Create(ctx, two); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := c.Drift(ctx, one.Network); err != nil || len(found) > 0 {
+		t.Errorf("after a network of its name was made elsewhere: %q, %v", found, err)
+	}
+	if err := other.Delete(ctx, "shop"); err != nil {
+		t.Error(err)
+	}
+	if found, err := c.Drift(ctx, one.Network); err != nil || len(found) > 0 {
+		t.Errorf("after that was destroyed: %q, %v", found, err)
+	}
 	if err := c.Delete(ctx, "shop"); err != nil {
 		t.Error(err)
 	}

@@ -20,6 +20,7 @@ type Network struct {
 	Port           int    `json:"port"`
 	SecretVersion  int64  `json:"secret_version,omitempty"` // 0: the secret was generated
 	RuntimeVersion string `json:"runtime_version"`
+	Region         string `json:"region,omitempty"`
 
 	Prefix   string   `json:"prefix"`
 	RolePath string   `json:"role_path,omitempty"`
@@ -53,8 +54,14 @@ func SecretName(network string) string { return "/boxer/" + network + "/secret" 
 // RecordName is the SSM parameter of a network's record.
 func RecordName(network string) string { return "/boxer/" + network + "/network" }
 
-// RoleName is the role and instance profile of a part: PartSeed, PartVM, PartFunction.
-func (n *Network) RoleName(part string) string { return n.own() + part }
+// RoleName is the role and instance profile of a part: PartSeed, PartVM, PartFunction. An
+// account has one set of roles for all its regions.
+func (n *Network) RoleName(part string) string {
+	if n.Region == "" { // made before its record had one
+		return n.own() + part
+	}
+	return n.own() + part + "_" + n.Region
+}
 
 // GroupName is the security group.
 func (n *Network) GroupName() string { return n.Prefix + n.Name }

@@ -53,7 +53,7 @@ func (c *Client) Create(ctx context.Context, d *Design) (made bool, err error) {
 	if err := c.place(ctx, d.Network); err != nil {
 		return false, err
 	}
-	d.Made = rand.Text()
+	d.Made, d.Region = rand.Text(), c.Region
 	err = c.record(ctx, d.Network, true)
 	if errors.Is(err, ErrExists) { // or the answer was lost, and it was sent again
 		if has, look := c.Network(ctx, d.Name); look == nil && has.Made == d.Made {
@@ -133,7 +133,7 @@ func (c *Client) Drift(ctx context.Context, n *Network) ([]string, error) {
 func (c *Client) Delete(ctx context.Context, name string) error {
 	n, err := c.Network(ctx, name)
 	if errors.Is(err, ErrNotFound) {
-		n, err = &Network{Name: name, Prefix: DefaultPrefix}, nil
+		n, err = &Network{Name: name, Prefix: DefaultPrefix, Region: c.Region}, nil
 	}
 	if err != nil {
 		return err

@@ -66,7 +66,7 @@ func TestLayersRace(t *testing.T) {
 // What has the name of ours and not the tag is an error, and stays.
 func TestForeign(t *testing.T) {
 	c, a := emulated(t)
-	if _, err := c.IAM.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("boxer-shop_vm"), AssumeRolePolicyDocument: aws.String(trust("ec2", c.Region))}); err != nil {
+	if _, err := c.IAM.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("boxer-shop_vm_us-east-1"), AssumeRolePolicyDocument: aws.String(trust("ec2", c.Region))}); err != nil {
 		t.Fatal(err)
 	}
 	a.Forget()
@@ -80,7 +80,7 @@ func TestForeign(t *testing.T) {
 	if left := a.Leftovers(); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
-	if _, err := c.IAM.GetRole(t.Context(), &iam.GetRoleInput{RoleName: aws.String("boxer-shop_vm")}); err != nil {
+	if _, err := c.IAM.GetRole(t.Context(), &iam.GetRoleInput{RoleName: aws.String("boxer-shop_vm_us-east-1")}); err != nil {
 		t.Errorf("the role of somebody else: %v", err)
 	}
 	put := &ssm.PutParameterInput{Name: aws.String(RecordName("bank")), Type: ssmtypes.ParameterTypeString, Value: aws.String("{}")}
