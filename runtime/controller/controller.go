@@ -181,7 +181,10 @@ func (c *Controller) adopt(n *node) {
 	}
 	for _, m := range c.members {
 		if n.owns(m) && m.Holds() {
-			c.settle(n, c.slot(n, m.Slot), m)
+			s := c.slot(n, m.Slot)
+			if c.settle(n, s, m); m.Since.Before(s.running) {
+				s.running = m.Since // that it ran is not over with the leader before
+			}
 		}
 		if n.isHome(m) {
 			c.seeHome(n, cluster.Event{Type: cluster.EventJoin, Member: m}, m)
@@ -279,7 +282,7 @@ func (c *Controller) settle(n *node, s *slot, m cluster.Member) {
 	if m.State == cluster.StateRunning && s.running.IsZero() {
 		s.running = now
 		text := ""
-		if l := n.Slots[m.Slot]; !l.At.IsZero() && m.LaunchID == c.launchID(n, m.Slot) && now.Sub(l.At) < c.o.Patience {
+		if l := n.Slots[m.Slot]; m.LaunchID == c.launchID(n, m.Slot) && l.At.After(c.since) {
 			text = fmt.Sprintf("%d ms after its launch", now.Sub(l.At).Milliseconds())
 		}
 		c.say(Event{Type: EventRunning, Name: n.Name, Slot: m.Slot, Node: m.ID, Text: text})

@@ -83,6 +83,32 @@ func TestANewLeaderAwaitsASuccessor(t *testing.T) {
 	w.another(first)
 }
 
+// TestAReplicaEndsUnderANewLeader: how long it ran counts from its start.
+func TestAReplicaEndsUnderANewLeader(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stable := func(o *Options) { o.Stable = time.Second }
+	a, stop := w.controller(stable)
+	declare(t, a, declaration(1))
+	w.await("logic-0")
+	stop()
+	w.mu.Lock()
+	m := w.members[w.nextID]
+	m.Since = m.Since.Add(-time.Minute)
+	w.members[m.ID] = m
+	w.term = 2
+	w.mu.Unlock()
+	b, _ := w.controller(stable)
+	eventually(t, "it is known", func() bool { all := views(t, b); return len(all) == 1 && all[0].Running == 1 })
+	w.end(m.ID, 0)
+	w.another(m.ID)
+	for _, e := range b.journal.after(t.Context(), 0, 0) {
+		if e.Type == EventFailed || e.Type == EventRunning && e.Node == m.ID && e.Text != "" {
+			t.Errorf("it is said: %+v", e)
+		}
+	}
+}
+
 // TestALaunchComesAfterItsDeclarationWasRemoved: it leaves again.
 func TestALaunchComesAfterItsDeclarationWasRemoved(t *testing.T) {
 	t.Parallel()
