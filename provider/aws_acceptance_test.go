@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	logstypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -217,8 +219,51 @@ func (q *onAWSAccount) commandLine() {
 	if out := boxer("events"); !strings.Contains(out, "boxer scale") {
 		q.t.Errorf("boxer events: %s", out)
 	}
+	q.wrote("/aws/lambda/boxer-shop_logic", `{"level":"info","slot":"logic-0","time":"2026-11-22T12:00:00Z","message":"joined"}`, "hello", "REPORT RequestId: 1")
+	if out := boxer("logs", "logic"); out != "logic-0 | hello\n" {
+		q.t.Errorf("boxer logs of a function: %q", out)
+	}
+	if out := boxer("logs", "logic-0", "--supervisor", "--tail", "1"); out != "REPORT RequestId: 1\n" {
+		q.t.Errorf("boxer logs of a replica's supervisor: %q", out)
+	}
+	if out := boxer("logs", "logic-1"); out != "" {
+		q.t.Errorf("boxer logs of another replica: %q", out)
+	}
+	if out := boxer("stop", "logic-2"); out != "logic-2 is stopped\n" { // its number is kept: it comes back
+		q.t.Errorf("boxer stop: %q", out)
+	}
+	for _, wrong := range []struct{ verb, name, says string }{
+		{"logs", "store", "journalctl -u boxer"}, {"logs", "nobody", "has no function node or replica of that name"},
+		{"stop", "store", "take it out of the configuration and apply"}, {"stop", "logic", "boxer scale logic 0"}, {"stop", "nobody", "runs no node of that name"},
+	} {
+		cmd := exec.CommandContext(q.t.Context(), builtFile(q.t, "boxer"), wrong.verb, "--platform", "aws", "--network", "shop", wrong.name)
+		cmd.Env = q.env
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), wrong.says) {
+			q.t.Errorf("boxer %s %s: %v: %s", wrong.verb, wrong.name, err, out)
+		}
+	}
+	if out := boxer("scale", "logic", "3"); !strings.Contains(out, "logic has 3 replicas") { // all are back
+		q.t.Errorf("boxer scale: %s", out)
+	}
 	if out := boxer("run", "--", "redis-cli", "-h", "store", "ping"); out != "PONG\n" {
 		q.t.Errorf("a guest of this machine: %q", out)
+	}
+}
+
+// wrote puts lines of one environment into a log group.
+func (q *onAWSAccount) wrote(group string, lines ...string) {
+	q.t.Helper()
+	logs := cloudwatchlogs.NewFromConfig(q.a.Config())
+	_, err := logs.CreateLogStream(q.t.Context(), &cloudwatchlogs.CreateLogStreamInput{LogGroupName: aws.String(group), LogStreamName: aws.String("environment")})
+	var events []logstypes.InputLogEvent
+	for _, line := range lines {
+		events = append(events, logstypes.InputLogEvent{Message: aws.String(line + "\n"), Timestamp: aws.Int64(time.Now().UnixMilli())})
+	}
+	if err == nil {
+		_, err = logs.PutLogEvents(q.t.Context(), &cloudwatchlogs.PutLogEventsInput{LogGroupName: aws.String(group), LogStreamName: aws.String("environment"), LogEvents: events})
+	}
+	if err != nil {
+		q.t.Fatal(err)
 	}
 }
 

@@ -69,7 +69,7 @@ func Applying(s Scope) Document {
 			"lambda:PutFunctionRecursionConfig", "lambda:TagResource", "lambda:UntagResource", "lambda:UpdateFunctionCode", "lambda:UpdateFunctionConfiguration",
 		}, arn("lambda", region, account, "function:"+n.FunctionPrefix()+"*")),
 		allow("Logs", []string{
-			"logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:DeleteRetentionPolicy", "logs:DescribeLogStreams", "logs:GetLogEvents", "logs:ListTagsForResource",
+			"logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:DeleteRetentionPolicy", "logs:DescribeLogStreams", "logs:FilterLogEvents", "logs:GetLogEvents", "logs:ListTagsForResource",
 			"logs:PutRetentionPolicy", "logs:TagResource", "logs:UntagResource",
 		}, arn("logs", region, account, "log-group:"+n.LogGroup("*")), arn("logs", region, account, "log-group:"+n.LogGroup("*")+":*")),
 		allow("Parameters", []string{

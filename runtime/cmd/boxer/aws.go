@@ -26,10 +26,7 @@ func onAWS(ctx context.Context, name string) (localcloud.NetworkInfo, error) {
 	if err != nil {
 		return localcloud.NetworkInfo{}, err
 	}
-	record, err := client.Network(ctx, name)
-	if errors.Is(err, cloud.ErrNotFound) {
-		return localcloud.NetworkInfo{}, fmt.Errorf("network %q: there is none of that name in %s (AWS_REGION, AWS_PROFILE)", name, client.Region)
-	}
+	record, err := openNetwork(ctx, client, name)
 	if err != nil {
 		return localcloud.NetworkInfo{}, err
 	}
@@ -41,4 +38,13 @@ func onAWS(ctx context.Context, name string) (localcloud.NetworkInfo, error) {
 		Name: record.Name, CIDR: record.CIDR, Port: record.Port, SeedEndpoints: record.Endpoints, Alive: true, Version: record.RuntimeVersion,
 		Elsewhere: &localcloud.Elsewhere{SecretRef: record.SecretRef(client.Region), Secret: secret},
 	}, nil
+}
+
+// openNetwork reads the record of a network.
+func openNetwork(ctx context.Context, client *cloud.Client, name string) (*cloud.Network, error) {
+	record, err := client.Network(ctx, name)
+	if errors.Is(err, cloud.ErrNotFound) {
+		err = fmt.Errorf("network %q: there is none of that name in %s (AWS_REGION, AWS_PROFILE)", name, client.Region)
+	}
+	return record, err
 }

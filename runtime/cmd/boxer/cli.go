@@ -123,7 +123,7 @@ func (g *globals) store() (*localcloud.Store, error) {
 	switch g.platform {
 	case "local":
 	case platformAWS:
-		return nil, errors.New("on aws this is for Terraform to do, or for AWS' own tools: the command line has nodes, paths, members, events, scale, forward and run (of this machine) there")
+		return nil, errors.New("on aws this is for Terraform to do, or for AWS' own tools: the command line has nodes, paths, members, events, logs, stop and scale (of functions), forward and run (of this machine) there")
 	default:
 		return nil, fmt.Errorf("platform %q: want local or aws", g.platform)
 	}

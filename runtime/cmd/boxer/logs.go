@@ -30,6 +30,7 @@ const followTick = 100 * time.Millisecond
 type logsFlags struct {
 	follow, supervisor bool
 	tail               int
+	since              time.Duration // on aws
 }
 
 func logsCommand(g *globals) *cobra.Command {
@@ -44,19 +45,30 @@ line after the name of its node).
 A log holds one launch of a node, restarts of its guest included, and can be read
 after the node has ended, until its name is used again or the network is deleted;
 of nodes that were stopped the last 50 are kept. When a log has 16 MiB its oldest
-part is dropped: 8 MiB stay.`,
+part is dropped: 8 MiB stay.
+
+With --platform aws, what replicas of a function node have written to its log group
+in CloudWatch within --since. A VM node's is in the journal of its instance.`,
 		Example: `  boxer logs store
   boxer logs -f --tail 20 logic
-  boxer logs --supervisor store | tail`,
+  boxer logs --supervisor store | tail
+  boxer logs --platform aws --network shop --since 15m -f logic`,
 		Args:              exactArgs(1),
 		ValidArgsFunction: first(g.logged),
 		RunE: func(c *cobra.Command, args []string) error {
+			if g.platform == platformAWS {
+				return g.logsOnAWS(c.Context(), c.OutOrStdout(), f, args[0])
+			}
+			if c.Flags().Changed("since") {
+				return errors.New("logs: --since is for --platform aws: a local log has one launch of a node, use --tail")
+			}
 			return g.logs(c.Context(), c.OutOrStdout(), f, args[0])
 		},
 	}
 	cmd.Flags().BoolVarP(&f.follow, "follow", "f", false, "keep printing what is added, also by a successor, until interrupted")
 	cmd.Flags().BoolVar(&f.supervisor, "supervisor", false, "the node supervisor's own log instead of the guest's")
 	cmd.Flags().IntVarP(&f.tail, "tail", "n", -1, "begin with the last `lines` (default: all that is kept)")
+	cmd.Flags().DurationVar(&f.since, "since", time.Hour, "with --platform aws: how far back to begin")
 	cmd.Flags().Lookup("tail").DefValue = "0" // said in words
 	return cmd
 }

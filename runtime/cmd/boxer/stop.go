@@ -27,27 +27,20 @@ guest gets TERM and ten seconds to end, then KILL.
 
 A slot of a function whose number of replicas is kept (Terraform, boxer scale) is
 started again at once: this is a restart of it. Another node that Terraform declares
-comes back with the next apply.`,
+comes back with the next apply.
+
+With --platform aws replicas of functions can be stopped: they leave when their
+connections have ended. What else runs there is for Terraform to say.`,
 		Example: `  boxer stop store
   boxer stop logic-1`,
 		Args:              exactArgs(1),
 		ValidArgsFunction: first(g.stoppable),
 		RunE: func(c *cobra.Command, args []string) error {
-			store, info, err := g.find()
-			if err != nil {
-				return err
+			end := g.stopHere
+			if g.platform == platformAWS {
+				end = g.stopOnAWS
 			}
-			if err := checkAlive(info); err != nil {
-				return fmt.Errorf("stop %q: %w", args[0], err)
-			}
-			client, err := store.Connect(c.Context(), info.Name)
-			if err != nil {
-				return err
-			}
-			w := waiting(fmt.Sprintf("the guest of %s to end", args[0]))
-			err = stop(c.Context(), client, info, args[0])
-			w.done()
-			if err != nil {
+			if err := end(c.Context(), args[0]); err != nil {
 				return goesOn(c.Context(), err, "its guest is ended all the same: see 'boxer nodes'")
 			}
 			if g.json {
@@ -57,6 +50,24 @@ comes back with the next apply.`,
 			return nil
 		},
 	}
+}
+
+// stopHere stops a node of a local network.
+func (g *globals) stopHere(ctx context.Context, name string) error {
+	store, info, err := g.find()
+	if err != nil {
+		return err
+	}
+	if err := checkAlive(info); err != nil {
+		return fmt.Errorf("stop %q: %w", name, err)
+	}
+	client, err := store.Connect(ctx, info.Name)
+	if err != nil {
+		return err
+	}
+	w := waiting(fmt.Sprintf("the guest of %s to end", name))
+	defer w.done()
+	return stop(ctx, client, info, name)
 }
 
 func stop(ctx context.Context, client *localcloud.Client, info localcloud.NetworkInfo, name string) error {
