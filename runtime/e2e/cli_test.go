@@ -77,17 +77,17 @@ func (c *cli) clientSignals(t *testing.T) {
 		if err := b.cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
-		if code := b.end(t, 10*time.Second); code != 7 || b.stdout.String() != "ready\ngot "+name+"\n" {
+		if code := b.end(t, 30*time.Second); code != 7 || b.stdout.String() != "ready\ngot "+name+"\n" {
 			t.Errorf("SIG%s: exit %d, stdout %q, stderr %q", name, code, b.stdout.String(), b.stderr.String())
 		}
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} { // before its guest runs
 		b := c.begin(t, "run", "--name", "early", "--wait-for", "nobody=1", "--", "true")
-		c.node(t, "early", 10*time.Second, "waits", func(n node) bool { return n.Guest.State == "waiting" })
+		c.node(t, "early", 30*time.Second, "waits", func(n node) bool { return n.Guest.State == "waiting" })
 		if err := b.cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
-		if code := b.end(t, 10*time.Second); code != 128+int(sig) {
+		if code := b.end(t, 30*time.Second); code != 128+int(sig) {
 			t.Errorf("%v at the barrier: exit %d; stderr %q", sig, code, b.stderr.String())
 		}
 	}
@@ -96,7 +96,7 @@ func (c *cli) clientSignals(t *testing.T) {
 	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if code := b.end(t, 10*time.Second); code != 128+15 {
+	if code := b.end(t, 30*time.Second); code != 128+15 {
 		t.Errorf("a guest that dies of SIGTERM: exit %d, want 143; stderr %q", code, b.stderr.String())
 	}
 }
@@ -129,7 +129,7 @@ func (c *cli) foreground(t *testing.T) {
 // onlySeed: whatever ran in the foreground has left nothing.
 func (c *cli) onlySeed(t *testing.T) {
 	t.Helper()
-	eventually(t, 10*time.Second, "only the seed is left", func() (bool, string) {
+	eventually(t, 30*time.Second, "only the seed is left", func() (bool, string) {
 		all := c.nodes(t)
 		_, ok := all["seed-0"]
 		return ok && len(all) == 1, fmt.Sprintf("%+v", all)
@@ -252,15 +252,15 @@ func (c *cli) hostName(t *testing.T) {
 func (c *cli) waitFor(t *testing.T) {
 	b := c.begin(t, "run", "--kind", "vm", "--name", "late", "--detach", "--wait-for", "first=2", "--", "sleep", "600")
 	waits := func(n node) bool { return n.State == "starting" && n.Guest.State == "waiting" && n.Guest.PID == 0 }
-	c.node(t, "late", 20*time.Second, "waits at its barrier", waits)
+	c.node(t, "late", 30*time.Second, "waits at its barrier", waits)
 	c.vm(t, "one", "--service", "first", "--", "sleep", "600")
 	time.Sleep(500 * time.Millisecond)
-	c.node(t, "late", time.Second, "still waits with one of two", waits)
+	c.node(t, "late", 10*time.Second, "still waits with one of two", waits)
 	c.function(t, "two", "--service", "first", "--", "sleep", "600")
 	if code := b.end(t, 20*time.Second); code != 0 {
 		t.Errorf("exit %d; stderr %s", code, b.stderr.String())
 	}
-	c.node(t, "late", time.Second, "runs", func(n node) bool { return n.State == "running" && n.Guest.State == "running" })
+	c.node(t, "late", 10*time.Second, "runs", func(n node) bool { return n.State == "running" && n.Guest.State == "running" })
 	// one, two and late: three nodes that are not seeds.
 	if r := c.run(t, "run", "--wait-for", "nodes=3", "--", "true"); r.code != 0 {
 		t.Errorf("wait for nodes: %s", r)
@@ -324,7 +324,7 @@ func (c *cli) logs(t *testing.T) {
 	if err := b.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	if code := b.end(t, 5*time.Second); code != 0 {
+	if code := b.end(t, 20*time.Second); code != 0 {
 		t.Errorf("logs -f after SIGINT: exit %d", code)
 	}
 	if out := c.must(t, "logs", "--supervisor", "writer"); out == "" {

@@ -98,7 +98,7 @@ func (w *world) checkAddresses(t *testing.T) {
 		"to-vpc": "none, its own, local", "to-private": "behind, none, local", "to-vpc2": "none, its own, vpc2",
 		"to-lambda-0": "behind, invalid IP, ",
 	}
-	eventually(t, 10*time.Second, "all are there", func() (bool, string) { // a seed may come late
+	eventually(t, 30*time.Second, "all are there", func() (bool, string) { // a seed may come late
 		var list []cluster.Member
 		if err := json.Unmarshal([]byte(w.must(t, "nodes", "--json")), &list); err != nil {
 			t.Fatal(err)

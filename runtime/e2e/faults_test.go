@@ -65,11 +65,11 @@ func (f *faults) supervisorKilled(t *testing.T) {
 	for round := range 2 {
 		old := f.supervisor(t, "rock-marker")
 		kill(t, old)
-		eventually(t, 15*time.Second, "a new supervisor", func() (bool, string) {
+		eventually(t, 30*time.Second, "a new supervisor", func() (bool, string) {
 			now := f.supervisor(t, "rock-marker")
 			return now != 0 && now != old, fmt.Sprint(now)
 		})
-		f.node(t, "rock", 15*time.Second, "is back as it was", func(n node) bool {
+		f.node(t, "rock", 30*time.Second, "is back as it was", func(n node) bool {
 			return n.State == "running" && n.ID == before.ID && n.Overlay == before.Overlay &&
 				n.Guest.State == "running" && n.Guest.PID == before.Guest.PID
 		})
@@ -98,7 +98,7 @@ func (f *faults) guestKilled(t *testing.T) {
 		if kind == "function" { // its supervisor ends with its guest
 			f.gone(t, slot)
 		} else {
-			n := f.node(t, slot, 10*time.Second, "has exited", func(n node) bool { return n.State == "exited" && n.Guest.State == "exited" })
+			n := f.node(t, slot, 30*time.Second, "has exited", func(n node) bool { return n.State == "exited" && n.Guest.State == "exited" })
 			if n.Guest.ExitCode == nil || *n.Guest.ExitCode != 128+9 {
 				t.Errorf("exit code of a killed guest: %+v", n)
 			}
@@ -106,7 +106,7 @@ func (f *faults) guestKilled(t *testing.T) {
 		f.must(t, "stop", "frail")
 	}
 	f.vm(t, "brief", "--", "sh", "-c", "sleep 4; exit 3")
-	n := f.node(t, "brief", 15*time.Second, "has exited", func(n node) bool { return n.State == "exited" })
+	n := f.node(t, "brief", 30*time.Second, "has exited", func(n node) bool { return n.State == "exited" })
 	if n.Guest.ExitCode == nil || *n.Guest.ExitCode != 3 {
 		t.Errorf("exit code: %+v", n)
 	}
@@ -120,7 +120,7 @@ func (f *faults) guestRestarted(t *testing.T) {
 		before := f.nodes(t)[slot]
 		old := f.guest(t, "phoenix-marker")
 		kill(t, old)
-		after := f.node(t, slot, 20*time.Second, "runs again", func(n node) bool {
+		after := f.node(t, slot, 30*time.Second, "runs again", func(n node) bool {
 			return n.State == "running" && n.Guest.State == "running" && n.Guest.Restarts == 1
 		})
 		if after.ID != before.ID || after.Overlay != before.Overlay || f.guest(t, "phoenix-marker") == old {
@@ -134,7 +134,7 @@ func (f *faults) guestRestarted(t *testing.T) {
 // gone waits until the slot has no member that could be taken for alive.
 func (f *faults) gone(t *testing.T, slot string) {
 	t.Helper()
-	eventually(t, 15*time.Second, slot+" shows as gone", func() (bool, string) {
+	eventually(t, 30*time.Second, slot+" shows as gone", func() (bool, string) {
 		n, ok := f.nodes(t)[slot]
 		return !ok || n.State == "lost", fmt.Sprintf("%+v", n)
 	})
@@ -238,7 +238,7 @@ func (f *faults) daemonKilled(t *testing.T) {
 // nothingRuns waits until no process of the network is left.
 func (w *world) nothingRuns(t *testing.T) {
 	t.Helper()
-	eventually(t, 10*time.Second, "no process is left", func() (bool, string) {
+	eventually(t, 30*time.Second, "no process is left", func() (bool, string) {
 		left := w.traces()
 		return len(left) == 0, strings.Join(left, "\n")
 	})

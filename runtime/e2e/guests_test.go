@@ -253,7 +253,7 @@ func (w *world) paths(t *testing.T) []path {
 // wantPath waits until from has reached to over transport, and over nothing else.
 func (w *world) wantPath(t *testing.T, from, to, transport string, least uint64) {
 	t.Helper()
-	eventually(t, 15*time.Second, fmt.Sprintf("%s -> %s over %s", from, to, transport), func() (bool, string) {
+	eventually(t, 30*time.Second, fmt.Sprintf("%s -> %s over %s", from, to, transport), func() (bool, string) {
 		all := w.paths(t)
 		ok := false
 		for _, p := range all {

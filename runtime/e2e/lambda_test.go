@@ -5,8 +5,10 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -161,15 +163,10 @@ func TestEnvironmentIsUsedAgain(t *testing.T) {
 		if i := l.ended(t, "life", life); i.State != localcloud.InvocationSucceeded {
 			t.Errorf("life %d: %+v", life, i)
 		}
-		states := statesBelow(t, init)
-		if len(states) != 1 {
-			t.Errorf("after life %d the sandbox has %v", life, states)
-		}
-		for pid, state := range states {
-			if state != "T" {
-				t.Errorf("process %d is not frozen: %s", pid, state)
-			}
-		}
+		eventually(t, 20*time.Second, fmt.Sprintf("after life %d one process, which is frozen", life), func() (bool, string) {
+			states := statesBelow(t, init) // each stops when it is its turn to run
+			return len(states) == 1 && slices.Contains(slices.Collect(maps.Values(states)), "T"), fmt.Sprint(states)
+		})
 		if life == 1 {
 			time.Sleep(6 * time.Second) // longer than the lease of the node that was
 		}

@@ -72,7 +72,7 @@ func TestNATProbing(t *testing.T) {
 	}
 	all.Wait()
 	var seen map[string]*cluster.NATReport
-	eventually(t, 5*time.Second, "all are probed", func() (bool, string) {
+	eventually(t, 30*time.Second, "all are probed", func() (bool, string) {
 		seen = w.reports(t)
 		missing := []string{}
 		for kind := range want {
@@ -100,7 +100,7 @@ func TestNATProbing(t *testing.T) {
 	if err := client.DisturbNAT(t.Context(), kind, kind+"-0", localcloud.NATReplace); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the new NAT is noticed", func() (bool, string) {
+	eventually(t, 30*time.Second, "the new NAT is noticed", func() (bool, string) {
 		now := w.reports(t)[kind+"-0"]
 		return now != nil && now.Mapped.Addr() != before.Addr() && now.Mapped.Port() == before.Port(), fmt.Sprintf("%+v", now)
 	})

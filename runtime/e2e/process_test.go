@@ -111,7 +111,7 @@ func (w *world) guest(t *testing.T, marker string) int {
 func (w *world) host(t *testing.T, marker string) int {
 	t.Helper()
 	// The list is read one by one: a process whose parent just died may be below nobody.
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		pid, host := w.guest(t, marker), 0
 		for all := processes(); pid > 1; pid = all[pid].parent {
 			if all[pid].is("local-host") {
@@ -149,6 +149,23 @@ func kill(t *testing.T, pid int) {
 	}
 }
 
+// awaitEnds waits until killed processes have closed what they had open: the first
+// thread may be a zombie before the last one has ended.
+func awaitEnds(t *testing.T, pids []int) {
+	t.Helper()
+	eventually(t, 20*time.Second, "the killed have ended", func() (bool, string) {
+		var left []string
+		for _, pid := range pids {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+			if err == nil && (!strings.Contains(string(stat), ") Z ") || len(threads) > 1) {
+				left = append(left, string(stat))
+			}
+		}
+		return len(left) == 0, strings.Join(left, "")
+	})
+}
+
 // nothingLeft proves that no process, mount or file of the world's networks is left.
 func (w *world) nothingLeft(t *testing.T) {
 	t.Helper()
@@ -156,7 +173,7 @@ func (w *world) nothingLeft(t *testing.T) {
 		t.Errorf("left in %s/networks: %v", w.state, left)
 	}
 	var left []string
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if left = w.traces(); len(left) == 0 {
 			return
 		}

@@ -21,7 +21,7 @@ import (
 // so long before it is over.
 const (
 	renewLife   = 60 // seconds
-	renewMargin = 55
+	renewMargin = 48
 )
 
 // renewal is a network with one function, whose slots are launched by hand.
@@ -56,7 +56,7 @@ func (r *renewal) launch(t *testing.T, slot, launch, succeeds string) {
 func (r *renewal) is(t *testing.T, slot, launch, what string, ok func(cluster.Member) bool) (found cluster.Member) {
 	t.Helper()
 	id := cluster.LaunchID(slot + launch)
-	eventually(t, 10*time.Second, slot+" "+launch+" "+what, func() (bool, string) {
+	eventually(t, 30*time.Second, slot+" "+launch+" "+what, func() (bool, string) {
 		var list []cluster.Member
 		if err := json.Unmarshal([]byte(r.must(t, "nodes", "--json")), &list); err != nil {
 			t.Fatal(err)
@@ -102,7 +102,7 @@ func TestRenewal(t *testing.T) {
 	said := func(lines ...string) {
 		t.Helper()
 		for _, client := range clients {
-			eventually(t, 10*time.Second, client+" says "+strings.Join(lines, ", "), func() (bool, string) {
+			eventually(t, 30*time.Second, client+" says "+strings.Join(lines, ", "), func() (bool, string) {
 				log := w.must(t, "logs", client)
 				missing := slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return strings.Contains(log, line) })
 				return len(missing) == 0, clip(log)

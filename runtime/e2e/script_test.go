@@ -62,7 +62,7 @@ func setUpScript(env *testscript.Env, bin string) error {
 				env.T().FailNow()
 			}
 		}
-		for end := time.Now().Add(5 * time.Second); len(w.traces()) > 0; time.Sleep(50 * time.Millisecond) {
+		for end := time.Now().Add(20 * time.Second); len(w.traces()) > 0; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(end) {
 				env.T().Fatal("left behind:", strings.Join(w.traces(), "\n"))
 			}

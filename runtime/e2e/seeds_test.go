@@ -219,7 +219,7 @@ func (s *seeds) damaged(t *testing.T) {
 	if !s.strike(t, slot) {
 		t.Fatalf("%s does not run", slot)
 	}
-	eventually(t, 10*time.Second, "its host is gone", func() (bool, string) {
+	eventually(t, 20*time.Second, "its host is gone", func() (bool, string) {
 		host, err := s.client.Host(t.Context(), slot)
 		return err == nil && host.State == localcloud.HostExited, fmt.Sprint(host.State, err)
 	})

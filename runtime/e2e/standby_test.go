@@ -79,11 +79,16 @@ func TestStandby(t *testing.T) {
 	s.launched(t, 2)
 
 	// The seed dies, and the node returns.
-	if !s.strike(t, "seed-0") {
-		t.Error("the seed did not run")
+	struck, err := s.client.Host(t.Context(), "seed-0")
+	if err != nil || !s.strike(t, "seed-0") {
+		t.Errorf("the seed did not run: %v", err)
 	}
 	eventually(t, 30*time.Second, "a seed again", func() (bool, string) {
-		r := s.run(t, "nodes") // which fails while there is none
+		host, err := s.client.Host(t.Context(), "seed-0")
+		if err != nil || host.State != localcloud.HostRunning || host.PID == struck.PID {
+			return false, fmt.Sprintf("%+v, %v", host, err)
+		}
+		r := s.run(t, "nodes") // which fails while it starts
 		return r.code == 0, r.String()
 	})
 	await("the same standby", func(m cluster.Member) bool { return m.ID == spare.ID })

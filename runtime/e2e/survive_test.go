@@ -43,7 +43,7 @@ func (f *faults) goesOn(t *testing.T, mayFail func(line string) bool) {
 	t.Helper()
 	for _, slot := range []string{"near", "far-0"} {
 		before, _ := f.beats(t, slot)
-		eventually(t, 10*time.Second, slot+" makes progress", func() (bool, string) {
+		eventually(t, 30*time.Second, slot+" makes progress", func() (bool, string) {
 			now, errors := f.beats(t, slot)
 			return now > before+10, fmt.Sprintf("%d beats, then %d; %q", before, now, errors)
 		})
@@ -65,7 +65,7 @@ func (f *faults) seedKilled(t *testing.T) {
 	before := f.nodes(t)
 	kill(t, f.seedSupervisor(t))
 	f.goesOn(t, never)
-	eventually(t, 15*time.Second, "the seed is back with all members", func() (bool, string) {
+	eventually(t, 30*time.Second, "the seed is back with all members", func() (bool, string) {
 		r := f.run(t, "nodes", "--json")
 		if r.code != 0 {
 			return false, r.String()

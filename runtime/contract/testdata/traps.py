@@ -143,7 +143,7 @@ class cancelled:
 class held(tokens):
     """The server's supervisor is stopped for a while: a connect that is held waits."""
 
-    COUNT, FROZEN = 1, 0.8
+    COUNT, FROZEN = 1, 1.6
 
     @classmethod
     def server(cls, p):
@@ -163,7 +163,7 @@ class held(tokens):
     @staticmethod
     def wait(p):
         port = p.recv()
-        time.sleep(0.5)
+        time.sleep(0.8)  # in the midst of it
         return p.peer, port
 
 
@@ -204,7 +204,7 @@ class held_cancelled(held):
 class held_for_ever(held):
     """A node that is frozen: the connect ends as it does where nothing answers."""
 
-    COUNT, FROZEN = 0, 4.5
+    COUNT, FROZEN = 0, 5.5
 
     @staticmethod
     def client(p):
