@@ -94,7 +94,7 @@ func vmCases() map[string]attributeCase {
 		return func(s *nodeSpec) { s.Publish = []config.Publish{p} }
 	}
 	maps.Copy(cases, onAWSCases("image_id instance_type architecture subnet_id spot root_volume root_volume.size root_volume.type root_volume.iops "+
-		"root_volume.encrypted key_name security_group_ids user_data", "instance_id", "private_ip", "public_ip", "user_data_size"))
+		"root_volume.encrypted key_name instance_profile security_group_ids user_data", "instance_id", "private_ip", "public_ip", "user_data_size"))
 	maps.Copy(cases, map[string]attributeCase{
 		"user": {after: `user = "www-data"`, action: inPlace, restarts: true, invalid: "user", drift: func(s *nodeSpec) { s.User = "mail" }},
 		"publish": {after: `publish = [{ port = 80, host_port = 8080 }]`, action: inPlace, restarts: true, invalid: "publish twice",

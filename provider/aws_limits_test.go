@@ -214,6 +214,7 @@ func TestVMNodeOnAWS(t *testing.T) {
 		{"source_dir = \"./other\"\nenvironment = { A = \"a\" }", "delete,create"},
 		{"source_dir = \"./app\"\ninstance_type = \"t3.small\"", "delete,create"},
 		{"source_dir = \"./app\"\nimage_id = \"ami-0fedcba9876543210\"", "delete,create"},
+		{"source_dir = \"./app\"\ninstance_profile = \"app\"", "delete,create"},
 		{"source_dir = \"./app\"\nuser_data = \"#!/bin/sh\"", "delete,create"},
 		{"source_dir = \"./app\"\nroot_volume = { size = 30 }", "delete,create"},
 	} {

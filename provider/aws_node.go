@@ -32,9 +32,9 @@ type awsNode struct {
 	SecurityGroupIDs []string
 
 	// VM nodes.
-	ImageID, InstanceType, SubnetID, KeyName, UserData string
-	Spot                                               bool
-	RootVolume                                         *awsVolume
+	ImageID, InstanceType, SubnetID, KeyName, InstanceProfile, UserData string
+	Spot                                                                bool
+	RootVolume                                                          *awsVolume
 
 	// Function nodes.
 	ImageURI, RoleARN string
@@ -112,6 +112,18 @@ var roleARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$`)
 func checkRoleARN(arn string) error {
 	if !roleARN.MatchString(arn) {
 		return fmt.Errorf("%q is not the ARN of a role: write one such as arn:aws:iam::123456789012:role/app", arn)
+	}
+	return nil
+}
+
+var profileName = regexp.MustCompile(`^[\w+=,.@-]{1,128}$`)
+
+func checkInstanceProfile(name string) error {
+	if strings.HasPrefix(name, "arn:") {
+		return fmt.Errorf("%q is an ARN: write the name, %q", name, name[strings.LastIndexByte(name, '/')+1:])
+	}
+	if !profileName.MatchString(name) {
+		return fmt.Errorf("%q is no name of an instance profile: write one such as app, with letters, digits and + = , . @ _ -", name)
 	}
 	return nil
 }

@@ -12,6 +12,8 @@ func TestTagTexts(t *testing.T) {
 	w.refuses("aws", map[string]string{
 		"gp3 with few iops":   vmOnAWS(`  root_volume = { iops = 300 }`),
 		"tag that roles lack": vmOnAWS(`  tags = { "team" = "shop (Bern)" }`),
+		"profile":             vmOnAWS(`  instance_profile = "arn:aws:iam::123456789012:instance-profile/teams/app"`),
+		"profile name":        vmOnAWS(`  instance_profile = "an app"`),
 		"tag of boxer":        vmOnAWS(`  tags = { "boxer:launch" = "mine" }`),
 		"many tags":           functionOnAWS(`["sleep", "60"]`, `tags = { for i in range(45) : "t${i}" => "x" }`),
 	})

@@ -30,6 +30,7 @@ type vmAWSModel struct {
 	Spot             types.Bool   `tfsdk:"spot"`
 	RootVolume       types.Object `tfsdk:"root_volume"`
 	KeyName          types.String `tfsdk:"key_name"`
+	InstanceProfile  types.String `tfsdk:"instance_profile"`
 	SecurityGroupIDs types.List   `tfsdk:"security_group_ids"`
 	UserData         types.String `tfsdk:"user_data"`
 	InstanceID       types.String `tfsdk:"instance_id"`
@@ -89,6 +90,12 @@ func vmAWSAttributes() map[string]schema.Attribute {
 			Optional:            true,
 			MarkdownDescription: "AWS: a key pair to log in with. Default: nobody can log in. A change replaces the instance.",
 		},
+		"instance_profile": schema.StringAttribute{
+			Optional: true,
+			MarkdownDescription: "AWS: name of the instance profile to run with, instead of the network's own for VM nodes. Its role needs that one's rights, and " +
+				"may have more for the program. A change replaces the instance.",
+			Validators: []validator.String{stringCheck{"Invalid instance profile", "the name of an instance profile", checkInstanceProfile}},
+		},
 		"security_group_ids": schema.ListAttribute{
 			ElementType: types.StringType, Optional: true,
 			MarkdownDescription: "AWS: security groups besides the network's own. Changed in place.",
@@ -135,6 +142,7 @@ func (m *vmAWSModel) spec(ctx context.Context, diags *diag.Diagnostics) awsNode 
 	a := awsNode{
 		ImageID: m.ImageID.ValueString(), InstanceType: m.InstanceType.ValueString(), Architecture: m.Architecture.ValueString(),
 		SubnetID: m.SubnetID.ValueString(), Spot: m.Spot.ValueBool(), KeyName: m.KeyName.ValueString(), UserData: m.UserData.ValueString(),
+		InstanceProfile:  m.InstanceProfile.ValueString(),
 		SecurityGroupIDs: stringList(ctx, m.SecurityGroupIDs, diags),
 	}
 	if m.RootVolume.IsNull() || m.RootVolume.IsUnknown() {
@@ -158,7 +166,8 @@ func (m *vmAWSModel) spec(ctx context.Context, diags *diag.Diagnostics) awsNode 
 func (m *vmAWSModel) replaced() map[string]attr.Value {
 	return map[string]attr.Value{
 		"image_id": m.ImageID, "instance_type": m.InstanceType, "architecture": m.Architecture, "subnet_id": m.SubnetID,
-		"spot": m.Spot, "root_volume": m.RootVolume, "key_name": m.KeyName, "user_data": m.UserData,
+		"spot": m.Spot, "root_volume": m.RootVolume, "key_name": m.KeyName, "instance_profile": m.InstanceProfile,
+		"user_data": m.UserData,
 	}
 }
 
@@ -203,7 +212,7 @@ func (m *vmAWSModel) read(ctx context.Context, found awsNode, at *awsVM, diags *
 		m.Architecture = orNull(found.Architecture)
 	}
 	m.SubnetID, m.KeyName = orNull(found.SubnetID), orNull(found.KeyName)
-	m.UserData = orNull(found.UserData)
+	m.UserData, m.InstanceProfile = orNull(found.UserData), orNull(found.InstanceProfile)
 	if found.Spot != m.Spot.ValueBool() {
 		m.Spot = types.BoolValue(found.Spot)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
 	"github.com/boxer-overlay/boxer/provider/cloud"
@@ -52,13 +53,18 @@ func TestAccNodesOnAWS(t *testing.T) {
 	}
 	config := func(word, memory string) string {
 		return onAWSBlock + vm("store", loop, "environment = { WORD = \""+word+"\" }\nuser = \""+self.Username+"\"\n"+
-			"user_data = \"#!/bin/sh\"\ntags = { Name = \"our store\" }\n") +
+			"user_data = \"#!/bin/sh\"\ntags = { Name = \"our store\" }\ninstance_profile = \"app\"\n") +
 			function("logic", loop, source+"desired_count = 2\nenvironment = { WORD = \""+word+"\" }\nmemory_size = "+memory+"\n")
 	}
 	aws, err := cloud.Open(t.Context(), cloud.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	own := "app"
+	if _, err := aws.IAM.CreateInstanceProfile(t.Context(), &iam.CreateInstanceProfileInput{InstanceProfileName: &own}); err != nil {
+		t.Fatal(err)
+	}
+	a.Forget()
 	a.Inject(emulator.RoleNotReady(1), emulator.ProfileNotReady("boxer-shop_vm", 1))
 	a.Inject(emulator.FunctionState("Pending", "Creating", "The function is being created.", 2)...)
 	w.configure(config("one", "256"))
@@ -67,6 +73,9 @@ func TestAccNodesOnAWS(t *testing.T) {
 	store, logic := w.values(storeVM), w.values(logicAddress)
 	if store["instance_id"] == nil || store["private_ip"] == nil || fmt.Sprint(store["node_ids"]) == "[]" || store["image_id"] == nil {
 		t.Errorf("%v", store)
+	}
+	if runs := a.Calls("ec2.RunInstances"); runs[len(runs)-1].Form().Get("IamInstanceProfile.Name") != own {
+		t.Errorf("%v", runs[len(runs)-1].Form())
 	}
 	if logic["running_count"] != 2.0 || logic["function_arn"] == nil || logic["log_group_name"] != "/aws/lambda/boxer-shop_logic" {
 		t.Errorf("%v", logic)

@@ -92,7 +92,7 @@ func (p *awsPlatform) makeVM(ctx context.Context, n *cloud.Network, spec nodeSpe
 	id := cluster.LaunchID(want.Token)
 	made, err := p.cloud.RunInstanceIn(ctx, cloud.InstanceSpec{
 		Network: n.Name, Slot: spec.Name, Part: cloud.PartVM, Name: n.InstanceName(spec.Name), ClientToken: id,
-		Image: a.ImageID, Type: a.instanceType(), KeyName: a.KeyName, Profile: n.RoleName(cloud.PartVM),
+		Image: a.ImageID, Type: a.instanceType(), KeyName: a.KeyName, Profile: cmp.Or(a.InstanceProfile, n.RoleName(cloud.PartVM)),
 		Groups: groups, Spot: a.Spot, Volume: a.volume(), UserData: data, Tags: p.vmTags(n, spec, id),
 	}, subnets)
 	if err == nil { // EC2 ends what it cannot start, and says why; all of EC2 knows it then
@@ -192,6 +192,9 @@ func (p *awsPlatform) compare(ctx context.Context, spec *nodeSpec, network strin
 	a := &spec.AWS
 	if a.instanceType() != found.Type {
 		a.InstanceType = found.Type
+	}
+	if profile := found.Profile[strings.LastIndexByte(found.Profile, '/')+1:]; a.InstanceProfile != "" {
+		a.InstanceProfile = profile
 	}
 	n, err := p.cloud.Network(ctx, network)
 	if err != nil {

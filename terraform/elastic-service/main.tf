@@ -29,6 +29,7 @@ resource "boxer_vm_node" "steady" {
   spot               = var.aws.vm.spot
   root_volume        = var.aws.vm.root_volume
   key_name           = var.aws.vm.key_name
+  instance_profile   = var.aws.vm.instance_profile
   security_group_ids = var.aws.vm.security_group_ids
   user_data          = var.aws.vm.user_data
 }

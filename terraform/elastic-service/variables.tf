@@ -107,6 +107,7 @@ variable "aws" {
       spot               = optional(bool)
       root_volume        = optional(object({ size = optional(number), type = optional(string), iops = optional(number), encrypted = optional(bool) }))
       key_name           = optional(string)
+      instance_profile   = optional(string)
       security_group_ids = optional(list(string))
       user_data          = optional(string)
     }), {})
