@@ -243,16 +243,7 @@ func (l *Layer) arrive(conn *net.TCPConn, p preface) {
 	}
 }
 
-// deliver gives a connection to the guest, or resets it. nat: it crosses one.
-func (l *Layer) deliver(conn *net.TCPConn, local, peer netip.AddrPort, nat bool) {
-	fd, err := plain(conn, nat)
-	if err != nil {
-		reset(conn)
-		return
-	}
-	l.deliverPlain(fd, local, peer)
-}
-
+// deliverPlain gives a connection to the guest, or resets it.
 func (l *Layer) deliverPlain(fd int, local, peer netip.AddrPort) {
 	if err := l.o.Sockets.Deliver(l.ctx, fd, local, peer); err != nil {
 		l.resetPlain(fd, err)

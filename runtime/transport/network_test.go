@@ -43,7 +43,8 @@ type node struct {
 	id      uint32
 	down    error // what calls to it fail with
 	late    func(method string) time.Duration
-	gone    atomic.Bool // its guest's sockets connect no more
+	gone    atomic.Bool  // its guest's sockets connect no more
+	short   atomic.Int32 // so many deliveries find no descriptors
 	control chan net.Conn
 	punched func(punchCall) punchAnswer // answers instead of it, if set
 
@@ -196,6 +197,9 @@ func (v *node) Listening(port uint16) bool {
 
 // Deliver also checks that the guest gets a socket as the kernel makes one.
 func (v *node) Deliver(_ context.Context, fd int, local, peer netip.AddrPort) error {
+	if v.short.Add(-1) >= 0 {
+		return fmt.Errorf("in a test: %w", syscall.EMFILE)
+	}
 	raw.Linger(fd, false) // as when a guest accepts it
 	if !v.Listening(local.Port()) {
 		return syscall.ECONNREFUSED

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 )
 
 // Control methods between supervisors.
@@ -155,15 +156,25 @@ func (l *Layer) sayVersion(with net.Conn, err error) {
 	}
 }
 
-// join waits for the other side and hands the connection to the guest.
+// join waits for the other side and hands the connection to the guest, whose others
+// may have to be accepted first: the far end has it already.
 func (l *Layer) join(conn *net.TCPConn, local, peer netip.AddrPort) {
 	err := await(l.ctx, conn, start)
-	l.leaveMeeting()
+	leave(l.passive)
+	l.descriptors.give(meetNeeds - 1) // what it needs in the queue is counted there
+	defer l.descriptors.give(1)
 	if err != nil {
 		l.sayVersion(conn, err)
 		l.o.Logger.Debug().Err(err).Stringer("peer", peer).Msg("meeting failed")
 		conn.Close()
 		return
 	}
-	l.deliver(conn, local, peer, l.crossesNAT(peer.Addr()))
+	fd, err := plain(conn, l.crossesNAT(peer.Addr()))
+	if err != nil {
+		reset(conn)
+		return
+	}
+	if err := l.deliverSoon(l.ctx, fd, local, peer, syscall.EMFILE); err != nil {
+		l.resetPlain(fd, err)
+	}
 }

@@ -68,17 +68,18 @@ func (l *Layer) publish(ctx context.Context, conn *net.TCPConn, port uint16) {
 		return
 	}
 	local := netip.AddrPortFrom(l.o.Members.Self().OverlayAddress, port)
-	if err := l.deliverSoon(ctx, fd, local, peer); err != nil {
+	if err := l.deliverSoon(ctx, fd, local, peer, syscall.ECONNREFUSED, syscall.EMFILE); err != nil {
 		l.o.Logger.Debug().Err(err).Uint16("port", port).Msg("connection to a published port is reset")
 		resetPlain(fd)
 	}
 }
 
-// deliverSoon delivers as soon as somebody listens.
-func (l *Layer) deliverSoon(ctx context.Context, fd int, local, peer netip.AddrPort) error {
+// deliverSoon delivers, and tries again while that fails for one of these reasons.
+func (l *Layer) deliverSoon(ctx context.Context, fd int, local, peer netip.AddrPort, reasons ...syscall.Errno) error {
 	for end := time.Now().Add(publishWait); ; {
 		err := l.o.Sockets.Deliver(ctx, fd, local, peer)
-		if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(end) {
+		passing := func(reason syscall.Errno) bool { return errors.Is(err, reason) }
+		if !slices.ContainsFunc(reasons, passing) || time.Now().After(end) {
 			return err
 		}
 		select {
