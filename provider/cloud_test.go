@@ -295,9 +295,9 @@ func (c *localCloud) members(network string) map[string]cluster.Member {
 
 func (c *localCloud) eventually(what string, ok func() bool) {
 	c.t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			c.t.Fatalf("not within 30 s: %s", what)
+			c.t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }

@@ -106,7 +106,7 @@ func TestAccTakenName(t *testing.T) {
 	if _, err := starter.Wait(ctx, wants); err != nil {
 		t.Fatal(err)
 	}
-	hasty := c.workspace(func(p *boxerProvider) { p.patience = 2 * time.Second })
+	hasty := c.workspace(func(p *boxerProvider) { p.patience = 6 * time.Second })
 	hasty.dir = w.dir
 	hasty.configure(c.block() + shop + function("logic", idle, ""))
 	hasty.golden("node/taken slot", hasty.errors(applying...), map[string]string{c.dir: "STATE"})
@@ -128,7 +128,7 @@ func TestAccTakenName(t *testing.T) {
 func TestAccWaitForNeverMet(t *testing.T) {
 	c := newCloud(t)
 	w := c.workspace()
-	w.configure(c.block() + shop + vm("front", idle, "wait_for = { logic = 2 }\n timeouts = { create = \"4s\" }"))
+	w.configure(c.block() + shop + vm("front", idle, "wait_for = { logic = 2 }\n timeouts = { create = \"8s\" }"))
 	w.golden("node/wait for never met", w.errors(applying...), map[string]string{c.dir: "STATE"})
 	c.onlySeed("shop")
 	w.destroy()

@@ -34,7 +34,7 @@ func (c *localCloud) says(slot, want string) {
 	c.t.Helper()
 	client := c.client("shop")
 	var last string
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		lines, _ := client.Tail(slot, 1)
 		if last = strings.Join(lines, "\n"); last == want {
 			return
