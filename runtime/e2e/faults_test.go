@@ -21,6 +21,7 @@ type faults struct {
 
 // TestFaults kills what can be killed.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	f := &faults{world: newWorld(t)}
 	f.task = filepath.Join(filepath.Dir(f.state), "task")
 	if err := os.CopyFS(f.task, os.DirFS("testdata")); err != nil {

@@ -27,6 +27,7 @@ type seeds struct {
 
 // TestThreeSeeds: a seed may die, and even two, without harm to what runs.
 func TestThreeSeeds(t *testing.T) {
+	t.Parallel()
 	s := &seeds{faults: &faults{world: newWorld(t)}}
 	s.task = filepath.Join(filepath.Dir(s.state), "task")
 	if err := os.CopyFS(s.task, os.DirFS("testdata")); err != nil {
