@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -362,11 +363,15 @@ func (p *platformRun) clean(ctx context.Context, wants []launch.Want) {
 		}
 		return
 	}
-	for _, w := range wants {
-		if err := p.Client.DeleteHost(ctx, w.Slot); err != nil {
-			fmt.Fprintf(os.Stderr, "boxer: remove node %q: %v\n", w.Slot, err)
-		}
+	var all sync.WaitGroup
+	for _, w := range wants { // all at once: a guest may take ten seconds to end
+		all.Go(func() {
+			if err := p.Client.DeleteHost(ctx, w.Slot); err != nil {
+				fmt.Fprintf(os.Stderr, "boxer: remove node %q: %v\n", w.Slot, err)
+			}
+		})
 	}
+	all.Wait()
 }
 
 func (p *platformRun) detached(ctx context.Context, n config.Node) error {
