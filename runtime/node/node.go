@@ -167,13 +167,20 @@ func Run(ctx context.Context, o Options) (int, error) {
 	return code, err
 }
 
+// seedSweep is between looks for listeners that ended: a seed has no guest, and none.
+const seedSweep = 2 * time.Second
+
 // start brings the node up to where its guest can run.
 func (n *node) start(ctx, background context.Context) error {
 	if err := n.prepare(); err != nil {
 		return err
 	}
+	var sweep time.Duration // its default
+	if n.cfg.Kind == config.KindSeed {
+		sweep = seedSweep
+	}
 	n.sockets = socket.New(socket.Options{
-		Adopt: n.run.alive(), Exclude: []uint16{uint16(n.cfg.Port)}, Shared: n.cfg.Shared, Underlay: n.loopback(),
+		Sweep: sweep, Adopt: n.run.alive(), Exclude: []uint16{uint16(n.cfg.Port)}, Shared: n.cfg.Shared, Underlay: n.loopback(),
 		Budget: budget{n}, Logger: n.log,
 	})
 	if n.cfg.Kind == config.KindSeed {
