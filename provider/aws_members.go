@@ -56,9 +56,8 @@ func (p *awsPlatform) Await(ctx context.Context, network string, launches []laun
 		return nil, err
 	}
 	defer session.Close()
-	w := &awsWait{p: p, n: n, wants: launches, seen: map[string]cluster.Member{}, holders: map[string]*launch.Holder{}, began: time.Now(),
-		gone: map[string]time.Time{}}
-	members, err := w.wait(ctx, session)
+	w := &awsWait{p: p, n: n, gone: map[string]time.Time{}}
+	members, err := launch.Await(ctx, session, launches, platformTick, w)
 	var failure *launch.Failure
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
@@ -69,15 +68,11 @@ func (p *awsPlatform) Await(ctx context.Context, network string, launches []laun
 	return members, err
 }
 
-// awsWait is one wait for launches under way.
+// awsWait tells a wait for launches what AWS tells.
 type awsWait struct {
-	p       *awsPlatform
-	n       *cloud.Network
-	wants   []launch.Want
-	seen    map[string]cluster.Member // by launch, as they were last, those that left included
-	holders map[string]*launch.Holder // by slot: other launches
-	began   time.Time
-	gone    map[string]time.Time // by slot: since when EC2 shows no instance
+	p    *awsPlatform
+	n    *cloud.Network
+	gone map[string]time.Time // by slot: since when EC2 shows no instance
 }
 
 // platformTick is how often AWS is asked whether what does not join still is there.
@@ -87,78 +82,18 @@ const platformTick = 3 * time.Second
 // was asked for, and it shows one that has ended for much longer.
 const goneTime = 15 * time.Second
 
-func (w *awsWait) wait(ctx context.Context, session *cluster.Session) ([]cluster.Member, error) {
-	events, stop := session.Subscribe()
-	defer stop()
-	tick := time.NewTicker(platformTick)
-	defer tick.Stop()
-	for {
-		found, missing, err := w.check(ctx)
-		if err != nil || len(missing) == 0 {
-			return found, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, w.late(missing)
-		case ev, open := <-events:
-			if !open {
-				return nil, seedsOnAWS(w.n, fmt.Errorf("the connection is lost: %w", session.Err()))
-			}
-			w.note(ev)
-		case <-tick.C:
-			tflog.Info(ctx, "waiting for guests to run", map[string]any{"waited": time.Since(w.began).Round(time.Second).String(), "missing": strings.Join(missing, ", ")})
-			if err := w.checkPlatform(ctx); err != nil {
-				return nil, err
-			}
-		}
-	}
+// Waiting implements launch.Platform.
+func (w *awsWait) Waiting(ctx context.Context, waited time.Duration, missing []string) {
+	tflog.Info(ctx, "waiting for guests to run", map[string]any{"waited": waited.String(), "missing": strings.Join(missing, ", ")})
 }
 
-func launchOf(w launch.Want) string {
-	if w.ID != "" {
-		return w.ID
-	}
-	return launchID(w)
+// Lost implements launch.Platform.
+func (w *awsWait) Lost(err error) error {
+	return seedsOnAWS(w.n, fmt.Errorf("the connection is lost: %w", err))
 }
 
-func (w *awsWait) note(ev cluster.Event) {
-	for _, want := range w.wants {
-		switch {
-		case ev.Member.Slot != want.Slot:
-		case want.Takes(ev.Member, w.seen[launchOf(want)]):
-			w.seen[launchOf(want)] = ev.Member
-		case ev.Member.LaunchID != launchOf(want) && want.Contends(ev.Member):
-			if w.holders[want.Slot] == nil {
-				w.holders[want.Slot] = &launch.Holder{}
-			}
-			w.holders[want.Slot].Note(ev)
-		}
-	}
-}
-
-// check sorts the wants into running members and missing slots.
-func (w *awsWait) check(ctx context.Context) (found []cluster.Member, missing []string, err error) {
-	for _, want := range w.wants {
-		m, ok := w.seen[launchOf(want)]
-		switch {
-		case !ok:
-			missing = append(missing, want.Slot)
-		case m.State == cluster.StateRunning, want.JoinOnly && m.State != cluster.StateLost && m.State != cluster.StateLeft:
-			found = append(found, m)
-		case m.Guest.State == cluster.GuestFailed || m.Guest.State == cluster.GuestExited:
-			return nil, nil, w.failed(ctx, want, m)
-		default:
-			missing = append(missing, want.Slot+" ("+launch.Waits(m)+")")
-		}
-	}
-	if len(missing) > 0 {
-		found = nil
-	}
-	return found, missing, nil
-}
-
-// failed says why a guest does not run, with what it said last if that is known yet.
-func (w *awsWait) failed(ctx context.Context, want launch.Want, m cluster.Member) error {
+// Failed says why a guest does not run, with what it said last if that is known yet.
+func (w *awsWait) Failed(ctx context.Context, want launch.Want, m cluster.Member) error {
 	f := &launch.Failure{Slot: want.Slot, Cause: m.Guest.Error, Output: w.output(ctx, want)}
 	if f.Cause == "" {
 		f.Cause = "the guest ended"
@@ -187,54 +122,35 @@ func (w *awsWait) output(ctx context.Context, want launch.Want) []string {
 	return w.p.cloud.Console(ctx, found.ID)
 }
 
-// checkPlatform notices instances that ended before they ever joined, and slots that
-// others hold.
-func (w *awsWait) checkPlatform(ctx context.Context) error {
-	for _, want := range w.wants {
-		if m, joined := w.seen[launchOf(want)]; joined && m.State != cluster.StateLeft {
-			continue
-		}
-		if h := w.holders[want.Slot]; h != nil {
-			if err := h.Taken(want.Slot); err != nil {
-				return err
-			}
-		}
-		if want.Function != "" {
-			continue // of one invocation Lambda tells nothing
-		}
-		found, err := w.p.cloud.FindInstance(ctx, w.n.Name, cloud.PartVM, want.Slot)
-		if missing := errors.Is(err, cloud.ErrNotFound); !missing {
-			delete(w.gone, want.Slot)
-		} else if w.gone[want.Slot].IsZero() {
-			w.gone[want.Slot] = time.Now()
-		}
-		switch {
-		case errors.Is(err, cloud.ErrNotFound) && time.Since(w.gone[want.Slot]) < goneTime:
-		case errors.Is(err, cloud.ErrNotFound):
-			return &launch.Failure{Slot: want.Slot, Cause: "its instance ended while it started", Output: w.output(ctx, want),
-				Remedy: "\"aws ec2 describe-instances\" shows the reason (StateReason): a spot instance may be taken back at any time, and a volume's key may not be allowed."}
-		case err == nil && found.Stopped():
-			return &launch.Failure{Slot: want.Slot, Cause: fmt.Sprintf("its instance %s was stopped while it started (%s)", found.ID, found.Reason),
-				Remedy: "Start it, or apply again."}
-		}
+// Ended notices instances that ended before they ever joined.
+func (w *awsWait) Ended(ctx context.Context, want launch.Want) error {
+	if want.Function != "" {
+		return nil // of one invocation Lambda tells nothing
+	}
+	found, err := w.p.cloud.FindInstance(ctx, w.n.Name, cloud.PartVM, want.Slot)
+	if missing := errors.Is(err, cloud.ErrNotFound); !missing {
+		delete(w.gone, want.Slot)
+	} else if w.gone[want.Slot].IsZero() {
+		w.gone[want.Slot] = time.Now()
+	}
+	switch {
+	case errors.Is(err, cloud.ErrNotFound) && time.Since(w.gone[want.Slot]) < goneTime:
+	case errors.Is(err, cloud.ErrNotFound):
+		return &launch.Failure{Slot: want.Slot, Cause: "its instance ended while it started", Output: w.output(ctx, want),
+			Remedy: "\"aws ec2 describe-instances\" shows the reason (StateReason): a spot instance may be taken back at any time, and a volume's key may not be allowed."}
+	case err == nil && found.Stopped():
+		return &launch.Failure{Slot: want.Slot, Cause: fmt.Sprintf("its instance %s was stopped while it started (%s)", found.ID, found.Reason),
+			Remedy: "Start it, or apply again."}
 	}
 	return nil
 }
 
-// late says what was waited for in vain.
-func (w *awsWait) late(missing []string) error {
-	want := w.wants[0]
-	for _, other := range w.wants {
-		if m, ok := w.seen[launchOf(other)]; !ok || m.State != cluster.StateRunning {
-			want = other
-			break
-		}
-	}
+// Late says what was waited for in vain.
+func (w *awsWait) Late(ctx context.Context, missing []string, first launch.Want, _ bool, waited time.Duration) error {
 	f := &launch.Failure{
-		Slot: want.Slot, Cause: fmt.Sprintf("not running after %s: %s", time.Since(w.began).Round(time.Second), strings.Join(missing, ", ")),
-		Output: w.output(context.Background(), want),
+		Slot: first.Slot, Cause: fmt.Sprintf("not running after %s: %s", waited, strings.Join(missing, ", ")), Output: w.output(ctx, first),
 	}
-	if want.Function == "" {
+	if first.Function == "" {
 		f.Remedy = "The instance's console says how far it came: \"aws ec2 get-console-output\"."
 	}
 	return f

@@ -204,12 +204,12 @@ func TestAccNodeFailuresOnAWS(t *testing.T) {
 		}
 	}
 	// What EC2 lists may lag behind: an instance that it does not show has not ended yet.
-	wait := &awsWait{p: newAWSPlatform(aws, nil), n: &cloud.Network{Name: "shop"}, wants: []launch.Want{{Slot: "store", Token: "t"}}, gone: map[string]time.Time{}}
-	if err := wait.checkPlatform(t.Context()); err != nil {
+	wait := &awsWait{p: newAWSPlatform(aws, nil), n: &cloud.Network{Name: "shop"}, gone: map[string]time.Time{}}
+	if err := wait.Ended(t.Context(), launch.Want{Slot: "store"}); err != nil {
 		t.Errorf("at once: %v", err)
 	}
 	wait.gone["store"] = wait.gone["store"].Add(-goneTime)
-	if err := wait.checkPlatform(t.Context()); err == nil || !strings.Contains(err.Error(), "its instance ended") {
+	if err := wait.Ended(t.Context(), launch.Want{Slot: "store"}); err == nil || !strings.Contains(err.Error(), "its instance ended") {
 		t.Errorf("at last: %v", err)
 	}
 	// What cannot be undone stays in the state, and is removed later.

@@ -155,82 +155,7 @@ func (l *Launcher) Wait(ctx context.Context, wants []Want) ([]cluster.Member, er
 	}
 	defer session.Close()
 
-	events, cancel := session.Subscribe()
-	defer cancel()
-	start := time.Now()
-	w := &wait{l: l, wants: wants, seen: map[string]cluster.Member{}, holders: map[string]*Holder{}}
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
-	for lastWord := start; ; {
-		found, missing, err := w.check()
-		if err != nil || len(missing) == 0 {
-			return found, err
-		}
-		if l.Progress != nil && time.Since(lastWord) > 2*time.Second {
-			lastWord = time.Now()
-			l.Progress(time.Since(start).Round(time.Second), missing)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, w.timeout(missing, time.Since(start))
-		case ev, open := <-events:
-			if !open {
-				return nil, fmt.Errorf("the connection to the seed of network %q is lost: %w", l.Network.Name, session.Err())
-			}
-			w.note(ev)
-		case <-tick.C:
-			if err := w.checkPlatform(ctx); err != nil {
-				return nil, err
-			}
-		}
-	}
-}
-
-// wait is one Wait under way.
-type wait struct {
-	l       *Launcher
-	wants   []Want
-	seen    map[string]cluster.Member // by launch, as they were last, those that left included
-	holders map[string]*Holder        // by slot: other launches
-}
-
-func (w *wait) note(ev cluster.Event) {
-	m := ev.Member
-	for _, want := range w.wants {
-		switch {
-		case m.Slot != want.Slot:
-		case want.Takes(m, w.seen[want.launch()]):
-			w.seen[want.launch()] = m
-		case m.LaunchID != want.launch() && want.Contends(m):
-			if w.holders[m.Slot] == nil {
-				w.holders[m.Slot] = &Holder{}
-			}
-			w.holders[m.Slot].Note(ev)
-		}
-	}
-}
-
-// check sorts the wants into running members and missing slots.
-func (w *wait) check() ([]cluster.Member, []string, error) {
-	found := make([]cluster.Member, 0, len(w.wants))
-	var missing []string
-	for _, want := range w.wants {
-		m, ok := w.find(want)
-		switch {
-		case !ok:
-			missing = append(missing, want.Slot)
-		case m.State == cluster.StateRunning, want.JoinOnly && m.State != cluster.StateLost:
-			found = append(found, m)
-		case m.Guest.State == cluster.GuestFailed || m.Guest.State == cluster.GuestExited:
-			return nil, nil, w.l.guestFailure(want, m)
-		default:
-			missing = append(missing, want.Slot+" ("+Waits(m)+")")
-		}
-	}
-	if len(missing) > 0 {
-		found = nil
-	}
-	return found, missing, nil
+	return Await(ctx, session, wants, 250*time.Millisecond, l)
 }
 
 // Waits says in what way a member that does not run yet is under way.
@@ -244,12 +169,8 @@ func Waits(m cluster.Member) string {
 	return m.State
 }
 
-func (w *wait) find(want Want) (cluster.Member, bool) {
-	m, ok := w.seen[want.launch()]
-	return m, ok
-}
-
-func (l *Launcher) guestFailure(w Want, m cluster.Member) *Failure {
+// Failed implements Platform.
+func (l *Launcher) Failed(_ context.Context, w Want, m cluster.Member) error {
 	f := Failure{Slot: w.Slot, Cause: m.Guest.Error, Output: l.output(w.Slot)}
 	if m.Guest.State == cluster.GuestFailed && m.Guest.ExitCode != nil {
 		f.CannotRun = *m.Guest.ExitCode
@@ -303,28 +224,12 @@ func (l *Launcher) OutOfMemory(ctx context.Context, w Want, exit *int) string {
 	}
 }
 
-// checkPlatform notices hosts and sandboxes that ended before they ever joined.
-func (w *wait) checkPlatform(ctx context.Context) error {
-	for _, want := range w.wants {
-		if m, joined := w.find(want); joined && m.State != cluster.StateLeft {
-			continue
-		}
-		if h := w.holders[want.Slot]; h != nil {
-			if err := h.Taken(want.Slot); err != nil {
-				return err
-			}
-		}
-		var err error
-		if want.Function == "" {
-			err = w.l.checkHost(ctx, want)
-		} else {
-			err = w.l.checkInvocation(ctx, want)
-		}
-		if err != nil {
-			return err
-		}
+// Ended implements Platform: it notices hosts and sandboxes.
+func (l *Launcher) Ended(ctx context.Context, want Want) error {
+	if want.Function == "" {
+		return l.checkHost(ctx, want)
 	}
-	return nil
+	return l.checkInvocation(ctx, want)
 }
 
 func (l *Launcher) checkHost(ctx context.Context, w Want) error {
@@ -362,24 +267,30 @@ func (l *Launcher) checkInvocation(ctx context.Context, w Want) error {
 	return nil
 }
 
-func (w *wait) timeout(missing []string, waited time.Duration) *Failure {
+// Late implements Platform.
+func (l *Launcher) Late(_ context.Context, missing []string, first Want, joined bool, waited time.Duration) error {
 	f := Failure{
-		Slot:  strings.Join(missing, ", "),
-		Cause: fmt.Sprintf("not running after %s", waited.Round(time.Second)),
+		Slot:   strings.Join(missing, ", "),
+		Cause:  fmt.Sprintf("not running after %s", waited),
+		Output: l.output(first.Slot),
+		Remedy: "Its log: " + l.Client.LogPath(strings.Fields(missing[0])[0]),
 	}
-	for _, want := range w.wants {
-		m, ok := w.find(want)
-		if ok && m.State == cluster.StateRunning {
-			continue
-		}
-		f.Output = w.l.output(want.Slot)
-		if !ok {
-			f.Cause += fmt.Sprintf("; %s never joined the network", want.Slot)
-		}
-		break
+	if !joined {
+		f.Cause += fmt.Sprintf("; %s never joined the network", first.Slot)
 	}
-	f.Remedy = "Its log: " + w.l.Client.LogPath(strings.Fields(missing[0])[0])
 	return f.readable()
+}
+
+// Lost implements Platform.
+func (l *Launcher) Lost(err error) error {
+	return fmt.Errorf("the connection to the seed of network %q is lost: %w", l.Network.Name, err)
+}
+
+// Waiting implements Platform.
+func (l *Launcher) Waiting(_ context.Context, waited time.Duration, missing []string) {
+	if l.Progress != nil {
+		l.Progress(waited, missing)
+	}
 }
 
 // output is what the guest said last or, if it said nothing, the host.

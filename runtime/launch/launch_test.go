@@ -36,7 +36,7 @@ func TestAnotherLaunchInItsPlace(t *testing.T) {
 		w := &wait{wants: wants, seen: map[string]cluster.Member{}, holders: map[string]*Holder{}}
 		for i, s := range steps {
 			w.note(cluster.Event{Type: cluster.EventUpdate, Member: s.m})
-			found, _, err := w.check()
+			found, _, err := w.check(t.Context())
 			if err != nil || len(found) != min(int(s.runs), 1) || s.runs != 0 && found[0].ID != s.runs {
 				t.Errorf("%s, step %d: found %+v, %v, want node %d", name, i, found, err, s.runs)
 			}
