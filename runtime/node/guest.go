@@ -104,8 +104,8 @@ func (n *node) runGuest(life context.Context) (process.State, error) {
 	return guest.Run(life, n.run.process, n.run.Restarts), nil
 }
 
-// endStale ends the guest of another document, which a supervisor before this one
-// was about to end.
+// endStale ends the guest of another document or launch, which a supervisor before this
+// one would have ended.
 func (n *node) endStale() {
 	if n.run.stale == nil {
 		return

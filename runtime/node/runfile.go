@@ -38,12 +38,12 @@ type runFile struct {
 	Failure     string     `json:"failure,omitempty"`
 
 	process   *process.Process // the adopted guest
-	stale     *process.Process // a guest of another document, to be ended
+	stale     *process.Process // a guest of another document or launch, to be ended
 	temporary bool             // the directory goes with the node
 }
 
 // loadRun takes up the guest of the supervisor before, if it belongs to the
-// same launch of the same slot since the same boot.
+// same launch of the same slot since the same boot, or has it ended.
 func loadRun(cfg config.Node, dir string) (runFile, error) {
 	fresh := runFile{
 		Boot: bootID(), Slot: cfg.Slot, LaunchToken: cfg.LaunchToken,
@@ -60,24 +60,36 @@ func loadRun(cfg config.Node, dir string) (runFile, error) {
 		return fresh, fmt.Errorf("read the run file: %w", err)
 	}
 	var old runFile
-	if json.Unmarshal(data, &old) != nil || old.Slot != fresh.Slot || old.Boot != fresh.Boot || old.IPC == "" ||
-		cfg.LaunchToken != "" && cluster.LaunchID(cfg.LaunchToken) != cluster.LaunchID(old.LaunchToken) {
+	if json.Unmarshal(data, &old) != nil || old.Boot != fresh.Boot || old.IPC == "" {
 		return fresh, nil // of another life
 	}
+	old.adopt()
+	if old.Slot != fresh.Slot || cfg.LaunchToken != "" && cluster.LaunchID(cfg.LaunchToken) != cluster.LaunchID(old.LaunchToken) {
+		fresh.stale = old.process
+		return fresh, nil // of another launch
+	}
 	old.temporary = fresh.temporary
-	if old.Phase == process.PhaseStarting { // killed before it could note more
-		old.PID, old.StartTime, _ = process.Find(ipcVariable + "=" + old.Tokens.Environment(old.IPC))
-	}
-	if old.PID != 0 {
-		if old.process, err = process.Adopt(old.PID, old.StartTime); err != nil {
-			old.PID, old.StartTime, old.Phase = 0, 0, "" // it died too: start it again
-		}
-	}
-	if old.Guest != "" && old.Guest != guestDigest(cfg) { // killed on the way to another document
+	if digest := guestDigest(cfg); old.Guest == "" {
+		old.Guest = digest // of a release that did not note it
+	} else if old.Guest != digest { // killed on the way to another document
 		old.stale, old.process = old.process, nil
 		old.PID, old.StartTime, old.Phase, old.ExitCode, old.Restarts, old.Failure = 0, 0, "", nil, 0, ""
 	}
 	return old, nil
+}
+
+// adopt takes up the guest, if it still runs.
+func (r *runFile) adopt() {
+	if r.Phase == process.PhaseStarting { // killed before it could note more
+		r.PID, r.StartTime, _ = process.Find(ipcVariable + "=" + r.Tokens.Environment(r.IPC))
+	}
+	if r.PID == 0 {
+		return
+	}
+	var err error
+	if r.process, err = process.Adopt(r.PID, r.StartTime); err != nil {
+		r.PID, r.StartTime, r.Phase = 0, 0, "" // it died too: start it again
+	}
 }
 
 // ipcVariable leads a guest's monitors to the supervisor.

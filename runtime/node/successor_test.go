@@ -124,6 +124,24 @@ func TestAGuestThatNobodyNotedIsFound(t *testing.T) {
 	w.eventually("another guest", func() bool { return strings.Count(s.output(), "started") == 2 })
 }
 
+// The guest of an earlier launch, whose supervisor was killed, is not left beside the new
+// one's.
+func TestAGuestOfAnotherLaunchIsEnded(t *testing.T) {
+	w := newWorld(t)
+	s := w.start(config.Node{Kind: config.KindVM, Slot: "store", LaunchToken: "first", StateDir: w.path("store-state"), Argv: []string{"sleep", "60"}})
+	before := w.member("store", in(cluster.StateRunning))
+	s.murder()
+	s.task.Config.LaunchToken = "second"
+	s.launch()
+	after := w.member("store", func(m cluster.Member) bool {
+		return m.State == cluster.StateRunning && m.LaunchID == cluster.LaunchID("second")
+	})
+	if after.Guest.PID == before.Guest.PID || alive(before.Guest.PID) {
+		t.Errorf("%+v before, %+v now, the first one runs: %t", before.Guest, after.Guest, alive(before.Guest.PID))
+		_ = syscall.Kill(before.Guest.PID, syscall.SIGKILL)
+	}
+}
+
 // A supervisor that was killed when it was about to begin with another document leaves
 // the guest of the first one.
 func TestAGuestOfAnotherDocumentIsReplaced(t *testing.T) {
