@@ -156,7 +156,7 @@ func TestTheClockOfAnotherSeedWasAhead(t *testing.T) {
 	w.notes["function/logic"] = k.encode()
 	w.term, w.swallow = 2, nil
 	w.mu.Unlock()
-	w.controller(func(o *Options) { o.Patience = 100 * time.Millisecond })
+	w.controller(func(o *Options) { o.Patience = 500 * time.Millisecond })
 	w.await("logic-0")
 }
 
@@ -164,11 +164,11 @@ func TestTheClockOfAnotherSeedWasAhead(t *testing.T) {
 func TestAPlatformThatIsSlowToTakeALaunch(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.delay = 150 * time.Millisecond
+	w.delay = 500 * time.Millisecond
 	c, _ := w.controller(func(o *Options) {
-		o.Patience = 200 * time.Millisecond
+		o.Patience = 800 * time.Millisecond
 		o.Invoker = invoker(func(ctx context.Context, f string, payload []byte) error {
-			time.Sleep(150 * time.Millisecond)
+			time.Sleep(500 * time.Millisecond)
 			return w.Invoke(ctx, f, payload)
 		})
 	})

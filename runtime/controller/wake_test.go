@@ -97,7 +97,7 @@ func TestWhoAsksForAGuestThatCrashesIsToldSo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.stuck = true // every launch ends before it runs
-	c, _ := w.controller(func(o *Options) { o.Backoff = 400 * time.Millisecond })
+	c, _ := w.controller(func(o *Options) { o.Patience, o.Backoff = 10*time.Second, 400*time.Millisecond })
 	declare(t, c, sleeper())
 	refuses(t, wake(t, c), "exit status 3")
 	n := w.launches("")

@@ -104,7 +104,12 @@ func (w *world) Subscribe() (<-chan cluster.Event, func()) {
 	defer w.mu.Unlock()
 	events := make(chan cluster.Event, 10000)
 	for _, m := range w.members {
-		time.AfterFunc(w.late, func() { events <- cluster.Event{Type: cluster.EventJoin, Member: m} })
+		joined := cluster.Event{Type: cluster.EventJoin, Member: m}
+		if w.late > 0 {
+			time.AfterFunc(w.late, func() { events <- joined })
+		} else {
+			events <- joined // before what becomes of it
+		}
 	}
 	w.streams[events] = true
 	return events, func() {
