@@ -96,7 +96,7 @@ func pythonPackage(t *testing.T, path string) {
 	}
 	defer file.Close()
 	z := zip.NewWriter(file)
-	for _, name := range []string{"usr/bin/python3.11", "app.py"} {
+	for _, name := range []string{"usr/bin/python3", "app/app.py"} {
 		w, err := z.Create(name)
 		if err == nil {
 			_, err = w.Write([]byte("#!/bin/sh\n"))

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -424,4 +425,30 @@ func FuzzInterpreter(f *testing.F) {
 			t.Errorf("%q: %q %q, then %q %q", data, program, args, again, args2)
 		}
 	})
+}
+
+// TestQuickstart: the command that the example on AWS says makes the package whose command
+// it declares.
+func TestQuickstart(t *testing.T) {
+	t.Chdir("../../examples/quickstart/aws")
+	text, err := os.ReadFile("main.tf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := regexp.MustCompile(`boxer pack -o logic\.zip -- ([^"]*)"`).FindSubmatch(text)
+	declared := regexp.MustCompile(`package +=.*\n +command +=(.*)\n`).FindSubmatch(text)
+	if said == nil || declared == nil {
+		t.Fatal("main.tf does not say how its package is made, or what of it is run")
+	}
+	var want []string
+	if err := json.Unmarshal(declared[1], &want); err != nil {
+		t.Fatal(err)
+	}
+	p := collected(t, Options{Argv: strings.Fields(string(said[1]))})
+	if !slices.Equal(p.Command, want) {
+		t.Errorf("it is run by %q, and main.tf has %q", p.Command, want)
+	}
+	if page, err := os.ReadFile("../../../docs/aws-untried.md"); err != nil || !strings.Contains(string(page), "boxer pack -o logic.zip -- "+string(said[1])+"\n") {
+		t.Errorf("docs/aws-untried.md has another command (%v)", err)
+	}
 }

@@ -20,7 +20,7 @@ variable "debian_image" {
   type        = string
 }
 variable "logic_package" {
-  description = "The function's program and Python: boxer pack -o logic.zip -- python3 ../app/app.py"
+  description = "The function's program and Python: boxer pack -o logic.zip -- /usr/bin/python3 ../app/app.py"
   type        = string
   default     = "logic.zip"
 }
@@ -52,7 +52,7 @@ resource "boxer_function_node" "logic" {
   network_id    = boxer_network.shop.id
   name          = "logic"
   package       = var.logic_package # lands in /var/task
-  command       = ["/var/task/usr/bin/python3.11", "/var/task/app.py"]
+  command       = ["/var/task/usr/bin/python3", "/var/task/app/app.py"]
   desired_count = 2
   wait_for      = { store = 1 }
 }
