@@ -35,7 +35,7 @@ const (
 
 // Event is something the controller did or saw, and why.
 type Event struct {
-	Seq  uint64    `json:"seq"` // from 1, in the order they happened
+	Seq  uint64    `json:"seq"` // grows, also from one seed's controller to the next one's
 	Time time.Time `json:"time"`
 	Type string    `json:"type"`
 	Name string    `json:"name,omitempty"`
@@ -63,8 +63,9 @@ type entry struct {
 func (j *journal) add(e Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.last++
-	e.Seq, e.Time, e.Text = j.last, time.Now().UTC(), clipped(e.Text)
+	e.Time, e.Text = time.Now().UTC(), clipped(e.Text)
+	j.last = max(j.last+1, number(e.Time))
+	e.Seq = j.last
 	data, _ := json.Marshal(e) // plain data: cannot fail
 	j.list, j.size = append(j.list, entry{e, len(data) + 1}), j.size+len(data)+1
 	if len(j.list) > keepEvents || j.size > keepBytes {
@@ -79,6 +80,10 @@ func (j *journal) add(e Event) {
 		j.fresh = nil
 	}
 }
+
+// number of an event at a time: who follows the events goes on where the leader
+// before ended, and misses none.
+func number(at time.Time) uint64 { return uint64(max(at.UnixMicro(), 0)) }
 
 // forget the first so many. Callers hold mu.
 func (j *journal) forget(many int) {
@@ -117,8 +122,8 @@ func (j *journal) after(ctx context.Context, seq uint64, wait time.Duration) []E
 	defer timeout.Stop()
 	for {
 		j.mu.Lock()
-		if seq > j.last {
-			seq = 0 // of another seed's controller
+		if seq > max(j.last, number(time.Now())) {
+			seq = 0 // of another seed's controller, whose clock was ahead
 		}
 		list := []Event{}
 		for _, e := range j.list {

@@ -272,7 +272,47 @@ func TestWhatIsToldFitsAMessage(t *testing.T) {
 	if data, err := json.Marshal(v); err != nil || len(data)*MaxCount/replicas > most {
 		t.Errorf("a view of %d replicas: %d bytes, %v", replicas, len(data), err)
 	}
-	if last := events[len(events)-1]; last.Seq < keepEvents || !strings.Contains(v.Slots[0].Reason, "é") {
+	if last := events[len(events)-1]; last.Seq != c.journal.last || !strings.Contains(v.Slots[0].Reason, "é") {
 		t.Errorf("the last event is %+v, the reason %q", last, v.Slots[0].Reason)
+	}
+}
+
+// TestEventsOfTheNextLeader: who has those of one gets all of the next one's, and
+// none of those that it told of when it led before.
+func TestEventsOfTheNextLeader(t *testing.T) {
+	t.Parallel()
+	var a, b journal
+	leads := func(j *journal, events int) {
+		time.Sleep(time.Millisecond) // nobody takes over within one
+		for range events {
+			j.add(Event{Type: EventLaunched})
+		}
+	}
+	seen := uint64(0)
+	follow := func(j *journal) int {
+		list := j.after(t.Context(), seen, 0)
+		if len(list) > 0 {
+			seen = list[len(list)-1].Seq
+		}
+		return len(list)
+	}
+	leads(&b, 50)
+	if got := follow(&b); got != 50 {
+		t.Errorf("of the first leader %d events, want 50", got)
+	}
+	leads(&a, 1)
+	if got := follow(&a); got != 1 {
+		t.Errorf("of the next one %d, want 1", got)
+	}
+	if got := follow(&b); got != 0 {
+		t.Errorf("%d are told again", got)
+	}
+	leads(&b, 20)
+	if got := follow(&b); got != 20 {
+		t.Errorf("of the first one again %d, want 20", got)
+	}
+	seen = number(time.Now().Add(time.Hour)) // by a clock that is wrong
+	if got := follow(&b); got != 70 {
+		t.Errorf("of one after it %d, want 70", got)
 	}
 }
