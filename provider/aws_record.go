@@ -156,6 +156,16 @@ func (p *awsPlatform) slotFreeOnAWS(outer context.Context, n *cloud.Network, spe
 	}
 }
 
+// unclaimed is an error if a slot is kept for the replica of a function node.
+func (p *awsPlatform) unclaimed(ctx context.Context, n *cloud.Network, slot string) error {
+	session, err := p.watch(ctx, n)
+	if err != nil {
+		return nil // the seeds will say so at the join
+	}
+	defer session.Close()
+	return launch.Unclaimed(ctx, session, slot)
+}
+
 // left waits until a member that was asked to leave has, or ctx ends.
 func left(ctx context.Context, session *cluster.Session, events <-chan cluster.Event, id uint32) error {
 	for {

@@ -41,6 +41,9 @@ func (p *awsPlatform) StartVM(ctx context.Context, spec nodeSpec) (launch.Want, 
 	if err := p.slotFreeOnAWS(ctx, n, spec, want.Slot); err != nil {
 		return want, err
 	}
+	if err := p.unclaimed(ctx, n, want.Slot); err != nil {
+		return want, err
+	}
 	if err := p.makeVM(ctx, n, spec, want); err != nil {
 		return want, errors.Join(err, p.undo(ctx, func(ctx context.Context) error { return p.DeleteVM(ctx, spec.Network, spec.Name) }))
 	}

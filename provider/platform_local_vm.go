@@ -41,6 +41,9 @@ func (p *localPlatform) StartVM(ctx context.Context, spec nodeSpec) (launch.Want
 	if err := p.slotFree(ctx, client, spec, want.Slot); err != nil {
 		return want, err
 	}
+	if err := launcher(ctx, client).Unclaimed(ctx, want.Slot); err != nil {
+		return want, err
+	}
 	ctx, cancel := step(ctx)
 	defer cancel()
 	err = withSource(spec, func(dir string) error {

@@ -26,6 +26,7 @@ const (
 	MethodScale   = Prefix + "scale"   // Resize -> Resized
 	MethodView    = Prefix + "view"    // Order -> View
 	MethodEvents  = Prefix + "events"  // Since -> []Event
+	MethodClaimed = Prefix + "claimed" // Slot -> Order: of whose replica the slot is kept for, if any
 
 	// For platforms that cannot do so themselves.
 	MethodStop      = Prefix + "stop"      // Slot: who holds it leaves, when its connections have ended
@@ -108,6 +109,7 @@ func (c *Controller) Handlers() map[string]cluster.Handler {
 		MethodRemove:    handler(c, c.remove),
 		MethodScale:     handler(c, c.resize),
 		MethodView:      handler(c, c.look),
+		MethodClaimed:   handler(c, c.claimed),
 		MethodStop:      handler(c, c.stopSlot),
 		MethodConfigure: handler(c, c.configure),
 		MethodWake: func(ctx context.Context, from uint32, in json.RawMessage) (any, error) {
@@ -233,6 +235,11 @@ func (c *Controller) look(_ context.Context, o Order) (func(context.Context) (an
 		return nil, notDeclared(o.Name)
 	}
 	return c.viewSoon(o.Name), nil
+}
+
+func (c *Controller) claimed(_ context.Context, s Slot) (func(context.Context) (any, error), error) {
+	name := Claimed(c.o.Store.Notes(), s.Slot)
+	return func(context.Context) (any, error) { return Order{Name: name}, nil }, nil
 }
 
 // forgive lets slots that wait after failures be launched at once.

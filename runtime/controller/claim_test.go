@@ -56,5 +56,10 @@ func TestANodeHasTheNameOfAReplica(t *testing.T) {
 	}
 	w.becomes(11, cluster.StateLeft)
 	declare(t, c, declaration(3))
+	for slot, want := range map[string]string{"logic-2": "logic", "logic-3": ""} {
+		if by, err := call[Order](t, c, MethodClaimed, Slot{Slot: slot}); err != nil || by.Name != want {
+			t.Errorf("%s is kept for %+v, %v", slot, by, err)
+		}
+	}
 	w.await("logic-0", "logic-1", "logic-2")
 }

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -33,7 +34,23 @@ func TestStartOnUse(t *testing.T) {
 		t.Run("forward", w.forward)
 		t.Run("a crash", w.crash)
 		t.Run("it never runs", w.never)
+		t.Run("names", w.names)
 	})
+}
+
+// names: nobody else takes those of replicas, and who tries is told so before anything is made.
+func (w *wakes) names(t *testing.T) {
+	t.Parallel()
+	w.sleeper(t, "named", echo("9000"), 60)
+	for _, args := range [][]string{{"--kind", "vm", "--detach"}, {}} {
+		r := w.run(t, append(append([]string{"run", "--name", "named-1"}, args...), "--", "sleep", "60")...)
+		if r.code == 0 || !strings.Contains(r.stderr, `that of a replica of function node "named"`) {
+			t.Errorf("a node with the name of a replica: %s", r)
+		}
+	}
+	if _, err := w.cloud.Host(t.Context(), "named-1"); !errors.Is(err, localcloud.ErrNotFound) {
+		t.Errorf("its host: %v", err)
+	}
 }
 
 // TestStartOnUseWithoutALeader: who connects waits for the next leader, which

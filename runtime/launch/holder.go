@@ -3,10 +3,12 @@
 package launch
 
 import (
+	"context"
 	"fmt"
 	"time"
 
 	"github.com/boxer-overlay/boxer/runtime/cluster"
+	"github.com/boxer-overlay/boxer/runtime/controller"
 )
 
 // takenTime is how long another node may hold a slot that is waited for: a
@@ -44,4 +46,31 @@ func (h *Holder) Taken(slot string) error {
 		Cause:  fmt.Sprintf("the name is taken by node %d (%s, since %s)", m.ID, m.Kind, m.Since.UTC().Format("2006-01-02 15:04:05")),
 		Remedy: "Choose another name, or stop that node first.",
 	}
+}
+
+// claimTime is how long the controller may take to say whose a slot is.
+const claimTime = 2 * time.Second
+
+// Unclaimed is an error if a slot is kept for the replica of a function node: no other
+// node can join by that name. When nobody can say so the seeds will, at the join.
+func Unclaimed(ctx context.Context, session *cluster.Session, slot string) error {
+	ctx, cancel := context.WithTimeout(ctx, claimTime)
+	defer cancel()
+	var by controller.Order
+	if CallLeader(ctx, session, controller.MethodClaimed, controller.Slot{Slot: slot}, &by) != nil || by.Name == "" {
+		return nil
+	}
+	return &Failure{Slot: slot, Cause: fmt.Sprintf("the name is that of a replica of function node %q", by.Name), Remedy: "Choose another name."}
+}
+
+// Unclaimed is the same, of the launcher's network.
+func (l *Launcher) Unclaimed(ctx context.Context, slot string) error {
+	observing, cancel := context.WithTimeout(ctx, claimTime)
+	defer cancel()
+	session, err := Observe(observing, l.Network)
+	if err != nil {
+		return nil
+	}
+	defer session.Close()
+	return Unclaimed(ctx, session, slot)
 }

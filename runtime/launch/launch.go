@@ -73,6 +73,9 @@ type Launcher struct {
 
 // VM starts the host of one VM node. Errors name the slot.
 func (l *Launcher) VM(ctx context.Context, n config.Node, sourceDir string) (localcloud.Host, error) {
+	if err := l.Unclaimed(ctx, n.Slot); err != nil {
+		return localcloud.Host{}, err
+	}
 	return l.Client.CreateHost(ctx, localcloud.HostSpec{Config: n, SourceDir: sourceDir})
 }
 
