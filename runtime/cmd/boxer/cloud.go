@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/boxer-overlay/boxer/provider/cloud"
+	"github.com/boxer-overlay/boxer/runtime/config"
 )
 
 func iamPolicyCommand(g *globals) *cobra.Command {
@@ -31,7 +32,11 @@ boxer:network. Reading your packages in S3 and images in ECR is not part of it.`
   aws iam create-policy --policy-name shop --policy-document file://policy.json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s.Network = g.network
+			if s.Network = g.network; g.network != "" {
+				if err := config.CheckName(g.network); err != nil {
+					return fmt.Errorf("iam-policy: network %w", err)
+				}
+			}
 			out := json.NewEncoder(c.OutOrStdout())
 			out.SetIndent("", "  ")
 			out.SetEscapeHTML(false)
