@@ -125,6 +125,12 @@ func (r *vmRun) log(n int) []string {
 
 func TestVMScript(t *testing.T) {
 	r := newVMRun(t)
+	if err := os.Mkdir(r.vm.Prefix, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(r.vm.Prefix+"/wanted", nil, 0o644); err != nil { // as an upgrade on a full disk left it
+		t.Fatal(err)
+	}
 	r.start()
 	first := r.log(1)[0]
 	if !strings.HasPrefix(first, "start node --config "+r.vm.ConfigFile+" ") {

@@ -138,7 +138,7 @@ func TestBoot(t *testing.T) {
 		t.Errorf("cloud-init's log: %s", log)
 	}
 
-	m.run("sh", "-c", ": >/run/boxer.pace") // as on a full disk
+	m.run("sh", "-c", ": >/run/boxer.pace; : >/opt/boxer/wanted") // as on a full disk
 	m.run("systemctl", "kill", "--kill-who=main", "--signal=KILL", "boxer.service")
 	m.says(20*time.Second, `"adopted":true`)
 	if again := n.running(m, "web-1", 10*time.Second, time.Time{}); again.ID != first.ID || again.Guest.PID != first.Guest.PID {

@@ -167,6 +167,9 @@ func (s *Seed) report(id uint32, body json.RawMessage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.paths[id] = paths
+	if len(s.paths) <= len(s.members)+maxReporters {
+		return
+	}
 	var gone []uint32
 	for id := range s.paths {
 		if s.members[id] == nil {

@@ -55,6 +55,14 @@ func (c *Controller) reconcile(ctx context.Context) (next time.Time) {
 				later(c.drain(ctx, n, c.slot(n, slot), m, now))
 			}
 		}
+		for name, s := range n.slots { // whether what is not wanted comes is nothing to a later launch
+			if n.index(name) < n.Count {
+				continue
+			}
+			if later(s.pending); !now.Before(s.pending) {
+				s.pending = time.Time{}
+			}
+		}
 		if len(due) > 0 && c.overBudget(n) {
 			due = nil
 			n.tellAll(n.poor())

@@ -316,3 +316,20 @@ func TestEventsOfTheNextLeader(t *testing.T) {
 		t.Errorf("of one after it %d, want 70", got)
 	}
 }
+
+// TestALaunchThatIsWantedNoMore and never comes is no failure of the next one.
+func TestALaunchThatIsWantedNoMore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.swallow = func() bool { return len(w.invoked) == 1 }
+	c, _ := w.controller(func(o *Options) { o.Patience = 500 * time.Millisecond })
+	declare(t, c, declaration(1))
+	eventually(t, "a launch", func() bool { return w.launches("") == 1 })
+	declare(t, c, declaration(0))
+	time.Sleep(600 * time.Millisecond)
+	declare(t, c, declaration(1))
+	w.await("logic-0")
+	if events, _ := c.Counts(t.Context()); events[EventFailed] != 0 || w.launches("") != 2 {
+		t.Errorf("events: %v, launched %v", events, w.invoked)
+	}
+}

@@ -262,7 +262,7 @@ func (d *daemon) listFunctions() []Function {
 // without.
 func (d *daemon) deleteFunction(name string, logs bool) error {
 	d.mu.Lock()
-	if f := d.functions[name]; f != nil {
+	if f := d.functions[name]; f != nil && !f.making {
 		f.deleting = true
 	}
 	d.mu.Unlock()

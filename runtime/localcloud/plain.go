@@ -164,12 +164,13 @@ func (r *plainRoot) dirs() error {
 }
 
 // unlink removes links that the guest has put in the place of directories: this process
-// would follow them, and it may more than the guest.
+// would follow them, and it may more than the guest. Those of a package that stay in it
+// are its own.
 func (r *plainRoot) unlink(dirs []string) error {
 	for _, dir := range dirs {
 		for _, part := range partsBelow("/", dir) {
 			info, err := os.Lstat(r.at(part))
-			if err == nil && info.Mode()&fs.ModeSymlink != 0 && part != "/var/task" {
+			if err == nil && info.Mode()&fs.ModeSymlink != 0 && part != "/var/task" && !r.inPackage(part) {
 				err = os.Remove(r.at(part))
 			}
 			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
@@ -178,6 +179,19 @@ func (r *plainRoot) unlink(dirs []string) error {
 		}
 	}
 	return nil
+}
+
+// inPackage tells whether a link below /var/task leads to what is below it, too.
+func (r *plainRoot) inPackage(link string) bool {
+	if !strings.HasPrefix(link, "/var/task/") {
+		return false
+	}
+	task, err := filepath.EvalSymlinks(r.at("/var/task"))
+	if err != nil {
+		return false
+	}
+	to, err := filepath.EvalSymlinks(r.at(link))
+	return err == nil && strings.HasPrefix(to, task+"/")
 }
 
 // fileDirs are the directories of the node's files, and of those it had before.

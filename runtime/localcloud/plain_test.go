@@ -371,7 +371,16 @@ func TestPlainRootKeepsInside(t *testing.T) {
 	}
 	spec := &initSpec{
 		Kind: config.KindVM, Slot: "store", Staging: t.TempDir(), Secret: "secret", Source: source, MapUID: os.Geteuid(), MapGID: os.Getegid(),
-		Files: map[string]string{"/etc/app/app.conf": "x", "/var/task/below/y.conf": "y"},
+		Files: map[string]string{"/etc/app/app.conf": "x", "/var/task/below/y.conf": "y", "/var/task/current/z.conf": "z"},
+	}
+	if err := os.MkdirAll(source+"/releases/1", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(source+"/releases/1/main", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("releases/1", source+"/current"); err != nil { // the package's own
+		t.Fatal(err)
 	}
 	r := &plainRoot{}
 	if err := r.assemble(spec); err != nil {
@@ -399,5 +408,8 @@ func TestPlainRootKeepsInside(t *testing.T) {
 		if got, err := os.ReadFile(r.at(name)); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
+	}
+	if _, err := os.Stat(source + "/current/main"); err != nil {
+		t.Errorf("a link of the package's own is gone: %v", err)
 	}
 }

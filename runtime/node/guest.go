@@ -132,6 +132,7 @@ func (n *node) saveRun() {
 // cannotStart is the last state of a guest that lacks what it was promised.
 func (n *node) cannotStart(err error) process.State {
 	code := 126
+	n.run.Guest = guestDigest(n.cfg)
 	last := process.State{Phase: process.PhaseFailed, ExitCode: &code, Err: err}
 	n.guestChanged(last)
 	return last

@@ -41,7 +41,7 @@ connections have ended. What else runs there is for Terraform to say.`,
 				end = g.stopOnAWS
 			}
 			if err := end(c.Context(), args[0]); err != nil {
-				return goesOn(c.Context(), err, "its guest is ended all the same: see 'boxer nodes'")
+				return err
 			}
 			if g.json {
 				return printJSON(c.OutOrStdout(), map[string]string{"name": args[0], "state": "stopped"})
@@ -67,8 +67,11 @@ func (g *globals) stopHere(ctx context.Context, name string) error {
 	}
 	w := waiting(fmt.Sprintf("the guest of %s to end", name))
 	defer w.done()
-	return stop(ctx, client, info, name)
+	return goesOn(ctx, stop(ctx, client, info, name), stopGoesOn)
 }
+
+// stopGoesOn is what becomes of a node that was asked to end.
+const stopGoesOn = "its guest is ended all the same: see 'boxer nodes'"
 
 func stop(ctx context.Context, client *localcloud.Client, info localcloud.NetworkInfo, name string) error {
 	_, err := client.Host(ctx, name)

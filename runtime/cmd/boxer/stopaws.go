@@ -17,12 +17,14 @@ import (
 
 // stopOnAWS has a replica of a function leave. What else runs there is for Terraform to say.
 func (g *globals) stopOnAWS(ctx context.Context, name string) error {
+	asked := false
 	err := g.observe(ctx, func(ctx context.Context, info localcloud.NetworkInfo, s *cluster.Session) error {
 		members := s.Members()
 		i := slices.IndexFunc(members, func(m cluster.Member) bool { return m.Slot == name && m.Holds() })
 		if i < 0 || members[i].Kind != config.KindFunction {
 			return notStopped(members, info.Name, name)
 		}
+		asked = true
 		ctx, cancel := context.WithTimeout(ctx, scaleTime)
 		defer cancel()
 		w := waiting("the connections of " + name + " to end")
@@ -42,9 +44,12 @@ func (g *globals) stopOnAWS(ctx context.Context, name string) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("stop %q: %w", name, err)
+		err = fmt.Errorf("stop %q: %w", name, err)
 	}
-	return nil
+	if asked {
+		return goesOn(ctx, err, stopGoesOn)
+	}
+	return err
 }
 
 // notStopped says what to do instead.
