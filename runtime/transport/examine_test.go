@@ -110,7 +110,7 @@ func TestExamineNAT(t *testing.T) {
 			must(t, err)
 			defer m.Close()
 			early := cluster.NATReport{}
-			got, _ := v.examineNAT(t.Context(), m, func(r cluster.NATReport) { early = r })
+			got, _ := v.examineNAT(t.Context(), m, cluster.NATReport{}, func(r cluster.NATReport) { early = r })
 			if test.want.Mapped = place; got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
@@ -124,5 +124,36 @@ func TestExamineNAT(t *testing.T) {
 				t.Errorf("the last witness was asked %d, want %d", third.seen, want)
 			}
 		})
+	}
+}
+
+// A second look at a NAT keeps what the first one saw: witnesses that were written to
+// since would take it for open, and who answers nothing now tells nothing.
+func TestAnotherLookAtANATMakesNothingWorse(t *testing.T) {
+	n := newNetwork(t)
+	v := n.node(behindNAT)
+	place := netip.MustParseAddrPort("127.71.0.1:5000")
+	key := *v.key.Load()
+	first := newWitness(t, key, func(uint16, int) answer { return answer{observed: place} })
+	other := newWitness(t, key, func(uint16, int) answer { return answer{observed: place, verdict: verdictOpen} })
+	v.o.Relays = func() []RelayNode {
+		return []RelayNode{{ID: 101, Seed: true, Endpoint: first.endpoint}, {ID: 102, Seed: true, Endpoint: other.endpoint}}
+	}
+	m, err := v.mapPort(t.Context(), 0)
+	must(t, err)
+	defer m.Close()
+	before := cluster.NATReport{Mapped: m.Mapped, Mapping: cluster.MappingDependent, Filtering: cluster.FilteringClosed,
+		Unexpected: cluster.UnexpectedDrop, Preserves: true, Hairpin: true, HairpinOpen: true}
+	for _, deaf := range []int32{0, 100} {
+		first.deaf.Store(deaf)
+		got, whole := v.learn(t.Context(), m, before, func(cluster.NATReport) {})
+		if got != before || !whole {
+			t.Errorf("%+v became %+v, whole: %t", before, got, whole)
+		}
+	}
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	if slices.Contains(other.seen, probeDial) {
+		t.Error("the filtering was asked for again")
 	}
 }

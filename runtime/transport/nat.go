@@ -86,17 +86,15 @@ func (l *Layer) learn(ctx context.Context, m *Mapping, known cluster.NATReport, 
 		known.Mapped = m.Mapped
 		tell(known)
 	}
-	r, whole = l.examineNAT(ctx, m, func(r cluster.NATReport) {
+	before := cluster.NATReport{}
+	if again {
+		before = known
+	}
+	r, whole = l.examineNAT(ctx, m, before, func(r cluster.NATReport) {
 		if !known.Mapped.IsValid() {
 			tell(r) // the guest will not wait for the rest
 		}
 	})
-	if again && r.Mapping == "" {
-		r.Mapping = known.Mapping
-	}
-	if again && r.Filtering == "" {
-		r.Filtering, r.Unexpected = known.Filtering, known.Unexpected
-	}
 	if ctx.Err() == nil {
 		l.o.Logger.Info().Stringer("mapped", r.Mapped).Str("mapping", r.Mapping).Str("filtering", r.Filtering).
 			Str("unexpected", r.Unexpected).Bool("preserves_ports", r.Preserves).Bool("hairpin", r.Hairpin).Msg("NAT probed")
@@ -117,33 +115,40 @@ func (m *Mapping) hold(idle time.Duration) {
 }
 
 // examineNAT finds out what the NAT in front of a mapped, listening port does,
-// and tells early what takes no waiting. Not whole: not everybody could answer.
-func (l *Layer) examineNAT(ctx context.Context, m *Mapping, early func(cluster.NATReport)) (r cluster.NATReport, whole bool) {
+// and tells early what takes no waiting. Not whole: not everybody could answer. What
+// was known of it before stays: another look that fails must not make it worse.
+func (l *Layer) examineNAT(ctx context.Context, m *Mapping, before cluster.NATReport, early func(cluster.NATReport)) (r cluster.NATReport, whole bool) {
+	r = before
 	r.Mapped = m.Mapped
+	look := func(place string) {
+		if mapping := l.mappingOf(ctx, m, place); mapping != "" && r.Mapping != cluster.MappingDependent {
+			r.Mapping = mapping
+		}
+	}
 	var all sync.WaitGroup
 	all.Go(func() {
 		others := slices.DeleteFunc(l.witnesses(), func(w RelayNode) bool { return w.ID == m.witness.ID })
 		others = others[:min(len(others), maxOthers)]
 		if m.second != 0 {
-			r.Mapping = l.mappingOf(ctx, m, at(m.witness.Endpoint, m.second))
+			look(at(m.witness.Endpoint, m.second))
 		}
 		early(cluster.NATReport{Mapped: m.Mapped, Mapping: r.Mapping})
-		if r.Filtering, r.Unexpected, whole = l.filteringOf(ctx, m, others); !whole {
-			return
+		if r.Filtering == "" { // else the others may have been written to
+			if r.Filtering, r.Unexpected, whole = l.filteringOf(ctx, m, others); !whole {
+				return
+			}
 		}
 		for _, w := range others { // only now: they must not have been written to
-			if mapping := l.mappingOf(ctx, m, w.Endpoint); mapping != "" && r.Mapping != cluster.MappingDependent {
-				r.Mapping = mapping
-			}
+			look(w.Endpoint)
 		}
 		whole = r.Mapping != ""
 	})
 	all.Go(func() {
 		if other, err := l.mapPort(ctx, 0); err == nil {
 			defer other.Close()
-			r.Preserves = m.Local == m.Mapped.Port() && other.Local == other.Mapped.Port()
-			r.HairpinOpen = comesBack(ctx, hairpinAlone, other, m)
-			if r.Hairpin = r.HairpinOpen; r.Hairpin {
+			r.Preserves = r.Preserves || m.Local == m.Mapped.Port() && other.Local == other.Mapped.Port()
+			r.HairpinOpen = r.HairpinOpen || comesBack(ctx, hairpinAlone, other, m)
+			if r.Hairpin = r.Hairpin || r.HairpinOpen; r.Hairpin {
 				return
 			}
 			// From a port of which the NAT remembers no refused attempt.
