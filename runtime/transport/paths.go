@@ -52,10 +52,15 @@ func (p *paths) made(to uint32, transport string, took time.Duration) {
 	defer p.mu.Unlock()
 	key := pathKey{to, transport}
 	p.counts[key]++
+	p.setup(key).add(took)
+}
+
+// setup is the histogram of a path. Callers hold mu.
+func (p *paths) setup(key pathKey) *times {
 	if p.setups[key] == nil {
 		p.setups[key] = &times{}
 	}
-	p.setups[key].add(took)
+	return p.setups[key]
 }
 
 // fail counts one that was not made. A refusal is no failure of the path.
@@ -123,7 +128,12 @@ func (p *paths) forget(present func(id uint32) bool) {
 	old := func(key pathKey) bool { _, is := slices.BinarySearch(gone, key.to); return is }
 	maps.DeleteFunc(p.counts, func(key pathKey, _ uint64) bool { return old(key) })
 	maps.DeleteFunc(p.failed, func(key pathKey, _ uint64) bool { return old(key) })
-	maps.DeleteFunc(p.setups, func(key pathKey, _ *times) bool { return old(key) })
+	for key, t := range p.setups {
+		if old(key) {
+			delete(p.setups, key)
+			p.setup(pathKey{transport: key.transport}).join(t) // nobody's: counters may not go backwards
+		}
+	}
 }
 
 // Setups are the set-up times of all connections this node made, by transport.

@@ -24,6 +24,12 @@ func TestPathsToThoseThatHaveLeftAreForgotten(t *testing.T) {
 	if len(peers) != maxPeers || !peers[s.id] || !peers[1000+met-1] || peers[1000] {
 		t.Errorf("counts of %d peers, want %d; of a member %t, of the last one %t, of the first %t", len(peers), maxPeers, peers[s.id], peers[1000+met-1], peers[1000])
 	}
+	if peers[0] {
+		t.Error("nobody's are listed")
+	}
+	if all := v.Setups(); len(all) != 1 || all[0].Count != met || all[0].Sum != met*time.Millisecond {
+		t.Errorf("set-up times of %+v, want all %d", all, met)
+	}
 	if kept := len(v.paths.setups) + len(v.paths.failed); kept > 2*maxPeers {
 		t.Errorf("%d histograms and failures are kept", kept)
 	}
