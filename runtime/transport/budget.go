@@ -10,15 +10,17 @@ import (
 )
 
 // Descriptors that a guest's relayed connection needs while it is held (the
-// hole's two and both ends) and afterwards, and others that it is yet to accept.
+// hole's two and both ends) and afterwards.
 const (
 	holdNeeds   = 4
 	spliceNeeds = 2
-	meetNeeds   = 3 // a connection that a peer asked for, with what it needs in the guest's queue
 )
 
-// spare descriptors are for all else: process monitors, peers, the seed.
-const spare = 160
+const (
+	spare       = 192 // for all else: process monitors, peers, the seed; maxShort of them
+	forArrivals = 64  // that connections which wait for the guest find, whatever it has made itself
+	maxShort    = 32  // connections that have arrived and wait until some are given back
+)
 
 // mostPipes is how many pipes hold bytes on their way at a time (two descriptors each).
 var mostPipes = pipesFor(descriptorLimit())
@@ -31,11 +33,13 @@ func pipesFor(descriptors int) int { return max(4, min(descriptors/16, 4096)) }
 type budget struct {
 	mu   sync.Mutex
 	left int
+	kept int // for arrivals; half of them for those that are still to be met
 }
 
 func newBudget() *budget {
 	most := descriptorLimit()
-	return &budget{left: most - min(spare+2*mostPipes, most/2)}
+	left := most - min(spare+2*mostPipes, most/2)
+	return &budget{left: left, kept: min(forArrivals, left/8)}
 }
 
 func descriptorLimit() int {
@@ -46,10 +50,17 @@ func descriptorLimit() int {
 	return int(limit.Cur)
 }
 
-func (b *budget) take(n int) bool {
+// take takes descriptors, unless it is arrivals that the last ones are kept for.
+func (b *budget) take(n int) bool { return b.takeOver(b.kept, n) }
+
+// takeMeeting takes one for a connection that this node makes because a peer asked.
+func (b *budget) takeMeeting() bool { return b.takeOver(b.kept/2, 1) }
+
+// takeOver takes descriptors if so many are left then.
+func (b *budget) takeOver(rest, n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.left < n {
+	if b.left-n < rest {
 		return false
 	}
 	b.left -= n
@@ -64,7 +75,7 @@ func (b *budget) give(n int) {
 
 // Take takes descriptors for connections that wait for the guest, if there are some
 // (socket.Budget).
-func (l *Layer) Take(n int) bool { return l.descriptors.take(n) }
+func (l *Layer) Take(n int) bool { return l.descriptors.takeOver(0, n) }
 
 // Give gives them back.
 func (l *Layer) Give(n int) { l.descriptors.give(n) }

@@ -441,18 +441,36 @@ func TestMeetingsAreBoundedByDescriptors(t *testing.T) {
 		defer hidden.descriptors.mu.Unlock()
 		return hidden.descriptors.left
 	}
-	hidden.descriptors = &budget{left: meetNeeds - 1}
+	hidden.descriptors = &budget{left: 1, kept: 2}
 	call := meetCall{Session: make([]byte, 16), Port: 80, From: a.port(1), Relay: 1}
-	if answer, err := hidden.asked(a, methodRelay, call); err != nil || answer.Status != statusUnreachable || left() != meetNeeds-1 {
+	if answer, err := hidden.asked(a, methodRelay, call); err != nil || answer.Status != statusUnable || left() != 1 {
 		t.Errorf("without descriptors: %+v, %v, %d left", answer, err, left())
 	}
-	hidden.descriptors.give(1)
+	time.AfterFunc(100*time.Millisecond, func() { hidden.descriptors.give(1) })
 	hidden.short.Store(2) // others were faster: it waits, for the far end has begun
 	g := a.connect(hidden.port(80), false)
 	arrived := receive(t, arrivals)
 	g.events(5 * time.Second)
 	talk(t, g.conn(), arrived.conn)
-	eventually(t, "all are given back", func() bool { return left() == meetNeeds })
+	eventually(t, "all are given back", func() bool { return left() == 2 })
+}
+
+// What a guest has opened itself leaves descriptors for those that come to it.
+func TestDescriptorsAreKeptForArrivals(t *testing.T) {
+	l := New(Options{})
+	defer l.Close()
+	b := l.descriptors
+	b.left = 2*forArrivals + 1
+	for b.take(holdNeeds) { // all that it may
+	}
+	if b.kept != forArrivals || b.left != forArrivals+1 {
+		t.Errorf("%d are left for arrivals, of %d", b.left, b.kept)
+	}
+	for b.takeMeeting() {
+	}
+	if b.left != forArrivals/2 || !l.Take(forArrivals/2) || l.Take(1) {
+		t.Errorf("meetings have left %d", b.left)
+	}
 }
 
 func TestClassify(t *testing.T) {

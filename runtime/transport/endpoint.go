@@ -206,12 +206,29 @@ func (l *Layer) receive(fd int, p preface) {
 		setKeepAlive(fd)
 	}
 	err := l.o.Sockets.Deliver(over, fd, p.dst, src)
-	if errors.Is(err, context.Canceled) && l.spawn(func() { l.deliverPlain(fd, p.dst, src) }) {
-		return // the guest's queue is full
-	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, context.Canceled) && l.spawn(func() { l.deliverPlain(fd, p.dst, src) }): // the guest's queue is full
+	case errors.Is(err, syscall.EMFILE) && l.waitShort(fd, p.dst, src):
+	default:
 		l.resetPlain(fd, err)
 	}
+}
+
+// waitShort delivers as soon as there are descriptors again: the far end takes the
+// connection for made.
+func (l *Layer) waitShort(fd int, local, peer netip.AddrPort) bool {
+	if !enter(l.short) {
+		return false
+	}
+	if !l.spawn(func() {
+		defer leave(l.short)
+		l.deliverPlain(fd, local, peer, syscall.EMFILE)
+	}) {
+		leave(l.short)
+		return false
+	}
+	return true
 }
 
 // over is the context of a call that must not wait.
@@ -243,9 +260,9 @@ func (l *Layer) arrive(conn *net.TCPConn, p preface) {
 	}
 }
 
-// deliverPlain gives a connection to the guest, or resets it.
-func (l *Layer) deliverPlain(fd int, local, peer netip.AddrPort) {
-	if err := l.o.Sockets.Deliver(l.ctx, fd, local, peer); err != nil {
+// deliverPlain gives a connection to the guest, or resets it; these reasons pass.
+func (l *Layer) deliverPlain(fd int, local, peer netip.AddrPort, passing ...syscall.Errno) {
+	if err := l.deliverSoon(l.ctx, fd, local, peer, passing...); err != nil {
 		l.resetPlain(fd, err)
 	}
 }

@@ -102,6 +102,26 @@ func TestSourcePortIsThatOfTheConnectionIfUnknown(t *testing.T) {
 	}
 }
 
+// Its far end takes a connection for made: a shortage of descriptors is waited out,
+// by so many as there are some for.
+func TestArrivalsWaitForDescriptors(t *testing.T) {
+	v := newNetwork(t).node()
+	v.listen(80)
+	knock := func() net.Conn {
+		return v.knock(preface{kind: kindDirect, src: stranger, dst: v.port(80)}.fresh().seal(*v.key.Load()))
+	}
+	v.Layer.short = make(chan struct{}, 1)
+	v.short.Store(2)
+	knock()
+	receive(t, v.ports[80])
+	eventually(t, "it waits no more", func() bool { return len(v.Layer.short) == 0 })
+	v.Layer.short <- struct{}{}
+	v.short.Store(1)
+	if _, err := knock().Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("one more: %v, want ECONNRESET", err)
+	}
+}
+
 func TestControlConnectionsAreHandedOnUnread(t *testing.T) {
 	v := newNetwork(t).node()
 	v.knock([]byte{firstTLS, 3, 1, 0, 0})

@@ -5,6 +5,7 @@ package transport
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -170,6 +171,9 @@ func (l *Layer) ask(ctx context.Context, to uint32, method string, call meetCall
 	return answer.err(to)
 }
 
+// errUnable: the peer goes to no meeting now, wherever it is.
+var errUnable = errors.New("it cannot meet anybody now")
+
 // err is what an answer of node to means.
 func (a meetAnswer) err(to uint32) error {
 	switch a.Status {
@@ -177,6 +181,8 @@ func (a meetAnswer) err(to uint32) error {
 		return nil
 	case statusRefused:
 		return fmt.Errorf("node %d: nobody listens: %w", to, syscall.ECONNREFUSED)
+	case statusUnable:
+		return fmt.Errorf("node %d: %w: %s: %w", to, errUnable, a.Reason, syscall.EHOSTUNREACH)
 	}
 	return fmt.Errorf("node %d cannot come: %s: %w", to, a.Reason, syscall.EHOSTUNREACH)
 }

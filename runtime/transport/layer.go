@@ -113,6 +113,7 @@ type Layer struct {
 	nonces      *nonces
 	passive     chan struct{}
 	holds       chan struct{}
+	short       chan struct{} // who waits for descriptors
 	descriptors *budget
 	places      atomic.Uint32 // counts through the hold addresses
 	wall        wall
@@ -146,6 +147,7 @@ func New(o Options) *Layer {
 		nonces:      newNonces(),
 		passive:     make(chan struct{}, maxPassive),
 		holds:       make(chan struct{}, maxHolds),
+		short:       make(chan struct{}, maxShort),
 		descriptors: descriptors,
 		backs:       rendezvous{waiting: map[session]chan *net.TCPConn{}},
 		probes:      probes{kept: map[int]*mark{}, of: map[uint32]int{}, dials: map[uint32]*rate.Limiter{}, dialing: make(chan struct{}, maxProbeDials)},

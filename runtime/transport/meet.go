@@ -85,7 +85,7 @@ func (l *Layer) meet(ctx context.Context, self, m cluster.Member, src, dst netip
 			case <-time.After(pairTime):
 			case <-ctx.Done(): // paired
 			}
-		} else if !errors.Is(err, syscall.EHOSTUNREACH) { // that is what it cannot reach
+		} else if !errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, errUnable) { // but for what it cannot reach
 			cancel(err)
 			return
 		}

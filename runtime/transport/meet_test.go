@@ -30,6 +30,7 @@ func TestWhoIsToBlameForAMeeting(t *testing.T) {
 		{"nobody listens", 2, "", func(*node) {}, syscall.ECONNREFUSED, false, 1},
 		{"the peer does not answer", 2, "", func(b *node) { b.listen(80); b.down = cluster.ErrDisconnected }, cluster.ErrDisconnected, false, 0},
 		{"the peer cannot reach it", 2, "", func(b *node) { b.listen(80); b.o.Relays = nil }, errRelay, true, 2},
+		{"the peer is short of descriptors", 2, "", func(b *node) { b.listen(80); b.descriptors = &budget{} }, errUnable, false, 2},
 		{"it does not pair", 1, deaf.Addr().String(), func(b *node) { b.listen(80) }, errRelay, true, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 )
 
 // Control methods between supervisors.
@@ -46,7 +47,8 @@ type meetAnswer struct {
 const (
 	statusOK          = "ok"
 	statusRefused     = "refused"     // nobody listens
-	statusUnreachable = "unreachable" // this node cannot come
+	statusUnreachable = "unreachable" // this node cannot come there
+	statusUnable      = "unable"      // nor anywhere else, now; before it was known: as unreachable
 )
 
 // Handlers are the control methods this package answers, by name.
@@ -82,7 +84,7 @@ func (l *Layer) answerMeet(ctx context.Context, from uint32, k kind, in json.Raw
 		return nil, fmt.Errorf("meet: session of %d bytes, from %q", len(call.Session), call.From)
 	}
 	if theirs := max(call.Version, 1); theirs != version {
-		return meetAnswer{Status: statusUnreachable, Reason: versionError(theirs).Error()}, nil
+		return meetAnswer{Status: statusUnable, Reason: versionError(theirs).Error()}, nil
 	}
 	if !l.o.Sockets.Listening(call.Port) {
 		return meetAnswer{Status: statusRefused}, nil
@@ -91,13 +93,13 @@ func (l *Layer) answerMeet(ctx context.Context, from uint32, k kind, in json.Raw
 	if err != nil {
 		return meetAnswer{Status: statusUnreachable, Reason: err.Error()}, nil
 	}
-	if !l.enterMeeting() {
-		return meetAnswer{Status: statusUnreachable, Reason: "too many connections are being made, or wait for the guest"}, nil
+	ctx, cancel := context.WithTimeout(ctx, relayDial)
+	defer cancel()
+	if !l.enterMeeting(ctx) {
+		return meetAnswer{Status: statusUnable, Reason: "too many connections are being made, or wait for the guest"}, nil
 	}
 	self := l.o.Members.Self()
 	own := netip.AddrPortFrom(self.OverlayAddress, call.Port)
-	ctx, cancel := context.WithTimeout(ctx, relayDial)
-	defer cancel()
 	conn, err := l.dial(ctx, endpoint, preface{kind: k, id: self.ID, src: own, dst: call.From, session: session(call.Session)})
 	if err != nil {
 		l.leaveMeeting()
@@ -106,25 +108,35 @@ func (l *Layer) answerMeet(ctx context.Context, from uint32, k kind, in json.Raw
 	if !l.spawn(func() { l.join(conn, own, call.From) }) {
 		l.leaveMeeting()
 		conn.Close()
-		return meetAnswer{Status: statusUnreachable, Reason: "this node is leaving"}, nil
+		return meetAnswer{Status: statusUnable, Reason: "this node is leaving"}, nil
 	}
 	return meetAnswer{Status: statusOK}, nil
 }
 
-// enterMeeting takes a place for a meeting, if there is one.
-func (l *Layer) enterMeeting() bool {
+// meetingWait leaves most of relayDial for the dial.
+const meetingWait = relayDial / 3
+
+// enterMeeting takes a place and a descriptor for a meeting. What is short now may not
+// be in a moment.
+func (l *Layer) enterMeeting(ctx context.Context) bool {
 	if !enter(l.passive) {
 		return false
 	}
-	if !l.descriptors.take(meetNeeds) {
-		leave(l.passive)
-		return false
+	ctx, cancel := context.WithTimeout(ctx, meetingWait)
+	defer cancel()
+	for !l.descriptors.takeMeeting() {
+		select {
+		case <-time.After(publishRetry):
+		case <-ctx.Done():
+			leave(l.passive)
+			return false
+		}
 	}
 	return true
 }
 
 func (l *Layer) leaveMeeting() {
-	l.descriptors.give(meetNeeds)
+	l.descriptors.give(1)
 	leave(l.passive)
 }
 
@@ -161,8 +173,7 @@ func (l *Layer) sayVersion(with net.Conn, err error) {
 func (l *Layer) join(conn *net.TCPConn, local, peer netip.AddrPort) {
 	err := await(l.ctx, conn, start)
 	leave(l.passive)
-	l.descriptors.give(meetNeeds - 1) // what it needs in the queue is counted there
-	defer l.descriptors.give(1)
+	defer l.descriptors.give(1) // what it needs in the queue is counted there
 	if err != nil {
 		l.sayVersion(conn, err)
 		l.o.Logger.Debug().Err(err).Stringer("peer", peer).Msg("meeting failed")

@@ -54,7 +54,7 @@ func TestAnotherVersionIsTold(t *testing.T) {
 	silent(t, "a direct one", v.knock(v.nextVersion(preface{kind: kindDirect, id: v.id, src: stranger, dst: v.port(80)})))
 
 	answer, err := v.asked(s, methodRelay, meetCall{Session: make([]byte, 16), Port: 80, From: s.port(1), Relay: s.id, Version: version + 1})
-	if err != nil || answer.Status != statusUnreachable || !strings.Contains(answer.Reason, "speaks version 2, this node version 1") {
+	if err != nil || answer.Status != statusUnable || !strings.Contains(answer.Reason, "speaks version 2, this node version 1") {
 		t.Errorf("asked to meet: %+v, %v", answer, err)
 	}
 }
