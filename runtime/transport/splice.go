@@ -146,12 +146,20 @@ func carry(dst, src *net.TCPConn) error {
 // errNoPipe: no descriptors are left for one.
 var errNoPipe = errors.New("no pipe")
 
-// fill waits for bytes and takes them into a pipe; 0 of them: the end.
+// fill waits for bytes and takes them into a pipe; 0 of them: the end. With errNoPipe
+// they are there, and none of them is urgent yet.
 func fill(from syscall.RawConn) (p *pipe, n int, err error) {
 	var failed error
 	err = from.Read(func(fd uintptr) bool {
 		if p == nil {
 			if p, failed = takePipe(); failed != nil {
+				if !speaks(int(fd)) {
+					failed = nil
+					return false // and without a buffer, either
+				}
+				if atMark(int(fd)) {
+					failed = errUrgent
+				}
 				return true
 			}
 		}
@@ -171,6 +179,13 @@ func fill(from syscall.RawConn) (p *pipe, n int, err error) {
 		return true
 	})
 	return p, n, errors.Join(err, failed)
+}
+
+// speaks tells whether a socket has bytes, an end or an error to tell.
+func speaks(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p, 0)
+	return n > 0 || err != nil
 }
 
 // pipe is empty whenever nobody has it.
@@ -235,7 +250,7 @@ func spliceOnce(from, to int) (int, error) {
 	}
 }
 
-// copySome waits for bytes and moves them through this process.
+// copySome moves bytes through this process.
 func copySome(dst, src *net.TCPConn) (int, error) {
 	b := make([]byte, copyMost)
 	n, err := src.Read(b)

@@ -13,8 +13,18 @@ import (
 
 // Urgent bytes stay urgent, and do not end the stream: splice(2) says of them
 // what it says at the end.
-func TestSpliceCarriesUrgentBytes(t *testing.T) {
-	newNetwork(t)
+func TestSpliceCarriesUrgentBytes(t *testing.T) { carriesUrgentBytes(t) }
+
+// They do so, too, when no pipe is left.
+func TestSpliceCarriesUrgentBytesWithoutPipes(t *testing.T) {
+	most := mostPipes
+	mostPipes = 0
+	defer func() { mostPipes = most }()
+	carriesUrgentBytes(t)
+}
+
+func carriesUrgentBytes(t *testing.T) {
+	newNetwork(t) // which has no pipes yet
 	for _, pause := range []time.Duration{0, 20 * time.Millisecond} {
 		left, right, done := spliced(t, context.Background())
 		raw, err := left.SyscallConn()
