@@ -117,7 +117,7 @@ func checkEvent(spec nodeSpec) error {
 // checkFunctionOnAWS refuses at plan what Lambda would refuse at apply, or let fail
 // when it runs. What is not known yet passes.
 func (m *functionNodeModel) checkFunctionOnAWS(ctx context.Context, diags *diag.Diagnostics) {
-	checkNodeTags(m.TagsAll, diags)
+	checkNodeTags(m.TagsAll, cloud.MaxFunctionTags, diags)
 	for name := range m.Environment.Elements() {
 		if err := checkReserved(name); err != nil {
 			diags.AddAttributeError(attribute.Root("environment").AtMapKey(name), "Reserved variable", sentence(err.Error()))

@@ -5,12 +5,14 @@ package provider
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/hashicorp/terraform-plugin-framework/attr"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/types"
@@ -53,6 +55,46 @@ type awsVolume struct {
 type awsVM struct {
 	InstanceID, PrivateIP, PublicIP, ImageID string
 	Unrecorded                               bool // what it was told to be nobody knows
+	Seen                                     seenInstance
+}
+
+// seenInstance is what EC2 tells of an instance whose record is lost: whether it was told
+// so, or has it by default, nobody knows.
+type seenInstance struct {
+	Type    string `json:"type"`
+	Subnet  string `json:"subnet"`
+	KeyName string `json:"key_name"`
+	Spot    bool   `json:"spot"`
+}
+
+// has says whether an instance that is replaced for another value of an attribute has
+// this one.
+func (i seenInstance) has(name string, planned attr.Value) bool {
+	if i.Type == "" {
+		return false
+	}
+	return planned.Equal(map[string]attr.Value{
+		"instance_type": types.StringValue(i.Type), "architecture": types.StringValue(archOf(i.Type)), "subnet_id": types.StringValue(i.Subnet),
+		"key_name": types.StringValue(i.KeyName), "spot": types.BoolValue(i.Spot),
+	}[name])
+}
+
+// seenKey is where private state keeps it.
+const seenKey = "seen"
+
+func noteSeen(ctx context.Context, private privateWriter, seen seenInstance) diag.Diagnostics {
+	value, err := json.Marshal(seen)
+	if err != nil {
+		return diag.Diagnostics{diag.NewErrorDiagnostic("Noting what an instance is", detail(err))}
+	}
+	return private.SetKey(ctx, seenKey, value)
+}
+
+func notedSeen(ctx context.Context, private privateReader) (seen seenInstance) {
+	if value, _ := private.GetKey(ctx, seenKey); value != nil {
+		_ = json.Unmarshal(value, &seen)
+	}
+	return seen
 }
 
 // awsFunction is what AWS tells of a function.

@@ -23,6 +23,8 @@ type awsRecord struct {
 	CodeSent string   `json:"code_sent,omitempty"` // functions: Lambda's hash of what was sent
 	Stale    []string `json:"stale,omitempty"`     // functions: launches of earlier configurations
 	Kept     *policy  `json:"kept,omitempty"`      // functions: what the controller was told
+
+	Tags map[string]string `json:"-"` // the user's; the parameter has them
 }
 
 // kept is a spec without what is about one apply.
@@ -46,13 +48,14 @@ func (p *awsPlatform) keepRecord(ctx context.Context, spec nodeSpec, r awsRecord
 
 // recordOf reads it back. found is false where there is none.
 func (p *awsPlatform) recordOf(ctx context.Context, network, name string) (r awsRecord, found bool, err error) {
-	text, _, err := p.cloud.Node(ctx, network, name)
+	text, tags, err := p.cloud.Node(ctx, network, name)
 	if errors.Is(err, cloud.ErrNotFound) {
 		return r, false, nil
 	}
 	if err == nil {
 		err = json.Unmarshal(text, &r)
 	}
+	r.Tags = tags
 	return r, err == nil, err
 }
 

@@ -15,7 +15,7 @@ func TestTagTexts(t *testing.T) {
 		"profile":             vmOnAWS(`  instance_profile = "arn:aws:iam::123456789012:instance-profile/teams/app"`),
 		"profile name":        vmOnAWS(`  instance_profile = "an app"`),
 		"tag of boxer":        vmOnAWS(`  tags = { "boxer:launch" = "mine" }`),
-		"many tags":           functionOnAWS(`["sleep", "60"]`, `tags = { for i in range(45) : "t${i}" => "x" }`),
+		"many tags":           functionOnAWS(`["sleep", "60"]`, `tags = { for i in range(48) : "t${i}" => "x" }`),
 	})
 	w.refuses("aws/network", map[string]string{
 		"tag text": "resource \"boxer_network\" \"shop\" {\n  name = \"shop\"\n  tags = { \"a,b\" = \"c\" }\n}\n",

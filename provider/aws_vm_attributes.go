@@ -19,6 +19,8 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
+
+	"github.com/boxer-overlay/boxer/provider/cloud"
 )
 
 // vmAWSModel are the attributes of a VM node that only AWS has.
@@ -171,6 +173,20 @@ func (m *vmAWSModel) replaced() map[string]attr.Value {
 	}
 }
 
+func (m *vmAWSModel) architecture(ctx context.Context) string {
+	var ignored diag.Diagnostics // an element that is not known yet
+	return m.spec(ctx, &ignored).architecture()
+}
+
+// imageMoves: an image that nobody named is of another architecture, or may be.
+func (m *vmAWSModel) imageMoves(ctx context.Context, old *vmAWSModel, seen seenInstance) bool {
+	if m.Architecture.IsUnknown() || m.Architecture.IsNull() && m.InstanceType.IsUnknown() {
+		return true
+	}
+	arch := m.architecture(ctx)
+	return arch != old.architecture(ctx) && !seen.has("architecture", types.StringValue(arch))
+}
+
 // onlyAWS refuses what is set where there are no instances.
 func (m *vmAWSModel) onlyAWS(diags *diag.Diagnostics) {
 	given := map[string]bool{"security_group_ids": !m.SecurityGroupIDs.IsNull()}
@@ -278,11 +294,11 @@ func checkInstanceTag(key string) error {
 }
 
 // planInstance plans what a VM node on AWS is, and whether another instance is needed.
-// image is the one that is configured.
-func (m *vmNodeModel) planInstance(ctx context.Context, old *vmNodeModel, image types.String, resp *resource.ModifyPlanResponse) {
+// image is the one that is configured, seen what is known instead of a lost record.
+func (m *vmNodeModel) planInstance(ctx context.Context, old *vmNodeModel, image types.String, seen seenInstance, resp *resource.ModifyPlanResponse) {
 	diags := &resp.Diagnostics
 	m.checkVM(ctx, diags)
-	checkNodeTags(m.TagsAll, diags)
+	checkNodeTags(m.TagsAll, cloud.MaxTags, diags)
 	for key := range m.TagsAll.Elements() {
 		if err := checkInstanceTag(key); err != nil {
 			diags.AddAttributeError(path.Root("tags"), "Tag that an instance cannot have", sentence(err.Error()))
@@ -298,14 +314,20 @@ func (m *vmNodeModel) planInstance(ctx context.Context, old *vmNodeModel, image 
 		return
 	}
 	m.exports(true, &old.vmAWSModel)
-	if image.IsNull() { // what the node has stays
+	if image.IsNull() { // what the node has stays, where it boots
 		m.ImageID = old.ImageID
+		if m.imageMoves(ctx, &old.vmAWSModel, seen) {
+			m.ImageID = types.StringUnknown()
+		}
 	}
 	before := old.replaced()
 	replaced := false
 	for name, planned := range m.replaced() {
 		if planned.Equal(before[name]) || name == "spot" && m.Spot.ValueBool() == old.Spot.ValueBool() && !m.Spot.IsUnknown() {
 			continue
+		}
+		if before[name].IsNull() && seen.has(name, planned) {
+			continue // it is so; the update writes the record
 		}
 		replaced = true
 		resp.RequiresReplace = append(resp.RequiresReplace, path.Root(name))

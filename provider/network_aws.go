@@ -3,6 +3,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -73,8 +74,9 @@ func networkAWSAttributes() map[string]schema.Attribute {
 		},
 		"name_prefix": schema.StringAttribute{
 			Optional: true, Computed: true,
-			MarkdownDescription: "On `aws`: beginning of the names of roles, security group, functions and layers. Default `" + cloud.DefaultPrefix + "`.",
-			Validators:          []validator.String{stringCheck{"Invalid name prefix", "letters, digits and dashes", checkNamePrefix}},
+			MarkdownDescription: "On `aws`: beginning of the names of roles, security group, functions and layers. Default `" + cloud.DefaultPrefix + "`. Roles have " +
+				"names of 64 characters at most, with the region: with this, a network's name has 40 in the longest one.",
+			Validators: []validator.String{stringCheck{"Invalid name prefix", "letters, digits and dashes", checkNamePrefix}},
 			PlanModifiers: []planmodifier.String{stringplanmodifier.UseStateForUnknown(),
 				replaceBecause{"roles, groups and functions keep the names they were made with"}},
 		},
@@ -137,11 +139,31 @@ func awsID(prefix, what string) validator.String {
 	return stringCheck{"Invalid id", "the id of " + what, idCheck(prefix, what, prefix+"0123456789abcdef0")}
 }
 
-// roleSuffix is the longest that follows prefix and network in a role's name.
-const roleSuffix = "_function_ap-southeast-1"
+// longestRegion stands for one that is not known yet.
+const longestRegion = "ap-southeast-1"
 
-// planAWS fills in what aws has by default, and refuses what the platform lacks.
-func (m *networkModel) planAWS(configured *networkModel, p platform, diags *diag.Diagnostics) {
+// checkRoleNames refuses a network whose roles would have too long names. One that there
+// is has its roles: an earlier version gave them shorter names.
+func (m *networkModel) checkRoleNames(had *networkModel, p platform, diags *diag.Diagnostics) {
+	if m.NamePrefix.IsUnknown() || m.Name.IsUnknown() || m.Name.Equal(had.Name) && m.NamePrefix.Equal(had.NamePrefix) {
+		return
+	}
+	n := cloud.Network{Name: m.Name.ValueString(), Prefix: m.NamePrefix.ValueString(), Region: longestRegion}
+	if aws, ok := settingsOf(p).platform.(*awsPlatform); ok {
+		n.Region = cmp.Or(aws.cloud.Region, n.Region)
+	}
+	if name := n.RoleName(cloud.PartFunction); len(name) > maxRoleName {
+		diags.AddAttributeError(path.Root("name"), "Name too long for AWS",
+			fmt.Sprintf("A role such as %s would have %d characters, and IAM takes %d: choose a shorter name or name_prefix.", name, len(name), maxRoleName))
+	}
+}
+
+// maxRoleName is how long IAM lets the name of a role be.
+const maxRoleName = 64
+
+// planAWS fills in what aws has by default, and refuses what the platform lacks. had is
+// what there is of the network, if anything.
+func (m *networkModel) planAWS(configured, had *networkModel, p platform, diags *diag.Diagnostics) {
 	if !onAWS(p) {
 		onlyAWS(map[string]bool{
 			"vpc_id": !configured.VPCID.IsNull(), "subnet_ids": !configured.SubnetIDs.IsNull(), "role_path": !configured.RolePath.IsNull(),
@@ -159,11 +181,7 @@ func (m *networkModel) planAWS(configured *networkModel, p platform, diags *diag
 		m.LogRetentionDays = types.Int64Value(defaultLogDays)
 	}
 	m.Seed = planSeed(configured.Seed, cloud.DefaultSeedType, diags)
-	name := m.NamePrefix.ValueString() + m.Name.ValueString() + roleSuffix
-	if !m.NamePrefix.IsUnknown() && !m.Name.IsUnknown() && len(name) > 64 {
-		diags.AddAttributeError(path.Root("name"), "Name too long for AWS",
-			fmt.Sprintf("A role such as %s would have %d characters, and IAM takes 64: choose a shorter name or name_prefix.", name, len(name)))
-	}
+	m.checkRoleNames(had, p, diags)
 	if port := m.Port.ValueInt64(); !m.Port.IsNull() && !m.Port.IsUnknown() && (port < 1024 || port == 9001 || port == 3000) {
 		diags.AddAttributeError(path.Root("port"), "Port that functions cannot have",
 			fmt.Sprintf("The supervisor of a function listens on the overlay port too, and Lambda lets nobody have %d (those below 1024, 3000 and 9001): "+
@@ -180,7 +198,7 @@ func checkAWSTags(tags types.Map, diags *diag.Diagnostics) {
 	if tags.IsUnknown() {
 		return
 	}
-	checkTags(tags, diags)
+	checkTags(tags, cloud.MaxTags, diags)
 	for key := range stringsOf(tags) {
 		if !tagKey.MatchString(key) || strings.HasPrefix(key, "boxer:") || key == "Name" || key == "." || key == ".." || key == "_index" {
 			diags.AddAttributeError(path.Root("tags"), "Invalid tag for AWS",
@@ -190,8 +208,8 @@ func checkAWSTags(tags types.Map, diags *diag.Diagnostics) {
 }
 
 // checkNodeTags is checkTags for nodes, whose own tags tell what they are.
-func checkNodeTags(tags types.Map, diags *diag.Diagnostics) {
-	checkTags(tags, diags)
+func checkNodeTags(tags types.Map, most int, diags *diag.Diagnostics) {
+	checkTags(tags, most, diags)
 	for key := range tags.Elements() {
 		if strings.HasPrefix(key, "boxer:") {
 			diags.AddAttributeError(path.Root("tags"), "Invalid tag for AWS", fmt.Sprintf("Key %q: boxer:... are Boxer's own: choose another.", key))
@@ -203,10 +221,10 @@ func checkNodeTags(tags types.Map, diags *diag.Diagnostics) {
 var tagText = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+@-]*$`)
 
 // checkTags refuses tags that AWS would refuse at apply, when half is made.
-func checkTags(tags types.Map, diags *diag.Diagnostics) {
-	if n := len(tags.Elements()); n > cloud.MaxTags {
+func checkTags(tags types.Map, most int, diags *diag.Diagnostics) {
+	if n := len(tags.Elements()); n > most {
 		diags.AddAttributeError(path.Root("tags"), "Too many tags",
-			fmt.Sprintf("%d tags with those of default_tags are more than the %d that AWS leaves beside Boxer's own: remove some.", n, cloud.MaxTags))
+			fmt.Sprintf("%d tags with those of default_tags are more than the %d that AWS leaves beside Boxer's own: remove some.", n, most))
 	}
 	for key, value := range stringsOf(tags) {
 		var problem string
@@ -273,6 +291,25 @@ func notedDrift(ctx context.Context, private privateReader) (found []string) {
 		_ = json.Unmarshal(value, &found)
 	}
 	return found
+}
+
+// upgradeKey is where private state keeps the version that an upgrade which did not end
+// was to.
+const upgradeKey = "upgrading"
+
+func noteUpgrade(ctx context.Context, private privateWriter, to string) diag.Diagnostics {
+	value, err := json.Marshal(to)
+	if err != nil {
+		return diag.Diagnostics{diag.NewErrorDiagnostic("Noting an upgrade", detail(err))}
+	}
+	return private.SetKey(ctx, upgradeKey, value)
+}
+
+func notedUpgrade(ctx context.Context, private privateReader) (to string) {
+	if value, _ := private.GetKey(ctx, upgradeKey); value != nil {
+		_ = json.Unmarshal(value, &to)
+	}
+	return to
 }
 
 // planDrift proposes an update where something was changed by hand. A seed that

@@ -186,7 +186,8 @@ func (r *networkResource) ModifyPlan(ctx context.Context, req resource.ModifyPla
 	if plan.RuntimeVersion.IsUnknown() && req.State.Raw.IsNull() && own.version != "" {
 		plan.RuntimeVersion = types.StringValue(own.version)
 	}
-	plan.planAWS(&configured, r.platform, &resp.Diagnostics)
+	plan.planAWS(&configured, &state, r.platform, &resp.Diagnostics)
+	checkUpgrade(notedUpgrade(ctx, req.Private), plan.RuntimeVersion, own.version, &resp.Diagnostics)
 	r.checkRuntime(plan.RuntimeVersion, state.RuntimeVersion, own.version, &resp.Diagnostics)
 	if !req.State.Raw.IsNull() {
 		if !plan.RuntimeVersion.Equal(state.RuntimeVersion) {
@@ -214,6 +215,18 @@ func (r *networkResource) checkRuntime(planned, has types.String, own string, di
 				"out. To get %q, leave runtime_version out and run \"terraform apply -replace=ADDRESS\" (ADDRESS is this resource's): it makes the network "+
 				"and all of its nodes anew. After that %q can be written here.", has.ValueString(), has.ValueString(), own, own))
 	}
+}
+
+// checkUpgrade: what an upgrade that ended half-way left runs two versions, of which a
+// provider carries one at most.
+func checkUpgrade(upgrading string, planned types.String, own string, diags *diag.Diagnostics) {
+	if upgrading == "" || own == "" || planned.IsUnknown() || planned.ValueString() == own || planned.ValueString() == upgrading {
+		return
+	}
+	diags.AddAttributeError(path.Root("runtime_version"), "Upgrade that ended half-way",
+		fmt.Sprintf("The upgrade of the network to %q did not end: part of it runs that, part of it %q, and this provider carries only %q. Write "+
+			"runtime_version = %q to have all of it run that, or use the provider of version %s to go back.", upgrading, planned.ValueString(), own, own,
+			planned.ValueString()))
 }
 
 func (r *networkResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
@@ -319,6 +332,7 @@ func (r *networkResource) Read(ctx context.Context, req resource.ReadRequest, re
 	model.fill(ctx, status, r.platform, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
 	resp.Diagnostics.Append(noteDrift(ctx, resp.Private, status.Drift)...)
+	resp.Diagnostics.Append(noteUpgrade(ctx, resp.Private, status.Upgrading)...)
 }
 
 // Update changes what needs no other network.
@@ -336,7 +350,9 @@ func (r *networkResource) Update(ctx context.Context, req resource.UpdateRequest
 	}
 	ctx, cancel := within(on(ctx, r.platform), model.Timeouts, opUpdate)
 	defer cancel()
-	status, err := r.platform.UpdateNetwork(ctx, model.spec(ctx, &resp.Diagnostics))
+	spec := model.spec(ctx, &resp.Diagnostics)
+	spec.Carried = settingsOf(r.platform).version
+	status, err := r.platform.UpdateNetwork(ctx, spec)
 	if err != nil {
 		addProblem(&resp.Diagnostics, "updating", networkKind, name, err)
 		return
@@ -344,6 +360,7 @@ func (r *networkResource) Update(ctx context.Context, req resource.UpdateRequest
 	model.fill(ctx, status, r.platform, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, &model)...)
 	resp.Diagnostics.Append(noteDrift(ctx, resp.Private, nil)...)
+	resp.Diagnostics.Append(noteUpgrade(ctx, resp.Private, status.Upgrading)...)
 }
 
 func (r *networkResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {

@@ -149,8 +149,12 @@ func (r seedsReplace) PlanModifyObject(ctx context.Context, req planmodifier.Obj
 	if moved.needed(req.State, req.Plan, req.Path.AtName("subnet_id"), was.SubnetID, is.SubnetID, &resp.Diagnostics) {
 		resp.RequiresReplace = true
 	}
-	if is.InstanceType.IsUnknown() {
+	if req.ConfigValue.IsUnknown() {
 		return
+	}
+	// Not what is planned: there the type that is left out is unknown still, or the one that was.
+	if is = seedOf(ctx, req.ConfigValue, &resp.Diagnostics); is.InstanceType.IsUnknown() {
+		return // UpdateNetwork looks again
 	}
 	processors := replaceBecause{"a seed keeps what it knows on a disk that boots one architecture"}
 	if processors.needed(req.State, req.Plan, req.Path.AtName("instance_type"), seedArch(was), seedArch(is), &resp.Diagnostics) {

@@ -70,6 +70,7 @@ type networkSpec struct {
 	Secret         string // "": generated
 	SecretVersion  int64
 	RuntimeVersion string
+	Carried        string // the runtime version that this provider has layers of
 	Tags           map[string]string
 	AWS            awsNetwork
 }
@@ -89,6 +90,7 @@ type networkStatus struct {
 	Port           int
 	SecretVersion  int64 // 0: the secret was generated
 	RuntimeVersion string
+	Upgrading      string // the version that an upgrade which did not end was to
 	Tags           map[string]string
 
 	Made          bool // of a failed create: something is there

@@ -114,7 +114,7 @@ func (p *awsPlatform) statusOf(n *cloud.Network) networkStatus {
 		arns = append(arns, n.Layers[arch].ARN)
 	}
 	return networkStatus{
-		CIDR: n.CIDR, Port: n.Port, SecretVersion: n.SecretVersion, RuntimeVersion: n.RuntimeVersion, Tags: n.Tags,
+		CIDR: n.CIDR, Port: n.Port, SecretVersion: n.SecretVersion, RuntimeVersion: n.RuntimeVersion, Upgrading: n.Upgrading, Tags: n.Tags,
 		Seeds: n.Seeds, SeedEndpoints: n.Endpoints, SecretRef: n.SecretRef(p.cloud.Region), LayerARNs: arns,
 		AWS: awsNetwork{
 			VPC: n.VPC, Subnets: n.Subnets, RolePath: n.RolePath, PermissionsBoundary: n.Boundary, NamePrefix: n.Prefix,
@@ -162,9 +162,14 @@ func (p *awsPlatform) UpdateNetwork(ctx context.Context, spec networkSpec) (netw
 		return networkStatus{}, err
 	}
 	n := p.networkOf(spec)
+	if has.SeedArch != "" && n.SeedArch != has.SeedArch {
+		return networkStatus{}, &explained{fmt.Errorf("seeds of type %s are %s, and the disks of those there are boot on %s", n.SeedType, n.SeedArch, has.SeedArch),
+			"Choose a type of that architecture, or make the network anew with \"terraform apply -replace\". Nothing was changed."}
+	}
 	n.Made, n.Region, n.VPC, n.Group, n.Endpoints, n.Layers = has.Made, has.Region, has.VPC, has.Group, has.Endpoints, has.Layers
 	design := p.design(n, spec)
-	if n.RuntimeVersion != has.RuntimeVersion {
+	n.Upgrading = has.Upgrading
+	if n.RuntimeVersion != has.RuntimeVersion || has.Upgrading != "" && n.RuntimeVersion == spec.Carried {
 		n.RuntimeVersion, design.Upgrade = has.RuntimeVersion, n.RuntimeVersion
 	}
 	err = p.cloud.Change(ctx, design)

@@ -172,11 +172,13 @@ func (p *awsPlatform) VM(ctx context.Context, network, name string) (vmStatus, e
 	}
 	if !recorded { // nothing is known but what AWS tells
 		status.Spec, status.AWS.Unrecorded = nodeSpec{Network: network, Name: name, Kind: "vm"}, true
+		status.AWS.Seen = seenInstance{Type: found.Type, Subnet: found.Subnet, KeyName: found.KeyName, Spot: found.Spot}
 		status.Notice = fmt.Sprintf("Its record, the SSM parameters /boxer/%s/nodes/%s/..., is gone or not whole: what was changed by hand cannot be told. "+
 			"The next change of the node writes it anew.", network, name)
 	}
 	status.Spec.Tags = cloud.UserTags(found.Tags)
-	if (&cloud.Network{Name: network}).InstanceName(name) == status.Spec.Tags["Name"] { // the console's, not the user's
+	_, named := r.Tags["Name"]
+	if !named && (&cloud.Network{Name: network}).InstanceName(name) == status.Spec.Tags["Name"] { // the console's, not the user's
 		delete(status.Spec.Tags, "Name")
 	}
 	if len(status.Spec.Tags) == 0 {
@@ -184,6 +186,9 @@ func (p *awsPlatform) VM(ctx context.Context, network, name string) (vmStatus, e
 	}
 	p.compare(ctx, &status.Spec, network, found)
 	if found.Stopped() {
+		if status.Notice != "" {
+			status.Notice += " "
+		}
 		status.Notice += fmt.Sprintf("Instance %s is %s (%s): its guest does not run. Start it with \"aws ec2 start-instances --instance-ids %s\", or replace the node "+
 			"(terraform apply -replace). Terraform leaves it as it is.", found.ID, found.State, found.Reason, found.ID)
 	}
@@ -247,7 +252,7 @@ func (p *awsPlatform) UpdateVM(ctx context.Context, spec nodeSpec, again bool) e
 		return err
 	}
 	tags := cloud.Tags(n.Name, spec.Name, cloud.PartVM, p.vmTags(n, spec, found.Tags[tagLaunch]))
-	if tags["Name"] == "" {
+	if _, own := tags["Name"]; !own {
 		tags["Name"] = n.InstanceName(spec.Name)
 	}
 	groups, err := p.groups(ctx, n, spec)

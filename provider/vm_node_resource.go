@@ -104,7 +104,7 @@ func (r *vmNodeResource) ModifyPlan(ctx context.Context, req resource.ModifyPlan
 	if onAWS(r.platform) {
 		var image types.String
 		resp.Diagnostics.Append(req.Config.GetAttribute(ctx, path.Root("image_id"), &image)...)
-		plan.planInstance(ctx, state, image, resp)
+		plan.planInstance(ctx, state, image, notedSeen(ctx, req.Private), resp)
 	} else if r.platform != nil {
 		plan.onlyAWS(&resp.Diagnostics)
 		plan.onlyLocalPackage(&resp.Diagnostics)
@@ -201,6 +201,9 @@ func (r *vmNodeResource) Read(ctx context.Context, req resource.ReadRequest, res
 		}
 		model.nodeModel.read(ctx, found.Spec, settingsOf(r.platform).defaultTags, &resp.Diagnostics)
 		model.vmAWSModel.read(ctx, found.Spec.AWS, found.AWS, &resp.Diagnostics)
+		if found.AWS != nil {
+			resp.Diagnostics.Append(noteSeen(ctx, resp.Private, found.AWS.Seen)...)
+		}
 		if found.AWS != nil && model.UserDataSize.IsNull() { // imported
 			model.planUserData(ctx, &resp.Diagnostics)
 		}

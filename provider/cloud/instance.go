@@ -124,7 +124,7 @@ func (c *Client) RunInstance(ctx context.Context, s InstanceSpec) (Instance, err
 	}
 	s.Volume.SizeGB = cmp.Or(s.Volume.SizeGB, size)
 	tags := Tags(s.Network, s.Slot, s.Part, s.Tags)
-	if tags[tagName] == "" {
+	if _, own := tags[tagName]; !own {
 		tags[tagName] = s.Name
 	}
 	in := &ec2.RunInstancesInput{

@@ -20,6 +20,7 @@ type Network struct {
 	Port           int    `json:"port"`
 	SecretVersion  int64  `json:"secret_version,omitempty"` // 0: the secret was generated
 	RuntimeVersion string `json:"runtime_version"`
+	Upgrading      string `json:"upgrading,omitempty"` // while not all of it runs RuntimeVersion
 	Region         string `json:"region,omitempty"`
 
 	Prefix   string   `json:"prefix"`

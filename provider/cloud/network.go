@@ -93,8 +93,11 @@ func (c *Client) Converge(ctx context.Context, d *Design) error {
 
 // Change writes a new record, then makes the network so. The record has the runtime
 // version that all of it runs: one that was changed half-way is still the old one, and
-// the next plan proposes the change again.
+// says what it was changed to.
 func (c *Client) Change(ctx context.Context, d *Design) error {
+	if d.Upgrade != "" {
+		d.Upgrading = d.Upgrade
+	}
 	err := c.record(ctx, d.Network, false)
 	if err == nil {
 		err = c.Converge(ctx, d)
@@ -105,13 +108,16 @@ func (c *Client) Change(ctx context.Context, d *Design) error {
 	if err := c.UpgradeNodes(ctx, d.Network); err != nil {
 		return err
 	}
-	d.RuntimeVersion, d.Upgrade = d.Upgrade, ""
+	d.RuntimeVersion, d.Upgrade, d.Upgrading = d.Upgrade, "", ""
 	return c.record(ctx, d.Network, false)
 }
 
 // Drift says what is not as the network's record has it.
 func (c *Client) Drift(ctx context.Context, n *Network) ([]string, error) {
 	var found []string
+	if n.Upgrading != "" {
+		found = append(found, fmt.Sprintf("its upgrade from %s to %s ended half-way", n.RuntimeVersion, n.Upgrading))
+	}
 	d := &Design{Network: n}
 	for _, check := range c.checks() {
 		steps, err := check(ctx, d)

@@ -16,9 +16,10 @@ const unseen = 2 * time.Minute
 const propagation = 2 * time.Minute
 
 // retry runs do until it succeeds, fails for good, or limit is over: as long as
-// again says that its error passes.
+// again says that its error passes. limit is for beginning again: AWS may be busy for
+// longer, which is for the SDK to wait for.
 func (c *Client) retry(ctx context.Context, limit time.Duration, again func(error) bool, do func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	repeating, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var last error
 	for pause := c.Pause; ; pause = min(2*pause, 10*c.Pause) {
@@ -30,7 +31,7 @@ func (c *Client) retry(ctx context.Context, limit time.Duration, again func(erro
 			return err
 		}
 		last = err
-		if rest(ctx, pause) != nil {
+		if rest(repeating, pause) != nil {
 			return err // what AWS said, rather than that time is over
 		}
 	}
@@ -38,6 +39,9 @@ func (c *Client) retry(ctx context.Context, limit time.Duration, again func(erro
 
 // rest waits, or says that there is no time to.
 func rest(ctx context.Context, pause time.Duration) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {

@@ -14,7 +14,7 @@ import (
 )
 
 // Tags that say whose an object is. MaxTags are left for users: AWS allows 50, and an
-// instance also has a Name, its launch and its layer.
+// instance also has a Name, its launch and its layer, which a function has not.
 const (
 	tagPrefix  = "boxer:"
 	TagNetwork = tagPrefix + "network"
@@ -22,7 +22,8 @@ const (
 	TagPart    = tagPrefix + "part"
 	tagName    = "Name"
 
-	MaxTags = 44
+	MaxTags         = 44
+	MaxFunctionTags = 47
 )
 
 // Parts of a network, the values of TagPart.
