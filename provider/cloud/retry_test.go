@@ -12,14 +12,14 @@ import (
 // TestRetryBoundsRepetitions: a call that the SDK sends again for long is not cut short.
 func TestRetryBoundsRepetitions(t *testing.T) {
 	c, calls, passing := &Client{Pause: time.Microsecond}, 0, errors.New("passing")
-	err := c.retry(t.Context(), time.Millisecond, func(err error) bool { return err == passing }, func(ctx context.Context) error {
+	err := c.retry(t.Context(), time.Millisecond, func(err error) bool { return errors.Is(err, passing) }, func(ctx context.Context) error {
 		time.Sleep(2 * time.Millisecond)
 		if calls++; ctx.Err() != nil {
 			return ctx.Err()
 		}
 		return passing
 	})
-	if err != passing || calls != 1 {
+	if !errors.Is(err, passing) || calls != 1 {
 		t.Errorf("%d calls, %v", calls, err)
 	}
 }
