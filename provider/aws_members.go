@@ -46,18 +46,56 @@ func (p *awsPlatform) JoinToken(ctx context.Context, network, slot, service stri
 	})
 }
 
+// watching is what Await sees of a network, from before its launches.
+type watching struct {
+	session *cluster.Session
+	events  <-chan cluster.Event
+}
+
+type watchingKey struct{}
+
+// watchTime is how long seeds may take to let an observer in before a launch. Those of
+// a network that was just made still boot: no launch ends before they are there.
+const watchTime = 10 * time.Second
+
+// Watching is needed as Lambda tells nothing of an invocation that has ended.
+func (p *awsPlatform) Watching(ctx context.Context, network string) (context.Context, func()) {
+	n, err := p.networkFor(ctx, network)
+	if err != nil {
+		return ctx, func() {}
+	}
+	opening, cancel := context.WithTimeout(ctx, watchTime)
+	defer cancel()
+	session, err := p.watch(opening, n)
+	if err != nil {
+		tflog.Debug(ctx, "the network is not watched yet", map[string]any{"network": network, "error": err.Error()})
+		return ctx, func() {}
+	}
+	events, unsubscribe := session.Subscribe()
+	return context.WithValue(ctx, watchingKey{}, &watching{session, events}), func() {
+		unsubscribe()
+		_ = session.Close()
+	}
+}
+
 func (p *awsPlatform) Await(ctx context.Context, network string, launches []launch.Want) ([]cluster.Member, error) {
 	n, err := p.networkFor(ctx, network)
 	if err != nil {
 		return nil, err
 	}
-	session, err := p.watchSoon(ctx, n)
-	if err != nil {
-		return nil, err
+	seen, _ := ctx.Value(watchingKey{}).(*watching)
+	if seen == nil {
+		session, err := p.watchSoon(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		defer session.Close()
+		events, cancel := session.Subscribe()
+		defer cancel()
+		seen = &watching{session, events}
 	}
-	defer session.Close()
 	w := &awsWait{p: p, n: n, gone: map[string]time.Time{}}
-	members, err := launch.Await(ctx, session, launches, platformTick, w)
+	members, err := launch.AwaitIn(ctx, seen.session, seen.events, launches, platformTick, w)
 	var failure *launch.Failure
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):

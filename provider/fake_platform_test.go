@@ -272,6 +272,10 @@ func (f *fakePlatform) DeleteFunction(_ context.Context, _, name string) error {
 	return f.deletion
 }
 
+func (f *fakePlatform) Watching(ctx context.Context, _ string) (context.Context, func()) {
+	return ctx, func() {}
+}
+
 func (f *fakePlatform) Await(_ context.Context, _ string, launches []launch.Want) ([]cluster.Member, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

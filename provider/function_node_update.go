@@ -169,6 +169,8 @@ func (r *functionNodeResource) replace(ctx context.Context, timely func() (conte
 func (r *functionNodeResource) resize(timely func() (context.Context, context.CancelFunc), spec nodeSpec, running []string, replicas replicas) ([]string, error) {
 	ctx, cancel := timely()
 	defer cancel()
+	ctx, stop := r.platform.Watching(ctx, spec.Network)
+	defer stop()
 	wants, err := r.platform.Keep(ctx, spec, -1)
 	if err != nil {
 		return nil, err

@@ -189,6 +189,8 @@ func TestAccNodeFailuresOnAWS(t *testing.T) {
 		{"no capacity", vm("store", loop, source), []emulator.Fault{{Service: "ec2", Action: "RunInstances", Times: -1, Code: "InsufficientInstanceCapacity", Message: "no capacity"}},
 			[]string{"InsufficientInstanceCapacity", "choose another instance_type or subnet_id"}},
 		{"guest ends", function("logic", `["sh", "-c", "exit 3"]`, "desired_count = 1\n"), nil, []string{"the guest ended with exit status 3"}},
+		{"guest ends, and AWS is slow", function("logic", `["sh", "-c", "exit 3"]`, "desired_count = 1\n"),
+			[]emulator.Fault{{Service: "ssm", Action: "GetParameter", Match: cloud.RecordName("shop"), Delay: time.Second, Times: -1}}, []string{"the guest ended with exit status 3"}},
 	} {
 		w.configure(onAWSBlock + tt.config)
 		a.Inject(tt.faults...)

@@ -58,6 +58,9 @@ type platform interface {
 	Release(ctx context.Context, network, name string) (was int, err error)
 	DeleteFunction(ctx context.Context, network, name string) error
 
+	// Watching has Await see, with the context that it returns, what becomes of launches
+	// from now on, until the returned function is called.
+	Watching(ctx context.Context, network string) (context.Context, func())
 	// Await returns the members of all launches, in their order, once every
 	// guest runs. It fails with a *launch.Failure when one cannot.
 	Await(ctx context.Context, network string, launches []launch.Want) ([]cluster.Member, error)

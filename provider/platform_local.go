@@ -131,6 +131,11 @@ func (p *localPlatform) MachineID() (string, error) {
 	return store.MachineID()
 }
 
+// Watching is not needed: the daemon knows what has ended.
+func (p *localPlatform) Watching(ctx context.Context, _ string) (context.Context, func()) {
+	return ctx, func() {}
+}
+
 func (p *localPlatform) Await(ctx context.Context, network string, launches []launch.Want) ([]cluster.Member, error) {
 	client, err := p.connect(ctx, network)
 	if err == nil {

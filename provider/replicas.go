@@ -93,6 +93,8 @@ func (r *functionNodeResource) startReplicas(ctx context.Context, spec nodeSpec,
 	if len(slots) == 0 {
 		return nil, nil
 	}
+	ctx, stop := r.platform.Watching(ctx, spec.Network)
+	defer stop()
 	wants := make([]launch.Want, 0, len(slots))
 	for _, slot := range slots {
 		want, err := r.platform.StartReplica(ctx, spec, slot)

@@ -32,6 +32,12 @@ const wordEvery = 2 * time.Second
 func Await(ctx context.Context, session *cluster.Session, wants []Want, every time.Duration, p Platform) ([]cluster.Member, error) {
 	events, cancel := session.Subscribe()
 	defer cancel()
+	return AwaitIn(ctx, session, events, wants, every, p)
+}
+
+// AwaitIn is Await by what was subscribed to before the launches: who joins and ends
+// at once is not missed.
+func AwaitIn(ctx context.Context, session *cluster.Session, events <-chan cluster.Event, wants []Want, every time.Duration, p Platform) ([]cluster.Member, error) {
 	start := time.Now()
 	w := &wait{p: p, wants: wants, seen: map[string]cluster.Member{}, holders: map[string]*Holder{}}
 	tick := time.NewTicker(every)
